@@ -1,0 +1,3 @@
+// Package fincodeauth keeps FinCode sessions alive under an ordinary
+// *http.Client.
+package fincodeauth
