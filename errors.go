@@ -1,6 +1,10 @@
 package fincodeauth
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
 
 // Errors to test for with errors.Is.
 var (
@@ -10,7 +14,7 @@ var (
 
 	// ErrTokenReused: FinCode said that the refresh token was used before.
 	// Unless SessionError.Interrupted explains it, treat it as a breach
-	// (FINCODE's refresh-token, 403).
+	// (FINCODE.md, Calls).
 	ErrTokenReused = errors.New("refresh token was already used")
 
 	// ErrNotFound: a Store has no record under the key.
@@ -35,3 +39,64 @@ var (
 	// ErrUserNotFound: there is no such user (404).
 	ErrUserNotFound = errors.New("no such user")
 )
+
+// A SessionError says that a session needs a login: it ended, was logged out or
+// never began. It is ErrLoginRequired, and ErrTokenReused if Reused.
+type SessionError struct {
+	Key string
+
+	// Reused: FinCode said that the refresh token had been used before (403).
+	Reused bool
+
+	// Interrupted: the verdict followed an attempt whose outcome nobody knows,
+	// because a process or a connection died. With Reused, that attempt is the
+	// likely first use, and no breach.
+	Interrupted bool
+
+	// Err is why: ErrNotFound is in its chain if there is no session under Key,
+	// and, in the process that found the end, the *EndpointError.
+	Err error
+}
+
+// Error names the session and says why it needs a login.
+func (e *SessionError) Error() string {
+	return fmt.Sprintf("fincodeauth: session %q: %v: %v", e.Key, ErrLoginRequired, e.Err)
+}
+
+// Unwrap returns Err.
+func (e *SessionError) Unwrap() error { return e.Err }
+
+// Is tells errors.Is which of ErrLoginRequired and ErrTokenReused e is.
+func (e *SessionError) Is(target error) bool {
+	return target == ErrLoginRequired || e.Reused && target == ErrTokenReused
+}
+
+// The beginnings of Record.Ended, by which another process tells the ends apart.
+const (
+	endedReused      = "refresh token reused"
+	endedRejected    = "refresh token rejected"
+	endedInterrupted = " after an interruption"
+	endedLogout      = "logged out"
+)
+
+// ended is the text of Record.Ended for e.
+func (e *SessionError) ended() string {
+	text := endedRejected
+	if e.Reused {
+		text = endedReused
+	}
+	if e.Interrupted {
+		text += endedInterrupted
+	}
+	return text + ": " + e.Err.Error()
+}
+
+// sessionEnded makes the SessionError of a record that another process ended.
+func sessionEnded(key, ended string) *SessionError {
+	return &SessionError{
+		Key:         key,
+		Reused:      strings.HasPrefix(ended, endedReused),
+		Interrupted: strings.HasPrefix(ended, endedReused+endedInterrupted) || strings.HasPrefix(ended, endedRejected+endedInterrupted),
+		Err:         errors.New(ended),
+	}
+}

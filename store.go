@@ -272,6 +272,13 @@ func (l *localStore) Delete(ctx context.Context, key string) error {
 	return nil
 }
 
+func (l *localStore) check() error {
+	if l.load == nil || l.save == nil {
+		return errors.New("LocalStore has a nil function: give it both load and save")
+	}
+	return nil
+}
+
 // String names the store without its content.
 func (l *localStore) String() string { return "LocalStore" }
 

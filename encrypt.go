@@ -1,0 +1,141 @@
+package fincodeauth
+
+import (
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/oauth2"
+)
+
+// Encrypt returns a Store that keeps its records in s with their tokens
+// encrypted: AES-256-GCM with a random nonce, as FinCode advises (FINCODE.md,
+// Tokens). Each of keys has 32 bytes; the first encrypts, all decrypt, so that a
+// key can be replaced: put the new one first, and remove the old one when every
+// record was saved again. A record cannot be moved to another session's key.
+// Version, RefreshStarted, Ended and the token's expiry stay legible.
+//
+// A record that does not decrypt is an error that names it; it is not
+// overwritten.
+func Encrypt(s Store, keys ...[]byte) (Store, error) {
+	if s == nil {
+		return nil, errors.New("fincodeauth: Encrypt: the store is nil")
+	}
+	if err := checkStore(s); err != nil {
+		return nil, fmt.Errorf("fincodeauth: Encrypt: %w", err)
+	}
+	if len(keys) == 0 {
+		return nil, errors.New("fincodeauth: Encrypt: there is no key: give it one of 32 random bytes")
+	}
+	e := &encryptedStore{store: s}
+	for i, key := range keys {
+		if len(key) != 32 {
+			return nil, fmt.Errorf("fincodeauth: Encrypt: key %d has %d bytes: AES-256 takes 32, such as crypto/rand's", i+1, len(key))
+		}
+		block, err := aes.NewCipher(key)
+		if err != nil {
+			return nil, fmt.Errorf("fincodeauth: Encrypt: key %d: %w", i+1, err)
+		}
+		aead, err := cipher.NewGCMWithRandomNonce(block)
+		if err != nil {
+			return nil, fmt.Errorf("fincodeauth: Encrypt: key %d: %w", i+1, err)
+		}
+		e.keys = append(e.keys, aead)
+	}
+	return e, nil
+}
+
+type encryptedStore struct {
+	store Store
+	keys  []cipher.AEAD // the first seals
+}
+
+// sealedPrefix marks an access token that is a sealed pair.
+const sealedPrefix = "aes256gcm."
+
+// Load implements Store.
+func (e *encryptedStore) Load(ctx context.Context, key string) (*Record, error) {
+	rec, err := e.store.Load(ctx, key)
+	if err != nil || !hasTokens(rec.Token) {
+		return rec, err
+	}
+	tok, err := e.open(key, rec.Token.AccessToken)
+	if err != nil {
+		return nil, fmt.Errorf("the record of session %q%s %w", key, e.place(key), err)
+	}
+	rec.Token = tok
+	return rec, nil
+}
+
+// Save implements Store.
+func (e *encryptedStore) Save(ctx context.Context, key string, rec *Record, prev string) error {
+	if !hasTokens(rec.Token) {
+		return e.store.Save(ctx, key, rec, prev)
+	}
+	sealed, err := e.seal(key, rec.Token)
+	if err != nil {
+		return err
+	}
+	inner := *rec
+	inner.Token = &oauth2.Token{AccessToken: sealed, Expiry: rec.Token.Expiry}
+	return e.store.Save(ctx, key, &inner, prev)
+}
+
+// Delete implements Store.
+func (e *encryptedStore) Delete(ctx context.Context, key string) error {
+	return e.store.Delete(ctx, key)
+}
+
+// seal encrypts tok with the first key, bound to the session's key.
+func (e *encryptedStore) seal(key string, tok *oauth2.Token) (string, error) {
+	plain, err := json.Marshal(tok)
+	if err != nil {
+		return "", fmt.Errorf("encrypting the token: %w", err)
+	}
+	return sealedPrefix + base64.RawURLEncoding.EncodeToString(e.keys[0].Seal(nil, nil, plain, []byte(key))), nil
+}
+
+// open decrypts what seal made with any of the keys.
+func (e *encryptedStore) open(key, text string) (*oauth2.Token, error) {
+	encoded, ok := strings.CutPrefix(text, sealedPrefix)
+	if !ok {
+		return nil, errors.New("is not encrypted: log in again, or save it through Encrypt")
+	}
+	sealed, err := base64.RawURLEncoding.DecodeString(encoded)
+	if err != nil {
+		return nil, errors.New("is damaged: restore it, or delete it and log in again")
+	}
+	for _, aead := range e.keys {
+		plain, err := aead.Open(nil, nil, sealed, []byte(key))
+		if err != nil {
+			continue
+		}
+		var tok oauth2.Token
+		if json.Unmarshal(plain, &tok) != nil {
+			return nil, errors.New("decrypts to something else than a token: delete it and log in again")
+		}
+		return &tok, nil
+	}
+	return nil, fmt.Errorf("does not decrypt with any of %d keys: add the key that it was saved with, or delete it and log in again", len(e.keys))
+}
+
+// place says where the inner store keeps the record, if that can tell.
+func (e *encryptedStore) place(key string) string {
+	if s, ok := e.store.(interface{ Path(key string) string }); ok {
+		return " in " + s.Path(key)
+	}
+	return ""
+}
+
+func (e *encryptedStore) check() error { return checkStore(e.store) }
+
+// String names the store without its keys.
+func (e *encryptedStore) String() string { return fmt.Sprintf("Encrypt(%v)", e.store) }
+
+// Format prints what String returns, whatever the verb.
+func (e *encryptedStore) Format(f fmt.State, _ rune) { fmt.Fprint(f, e.String()) }

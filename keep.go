@@ -1,0 +1,191 @@
+package fincodeauth
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"golang.org/x/oauth2"
+)
+
+// A pending is a new token on its way into the store.
+type pending struct {
+	era  uint64 // what it belongs to
+	rec  *Record
+	prev string // the version that it replaces
+
+	// presented is the refresh token that was exchanged for it. A record that
+	// still has that one may be replaced, whatever its version: somebody took
+	// the claim over.
+	presented string
+
+	// supersedes: it replaces any record, as a login does.
+	supersedes bool
+}
+
+// errOutdated: the session was ended or replaced while the token was on its way.
+var errOutdated = errors.New("the session was ended or replaced meanwhile")
+
+// keep has p saved, in the background for as long as that takes, and waits for
+// the first attempt, but no longer than saveWait. It returns false if the
+// session was ended or replaced: the token is revoked then.
+func (s *session) keep(ctx context.Context, p *pending) bool {
+	s.pinToo()
+	first := make(chan error, 1)
+	go func() {
+		defer s.unpin()
+		s.saveUntilKept(ctx, p, first)
+	}()
+	timer := time.NewTimer(saveWait)
+	defer timer.Stop()
+	select {
+	case err := <-first:
+		return err != errOutdated
+	case <-timer.C:
+		return true
+	}
+}
+
+// saveUntilKept saves p until that lands, the session is ended or replaced, or
+// the context of Close ends. It sends the outcome of the first attempt.
+func (s *session) saveUntilKept(ctx context.Context, p *pending, first chan<- error) {
+	started := time.Now()
+	err := s.saveNow(ctx, p)
+	failed := err != nil && err != errOutdated
+	if failed {
+		s.all.observe(SaveFailed, s.key, time.Since(started), err)
+	} else {
+		s.settled(p, err == nil)
+	}
+	first <- err
+
+	closing := s.all.closing
+	for delay := saveRetryMin; err != nil && err != errOutdated; delay = min(2*delay, saveRetryMax) {
+		select {
+		case <-time.After(jittered(delay)):
+		case <-closing: // now or never: try at once, and often from here on
+			closing, delay = nil, saveRetryMin
+		case <-s.all.abandoned:
+			return
+		}
+		err = s.saveNow(ctx, p)
+	}
+	if failed {
+		s.settled(p, err == nil)
+	}
+	switch {
+	case err == errOutdated:
+		s.revoke(ctx, p.rec.Token)
+	case failed:
+		s.all.observe(Saved, s.key, time.Since(started), nil)
+	}
+}
+
+// saveNow tries once to save p: over the version that it replaces, or over
+// whatever record it may replace as well.
+func (s *session) saveNow(ctx context.Context, p *pending) error {
+	for {
+		if s.currentEra() != p.era {
+			return errOutdated
+		}
+		err := s.save(ctx, p.rec, p.prev)
+		if !errors.Is(err, ErrConflict) {
+			return err
+		}
+		there, err := s.load(ctx)
+		switch {
+		case errors.Is(err, ErrNotFound) && p.supersedes:
+			p.prev = ""
+		case errors.Is(err, ErrNotFound):
+			return errOutdated
+		case err != nil:
+			return err
+		case there.Version == p.rec.Version:
+			return nil
+		case p.supersedes, there.Ended == "" && there.Token.RefreshToken == p.presented:
+			p.prev = there.Version
+		default:
+			return errOutdated
+		}
+	}
+}
+
+// settled notes that p needs no saving any more: it is kept, or to be dropped.
+func (s *session) settled(p *pending, kept bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pending == p {
+		s.pending = nil
+	}
+	if l := s.lease.Load(); !kept && l != nil && l.token == p.rec.Token {
+		s.lease.Store(nil)
+	}
+}
+
+// revoke tells FinCode of tokens that nobody will use any more.
+func (s *session) revoke(ctx context.Context, tok *oauth2.Token) error {
+	started := time.Now()
+	err := s.all.endpoint.logout(ctx, tok)
+	s.all.observe(LoggedOut, s.key, time.Since(started), err)
+	return err
+}
+
+// version returns the version of the session's record, "" if there is none.
+func (s *session) version(ctx context.Context) (string, error) {
+	rec, err := s.load(ctx)
+	if errors.Is(err, ErrNotFound) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	return rec.Version, nil
+}
+
+// replace begins a new era with tok, over the record of version prev.
+func (s *session) replace(ctx context.Context, tok *oauth2.Token, prev string) {
+	p := &pending{rec: &Record{Version: newVersion(), Token: tok}, prev: prev, supersedes: true}
+	s.renew(newLease(tok, s.all.cfg.RefreshBefore), p)
+	s.keep(ctx, p)
+}
+
+// logout ends the session in the store, then here, then at FinCode.
+func (s *session) logout(ctx context.Context) error {
+	tok, err := s.remove(ctx)
+	if err != nil {
+		return err
+	}
+	s.renew(nil, nil) // a token on its way is revoked when it arrives
+	if !hasTokens(tok) {
+		return nil
+	}
+	return s.revoke(context.WithoutCancel(ctx), tok)
+}
+
+// remove removes the record and returns its last token, which is then surely
+// the one to revoke: the record is ended before it is deleted, with a
+// compare-and-swap, so that nobody saves a successor in between.
+func (s *session) remove(ctx context.Context) (*oauth2.Token, error) {
+	for {
+		rec, err := s.load(ctx)
+		if errors.Is(err, ErrNotFound) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		ended := &Record{Version: newVersion(), Token: &oauth2.Token{}, Ended: endedLogout}
+		err = s.save(ctx, ended, rec.Version)
+		if errors.Is(err, ErrConflict) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		deleting, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.all.cfg.RefreshTimeout)
+		defer cancel()
+		// If it fails, a record stays that says "logged out": just as good.
+		_ = s.all.cfg.Store.Delete(deleting, s.key)
+		return rec.Token, nil
+	}
+}

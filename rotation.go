@@ -1,0 +1,456 @@
+package fincodeauth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	"golang.org/x/oauth2"
+	"golang.org/x/sync/singleflight"
+)
+
+// The rotation protocol. A refresh token works once, so whoever is about to
+// present one first claims it in the store, with a compare-and-swap:
+//
+//	load -> adopt a token that somebody else got
+//	     -> wait for the one who is presenting it, or take over from the dead
+//	     -> claim -> present -> keep the successor
+//
+// One flight a key is under way in a process, and only it uses session.rotation.
+// Nothing here runs on a caller's context: that may end while a token is on its
+// way.
+
+// A rotation is what a session remembers from one flight to the next.
+type rotation struct {
+	era  uint64 // what follows belongs to it
+	mine *claim // the last claim of this process, as long as it may be in the store
+
+	// Another's claim, and since when we see it: on our monotonic clock, for no
+	// two clocks are compared.
+	seen      string
+	seenSince time.Time
+
+	failures int       // calls to FinCode that failed in a row
+	retryAt  time.Time // no call before then
+	err      error     // of the last call; nil: it succeeded
+}
+
+// A claim is a process's right to present a refresh token.
+type claim struct {
+	version string    // of the record that carries it
+	since   time.Time // begun to be saved
+	landed  bool      // it is known to be in the store
+
+	// interrupted: somebody may have presented the token before and the
+	// outcome is unknown; if it turns out to be used, that is why.
+	interrupted bool
+
+	// verdict is FinCode's on the refresh token, once there: it is dead and is
+	// not presented again.
+	verdict error
+}
+
+const (
+	pollMin      = 25 * time.Millisecond // how often another's claim is looked at
+	pollMax      = 500 * time.Millisecond
+	backoffMin   = time.Second // before a failed call is tried again
+	backoffMax   = time.Minute
+	backoffAsked = time.Hour   // the most of a Retry-After that is honoured
+	saveWait     = time.Second // how long the callers of a refresh wait for its save
+	saveRetryMin = 100 * time.Millisecond
+	saveRetryMax = 5 * time.Second
+)
+
+// errAgain: what was known of the record is out of date; back to step 1.
+var errAgain = errors.New("the record changed")
+
+// fly joins the flight that is under way, or starts one with the values of ctx.
+func (s *session) fly(ctx context.Context) <-chan singleflight.Result {
+	return s.all.flights.DoChan(s.key, func() (any, error) {
+		if err := s.pin(); err != nil {
+			if err == ErrClosed {
+				err = fmt.Errorf("fincodeauth: session %q: %w", s.key, err)
+			}
+			return nil, err
+		}
+		defer s.unpin()
+		s.refreshing.Store(true)
+		defer s.refreshing.Store(false)
+		return s.refresh(context.WithoutCancel(ctx))
+	})
+}
+
+// refresh returns a token that is good now, and sees to it that a refresh that
+// is due is made.
+func (s *session) refresh(ctx context.Context) (*oauth2.Token, error) {
+	l := s.good()
+	if l != nil && time.Now().UnixNano() < l.refreshAt {
+		return l.token, nil // an earlier flight saw to it
+	}
+	if s.unsaved() {
+		if l != nil {
+			return l.token, nil
+		}
+		return nil, s.failed(errors.New("the store has not taken the last token yet"))
+	}
+	held := s.rotation.err
+	l, err := s.rotate(ctx)
+	if err == nil {
+		return l.token, nil
+	}
+	if _, ended := errors.AsType[*SessionError](err); ended {
+		return nil, err
+	}
+	s.later(jittered(backoffMin))
+	if err != held {
+		s.all.observe(RefreshFailed, s.key, 0, err)
+	}
+	return nil, s.failed(err)
+}
+
+// failed dresses an error for callers.
+func (s *session) failed(err error) error {
+	return fmt.Errorf("fincodeauth: refreshing session %q: %w", s.key, err)
+}
+
+// rotate follows the protocol, step by step, until there is a good token.
+func (s *session) rotate(ctx context.Context) (*lease, error) {
+	began := time.Now()
+	for wait := pollMin; ; {
+		if time.Since(began) > 3*s.all.cfg.RefreshTimeout {
+			return nil, errors.New("other processes keep changing its record, and none has a good token")
+		}
+		era := s.enter()
+		rec, err := s.load(ctx)
+		if errors.Is(err, ErrNotFound) {
+			err = s.end(era, &SessionError{Key: s.key, Err: ErrNotFound})
+		}
+		if err == nil && rec.Ended != "" {
+			err = s.end(era, sessionEnded(s.key, rec.Ended))
+		}
+		if err == errAgain {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if l := s.adopt(era, rec); l != nil {
+			return l, nil
+		}
+		if s.claimedByAnother(rec) && !s.ownerGone(rec) {
+			if l := s.good(); l != nil {
+				s.later(jittered(backoffMin))
+				return l, nil
+			}
+			if err := s.pause(jittered(wait)); err != nil {
+				return nil, err
+			}
+			wait = min(2*wait, pollMax)
+			continue
+		}
+		if err := s.heldBack(); err != nil {
+			return nil, err
+		}
+		claimed, err := s.claim(ctx, rec)
+		if err == nil {
+			var l *lease
+			if l, err = s.present(ctx, era, claimed); err == nil {
+				return l, nil
+			}
+		}
+		if err != errAgain {
+			return nil, err
+		}
+	}
+}
+
+// enter returns the session's era; what is remembered of another is not true
+// any more.
+func (s *session) enter() uint64 {
+	era := s.currentEra()
+	if s.rotation.era != era {
+		s.rotation = rotation{era: era}
+	}
+	return era
+}
+
+// load is step 1: what does everybody know?
+func (s *session) load(ctx context.Context) (*Record, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.all.cfg.RefreshTimeout)
+	defer cancel()
+	rec, err := s.all.cfg.Store.Load(ctx, s.key)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("loading its record: %w", err)
+	case rec.Token == nil:
+		rec.Token = &oauth2.Token{}
+	}
+	return rec, nil
+}
+
+// adopt takes the record's token if it is another than ours and good: somebody
+// refreshed. It returns nil if not.
+func (s *session) adopt(era uint64, rec *Record) *lease {
+	if ours := s.lease.Load(); ours != nil && ours.token.AccessToken == rec.Token.AccessToken {
+		return nil
+	}
+	l := newLease(rec.Token, s.all.cfg.RefreshBefore)
+	if !l.valid() || s.isRejected(l.token) || !s.install(era, l, nil) {
+		return nil
+	}
+	s.rotation = rotation{era: era}
+	s.all.observe(Adopted, s.key, 0, nil)
+	return l
+}
+
+// end is step 2: the session needs a login. It returns the error that says so,
+// or errAgain if there was one meanwhile.
+func (s *session) end(era uint64, why *SessionError) error {
+	if !s.forget(era) {
+		return errAgain
+	}
+	s.rotation = rotation{era: era}
+	return why
+}
+
+// claimedByAnother is the question of step 3.
+func (s *session) claimedByAnother(rec *Record) bool {
+	mine := s.rotation.mine
+	return !rec.RefreshStarted.IsZero() && (mine == nil || mine.version != rec.Version)
+}
+
+// ownerGone tells whether the claim has stood still for so long that its owner
+// must be dead: a live one is done or renews it within RefreshTimeout, and the
+// half of it that a claim may be old when it is used.
+func (s *session) ownerGone(rec *Record) bool {
+	r := &s.rotation
+	if r.seen != rec.Version {
+		r.seen, r.seenSince = rec.Version, time.Now()
+	}
+	return time.Since(r.seenSince) >= 2*s.all.cfg.RefreshTimeout
+}
+
+// claim is step 4: it saves that this process is about to present the record's
+// refresh token, over its own claim, or, as a takeover, over that of a dead
+// one. It returns errAgain if somebody was faster.
+func (s *session) claim(ctx context.Context, rec *Record) (*Record, error) {
+	last := s.rotation.mine
+	next := &claim{version: newVersion(), since: time.Now(), interrupted: !rec.RefreshStarted.IsZero()}
+	if last != nil && last.version == rec.Version {
+		next.interrupted, next.verdict = last.interrupted, last.verdict
+	} else if last != nil && !last.landed {
+		next.version = last.version // it may land yet, and must be known as ours
+	}
+	s.rotation.mine = next
+	claimed := rec.clone()
+	claimed.Version = next.version
+	claimed.RefreshStarted = next.since.UTC()
+	err := s.save(ctx, claimed, rec.Version)
+	switch {
+	case errors.Is(err, ErrConflict):
+		return nil, errAgain
+	case err != nil:
+		return nil, fmt.Errorf("claiming the refresh: %w", err)
+	}
+	next.landed = true
+	if time.Since(next.since) > s.all.cfg.RefreshTimeout/2 {
+		return nil, errAgain // so old that others may soon take it over: renew it
+	}
+	return claimed, nil
+}
+
+// save saves rec over the version prev, and settles an unknown outcome by a
+// Load (step 6).
+func (s *session) save(ctx context.Context, rec *Record, prev string) error {
+	saving, cancel := context.WithTimeout(ctx, s.all.cfg.RefreshTimeout)
+	defer cancel()
+	err := s.all.cfg.Store.Save(saving, s.key, rec, prev)
+	if err == nil || errors.Is(err, ErrConflict) {
+		return err
+	}
+	if there, loadErr := s.load(ctx); loadErr == nil && there.Version == rec.Version {
+		return nil
+	}
+	return err
+}
+
+// present is step 5: the refresh token goes to FinCode, once, unless its
+// verdict is known.
+func (s *session) present(ctx context.Context, era uint64, claimed *Record) (*lease, error) {
+	mine := s.rotation.mine
+	if mine.verdict == nil && claimed.Token.RefreshToken == "" {
+		mine.verdict = errors.New("there is no refresh token")
+	}
+	if mine.verdict == nil {
+		started := time.Now()
+		tok, err := s.all.endpoint.refresh(ctx, claimed.Token.RefreshToken)
+		if err == nil {
+			return s.succeed(ctx, era, claimed, tok, Refreshed, started)
+		}
+		switch outcomeOf(err) {
+		case notSent:
+			s.backOff(err)
+			s.release(ctx, claimed)
+			return nil, err
+		case unknown:
+			s.backOff(err)
+			mine.interrupted = true
+			return nil, err
+		}
+		mine.verdict = err
+	}
+	return s.conclude(ctx, era, claimed)
+}
+
+// succeed puts a new token into use and saves it over the claim.
+func (s *session) succeed(ctx context.Context, era uint64, claimed *Record, tok *oauth2.Token, how EventType, started time.Time) (*lease, error) {
+	s.rotation = rotation{era: era}
+	l := newLease(tok, s.all.cfg.RefreshBefore)
+	p := &pending{
+		era:       era,
+		rec:       &Record{Version: newVersion(), Token: tok},
+		prev:      claimed.Version,
+		presented: claimed.Token.RefreshToken,
+	}
+	s.all.observe(how, s.key, time.Since(started), nil)
+	installed := s.install(era, l, p)
+	kept := s.keep(ctx, p)
+	if !installed || !kept {
+		return nil, errAgain
+	}
+	return l, nil
+}
+
+// release gives the claim back after an attempt that surely did no harm. A
+// claim that follows an unknown outcome stays: whoever presents the token next
+// must know of it.
+func (s *session) release(ctx context.Context, claimed *Record) {
+	if s.rotation.mine.interrupted {
+		return
+	}
+	free := claimed.clone()
+	free.Version = newVersion()
+	free.RefreshStarted = time.Time{}
+	if s.save(ctx, free, claimed.Version) == nil {
+		s.rotation.mine = nil
+	} // else the claim is still known as ours
+}
+
+// conclude acts on FinCode's verdict, unless the record is not ours any more.
+func (s *session) conclude(ctx context.Context, era uint64, claimed *Record) (*lease, error) {
+	mine := s.rotation.mine
+	there, err := s.load(ctx)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return nil, err
+	}
+	if err != nil || there.Version != mine.version {
+		return nil, errAgain
+	}
+	verdict := &SessionError{Key: s.key, Interrupted: mine.interrupted, Err: mine.verdict}
+	if e, ok := errors.AsType[*EndpointError](mine.verdict); ok {
+		verdict.Reused = e.verdict() == http.StatusForbidden
+	}
+	breach := verdict.Reused && !verdict.Interrupted
+	if s.all.cfg.Credentials != nil && !breach {
+		return s.logInAgain(ctx, era, claimed, verdict)
+	}
+	return nil, s.saveEnd(ctx, era, claimed, verdict)
+}
+
+// logInAgain logs in with Config.Credentials while it holds the claim, so that
+// one process does.
+func (s *session) logInAgain(ctx context.Context, era uint64, claimed *Record, cause *SessionError) (*lease, error) {
+	if time.Since(s.rotation.mine.since) > s.all.cfg.RefreshTimeout/2 {
+		return nil, errAgain // renew the claim; the verdict stays known
+	}
+	started := time.Now()
+	asking, cancel := context.WithTimeout(ctx, s.all.cfg.RefreshTimeout)
+	defer cancel()
+	c, err := s.all.cfg.Credentials(asking, s.key, cause)
+	if err == nil {
+		err = c.check()
+	}
+	final := err != nil
+	if err == nil {
+		var tok *oauth2.Token
+		if tok, err = s.all.endpoint.login(ctx, c); err == nil {
+			return s.succeed(ctx, era, claimed, tok, LoggedIn, started)
+		}
+		final = errors.Is(err, ErrBadCredentials) || errors.Is(err, ErrAccountLocked) || errors.Is(err, ErrUserNotFound)
+	}
+	if !final {
+		s.backOff(err)
+		return nil, err
+	}
+	cause.Err = fmt.Errorf("%w; logging in again: %w", cause.Err, err)
+	return nil, s.saveEnd(ctx, era, claimed, cause)
+}
+
+// saveEnd saves that the session ended, with its tokens cleared.
+func (s *session) saveEnd(ctx context.Context, era uint64, claimed *Record, why *SessionError) error {
+	ended := &Record{Version: newVersion(), Token: &oauth2.Token{}, Ended: why.ended()}
+	err := s.save(ctx, ended, claimed.Version)
+	if errors.Is(err, ErrConflict) {
+		return errAgain
+	}
+	mine := s.rotation.mine
+	if s.end(era, why) == errAgain {
+		return errAgain
+	}
+	if err != nil {
+		s.rotation.mine = mine // the verdict stays known; it is saved on next use
+		return why
+	}
+	s.all.observe(Ended, s.key, 0, why)
+	return why
+}
+
+// backOff notes that a call to FinCode failed: the next one is made no sooner
+// than in 1 s, doubled with each failure up to 1 min, or than FinCode asked.
+func (s *session) backOff(err error) {
+	r := &s.rotation
+	delay := jittered(min(backoffMin<<min(r.failures, 6), backoffMax))
+	if e, ok := errors.AsType[*EndpointError](err); ok && e.RetryAfter > 0 {
+		delay = min(e.RetryAfter, backoffAsked)
+	}
+	r.failures++
+	r.err = err
+	r.retryAt = time.Now().Add(delay)
+	s.later(delay)
+}
+
+// heldBack returns the error of the last call while it is too early for the next.
+func (s *session) heldBack() error {
+	if r := &s.rotation; time.Now().Before(r.retryAt) {
+		return r.err
+	}
+	return nil
+}
+
+// later puts off the next refresh of a token that is still good.
+func (s *session) later(delay time.Duration) {
+	at := int64(time.Since(s.all.started) + delay)
+	if at > s.earlyAt.Load() {
+		s.earlyAt.Store(at)
+	}
+}
+
+// pause waits, or returns ErrClosed.
+func (s *session) pause(d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-s.all.closing:
+		return ErrClosed
+	}
+}
+
+// jittered returns a random duration from three quarters of d to d.
+func jittered(d time.Duration) time.Duration {
+	return d - time.Duration(rand.Int64N(int64(d)/4+1))
+}

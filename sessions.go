@@ -1,0 +1,453 @@
+package fincodeauth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/oauth2"
+	"golang.org/x/sync/singleflight"
+)
+
+// Config is what New needs to know. Only BaseURL has no useful zero value.
+type Config struct {
+	// BaseURL is the root of the API, such as Sandbox("remitjunction") or
+	// Production("acme"), with or without a trailing slash. It must be https,
+	// or http to a loopback address. Required.
+	BaseURL string
+
+	// Store keeps the sessions. nil: a new MemoryStore, so that they end with
+	// the process.
+	Store Store
+
+	// Base carries all requests, the API's and those for tokens. It must not
+	// send a request twice by itself. nil: http.DefaultTransport.
+	Base http.RoundTripper
+
+	// Header is set on requests that lack its fields. It is copied. nil:
+	// DefaultHeader().
+	Header http.Header
+
+	// RequestID makes the uuid header of each request that has none. It must be
+	// safe for concurrent use. nil: the one in Header.
+	RequestID func() string
+
+	// TokenHeaders chooses the headers that carry the access token. 0: both.
+	TokenHeaders TokenHeaders
+
+	// Hosts are further hosts ("api.example.com", "api.example.com:8443") that
+	// may be sent the token, over https or to loopback. nil: none.
+	Hosts []string
+
+	// RefreshBefore is how long before its expiry a token is refreshed in the
+	// background; never more than a fifth of its lifetime. 0: 5 minutes
+	// (FINCODE.md, Tokens).
+	RefreshBefore time.Duration
+
+	// RefreshTimeout bounds one call to FinCode's endpoint, and one to the
+	// store. All processes on one store must have the same: a claim that has
+	// not changed for twice this long is taken over. 0: 15 seconds.
+	RefreshTimeout time.Duration
+
+	// MaxSessions is how many sessions are held in memory. The least recently
+	// used is dropped first, to be loaded again on use; never one with unsaved
+	// work. 0: 100,000.
+	MaxSessions int
+
+	// Credentials is asked how to log in again when a session has ended for
+	// cause, unless that was a breach. It may be called concurrently for
+	// different keys. nil: a session that ends stays ended.
+	Credentials func(ctx context.Context, key string, cause error) (Credentials, error)
+
+	// Observe is called after each event, possibly concurrently. It must not
+	// block and must not call back. nil: events are dropped.
+	Observe func(Event)
+}
+
+const (
+	defaultRefreshBefore  = 5 * time.Minute // FINCODE.md, Tokens
+	defaultRefreshTimeout = 15 * time.Second
+	defaultMaxSessions    = 100_000
+)
+
+// Sandbox returns the BaseURL of a tenant's sandbox (FINCODE.md, Where it lives).
+func Sandbox(tenant string) string {
+	return "https://" + url.PathEscape(tenant) + ".fincode.software/api/v6/services"
+}
+
+// Production returns the BaseURL of a production domain (FINCODE.md, Where it lives).
+func Production(domain string) string {
+	return "https://" + url.PathEscape(domain) + ".fincode.tech/api/v6/services"
+}
+
+// DefaultHeader returns the fields that every call to FinCode carries
+// (FINCODE.md, Headers): Content-Type: application/json, platform: fincode and
+// uuid: 200.
+func DefaultHeader() http.Header {
+	return http.Header{
+		"Content-Type": {"application/json"},
+		"Platform":     {"fincode"},
+		"Uuid":         {"200"},
+	}
+}
+
+// Sessions are one tenant's sessions, by key: the name of an account, or the ID
+// of a user. All its methods are safe for concurrent use.
+type Sessions struct {
+	cfg      Config // complete: no zero value is left that means another
+	endpoint *endpoint
+	flights  singleflight.Group // by session key
+	started  time.Time          // zero of session.earlyAt
+
+	sessions sync.Map // string -> *session
+	uses     atomic.Uint64
+	recent   atomic.Pointer[session] // the one used last
+
+	mu     sync.Mutex // guards what follows
+	held   int        // in sessions
+	closed bool
+	work   sync.WaitGroup // pins; none is added from 0 once closed
+
+	closing   chan struct{} // closed by Close
+	abandoned chan struct{} // closed when the context of a Close ends
+}
+
+// New returns the Sessions that cfg describes, or an error that says what to
+// change in it. It makes no call.
+func New(cfg Config) (*Sessions, error) {
+	if err := cfg.complete(); err != nil {
+		return nil, fmt.Errorf("fincodeauth: Config: %w", err)
+	}
+	return &Sessions{
+		cfg:       cfg,
+		endpoint:  newEndpoint(cfg.BaseURL, cfg.Base, newFields(cfg.Header, cfg.RequestID), cfg.RefreshTimeout),
+		started:   time.Now(),
+		closing:   make(chan struct{}),
+		abandoned: make(chan struct{}),
+	}, nil
+}
+
+// complete checks c and replaces zero values by what they mean.
+func (c *Config) complete() error {
+	if _, err := newTrust(c.BaseURL, c.Hosts); err != nil {
+		return err
+	}
+	switch {
+	case c.RefreshBefore < 0:
+		return fmt.Errorf("RefreshBefore is %v: use a positive duration, or 0 for %v", c.RefreshBefore, defaultRefreshBefore)
+	case c.RefreshTimeout < 0:
+		return fmt.Errorf("RefreshTimeout is %v: use a positive duration, or 0 for %v", c.RefreshTimeout, defaultRefreshTimeout)
+	case c.MaxSessions < 0:
+		return fmt.Errorf("MaxSessions is %d: use a positive number, or 0 for %d", c.MaxSessions, defaultMaxSessions)
+	case c.TokenHeaders > BearerToken|XAuthToken:
+		return fmt.Errorf("TokenHeaders is %d: use BearerToken, XAuthToken or both", c.TokenHeaders)
+	}
+	for name := range c.Header {
+		switch http.CanonicalHeaderKey(name) {
+		case authorization, xAuthToken:
+			return fmt.Errorf("Header has %s: the token's headers are set by the Transport; remove it", name)
+		}
+	}
+	if err := checkStore(c.Store); err != nil {
+		return err
+	}
+	if c.Store == nil {
+		c.Store = NewMemoryStore()
+	}
+	if c.Base == nil {
+		c.Base = http.DefaultTransport
+	}
+	if c.Header == nil {
+		c.Header = DefaultHeader()
+	}
+	c.Header = c.Header.Clone()
+	c.Hosts = slices.Clone(c.Hosts)
+	if c.RefreshBefore == 0 {
+		c.RefreshBefore = defaultRefreshBefore
+	}
+	if c.RefreshTimeout == 0 {
+		c.RefreshTimeout = defaultRefreshTimeout
+	}
+	if c.MaxSessions == 0 {
+		c.MaxSessions = defaultMaxSessions
+	}
+	return nil
+}
+
+// checkStore refuses a store that cannot work.
+func checkStore(s Store) error {
+	if c, ok := s.(interface{ check() error }); ok {
+		return c.check()
+	}
+	return nil
+}
+
+type sessionKey struct{}
+
+// WithSession returns a context whose requests belong to the session under key,
+// where they pass through a Transport or TokenSource made for the key "".
+func WithSession(ctx context.Context, key string) context.Context {
+	return context.WithValue(ctx, sessionKey{}, key)
+}
+
+// TokenSource returns the source of key's tokens. With the key "" each call
+// takes the key of its context, from WithSession.
+func (a *Sessions) TokenSource(key string) *TokenSource {
+	return &TokenSource{all: a, key: key}
+}
+
+// Transport returns a RoundTripper that sends requests as the session under
+// key. With the key "" each request's key comes from its context, by
+// WithSession.
+func (a *Sessions) Transport(key string) *Transport {
+	return &Transport{
+		Source:       a.TokenSource(key),
+		BaseURL:      a.cfg.BaseURL,
+		Base:         a.cfg.Base,
+		Header:       a.cfg.Header,
+		RequestID:    a.cfg.RequestID,
+		TokenHeaders: a.cfg.TokenHeaders,
+		Hosts:        a.cfg.Hosts,
+	}
+}
+
+// Client returns a client over Transport(key), without a timeout of its own.
+func (a *Sessions) Client(key string) *http.Client {
+	return &http.Client{Transport: a.Transport(key)}
+}
+
+// Login begins a session under key, and replaces one that is there. When it
+// returns nil the new token is in use, and saved unless event SaveFailed says
+// that the store did not take it yet. Test its error for ErrBadCredentials,
+// ErrAccountLocked, ErrUserNotFound, ErrClosed, and for an *EndpointError.
+//
+// ctx ends the wait for FinCode; once FinCode has answered, the token is kept
+// whatever happens to ctx.
+func (a *Sessions) Login(ctx context.Context, key string, c Credentials) error {
+	if err := c.check(); err != nil {
+		return fmt.Errorf("fincodeauth: login: %w", err)
+	}
+	return a.begin(ctx, key, LoggedIn, func(ctx context.Context) (*oauth2.Token, error) {
+		return a.endpoint.login(ctx, c)
+	})
+}
+
+// Adopt begins a session under key with a pair that was obtained elsewhere, and
+// replaces one that is there. From then on the refresh token belongs to the
+// session: nobody else may present it. tok is copied. An Expiry of zero is read
+// from the JWT. Errors are as for Login.
+func (a *Sessions) Adopt(ctx context.Context, key string, tok *oauth2.Token) error {
+	if !hasTokens(tok) {
+		return errors.New("fincodeauth: adopt: the token is empty: give it an access token, a refresh token or both")
+	}
+	if !fitsHeader(tok.AccessToken) {
+		return errors.New("fincodeauth: adopt: the access token has characters that no header can carry")
+	}
+	own := *tok
+	own.Expiry = own.Expiry.Round(0)
+	if claims := claimsOf(own.AccessToken); own.Expiry.IsZero() && claims.Expiry > 0 {
+		own.Expiry = claims.expiry()
+	}
+	return a.begin(ctx, key, Adopted, func(context.Context) (*oauth2.Token, error) { return &own, nil })
+}
+
+// begin puts the token that obtain returns in the place of what is under key.
+func (a *Sessions) begin(ctx context.Context, key string, event EventType, obtain func(context.Context) (*oauth2.Token, error)) error {
+	fail := func(err error) error {
+		return fmt.Errorf("fincodeauth: session %q: %w", key, err)
+	}
+	s, err := a.pinned(key)
+	if err != nil {
+		return fail(err)
+	}
+	defer s.unpin()
+	// A store that is down is found out before FinCode is asked for a token.
+	prev, err := s.version(ctx)
+	if err != nil {
+		return fail(err)
+	}
+	started := time.Now()
+	tok, err := obtain(ctx)
+	if err != nil {
+		return fail(err)
+	}
+	a.observe(event, key, time.Since(started), nil)
+	s.replace(context.WithoutCancel(ctx), tok, prev)
+	return nil
+}
+
+// Logout ends the session under key: here first, for every process, and then at
+// FinCode, which revokes both tokens. No session is no error. An
+// *EndpointError, or one of the connection, means that the session is gone but
+// FinCode may not know; any other, that nothing changed.
+//
+// ctx ends the wait for the store; once that removed the session, the rest is
+// bounded by RefreshTimeout alone.
+func (a *Sessions) Logout(ctx context.Context, key string) error {
+	s, err := a.pinned(key)
+	if err == nil {
+		defer s.unpin()
+		err = s.logout(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("fincodeauth: logging out session %q: %w", key, err)
+	}
+	return nil
+}
+
+// Close stops refreshing and waits until every rotated token is saved. If ctx
+// ends first it gives up the saves that are left and returns an error that
+// names their sessions: their tokens are lost. After Close every other method
+// returns ErrClosed.
+func (a *Sessions) Close(ctx context.Context) error {
+	a.mu.Lock()
+	if !a.closed {
+		a.closed = true
+		close(a.closing)
+	}
+	a.mu.Unlock()
+	a.each(func(s *session) { s.forget(s.currentEra()) })
+
+	done := make(chan struct{})
+	go func() {
+		a.work.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		a.abandon()
+	}
+	var unsaved []string
+	a.each(func(s *session) {
+		if s.unsaved() {
+			unsaved = append(unsaved, s.key)
+		}
+	})
+	cause := context.Cause(ctx)
+	if len(unsaved) > 0 {
+		slices.Sort(unsaved)
+		if cause == nil {
+			cause = ErrClosed // by a Close before, that gave up
+		}
+		return fmt.Errorf("fincodeauth: close: %d sessions lost a token that no store took, %q among them: %w",
+			len(unsaved), unsaved[:min(len(unsaved), 10)], cause)
+	}
+	select {
+	case <-done:
+		return nil
+	default:
+		return fmt.Errorf("fincodeauth: close: %w", cause)
+	}
+}
+
+// abandon ends the attempts to save that are under way.
+func (a *Sessions) abandon() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	select {
+	case <-a.abandoned:
+	default:
+		close(a.abandoned)
+	}
+}
+
+// String names the tenant without its sessions.
+func (a *Sessions) String() string { return "Sessions(" + a.cfg.BaseURL + ")" }
+
+// Format prints what String returns, whatever the verb.
+func (a *Sessions) Format(f fmt.State, _ rune) { fmt.Fprint(f, a.String()) }
+
+// observe hands an event to Config.Observe.
+func (a *Sessions) observe(t EventType, key string, elapsed time.Duration, err error) {
+	if a.cfg.Observe != nil {
+		a.cfg.Observe(Event{Type: t, Key: key, Time: time.Now(), Elapsed: elapsed, Err: err})
+	}
+}
+
+// each calls f for every session in memory.
+func (a *Sessions) each(f func(*session)) {
+	a.sessions.Range(func(_, s any) bool {
+		f(s.(*session))
+		return true
+	})
+}
+
+// session returns key's session, whose key is a non-empty string: as an any,
+// since it comes as one from a context and making one of it would allocate.
+func (a *Sessions) session(key any) *session {
+	s, ok := a.sessions.Load(key)
+	if !ok {
+		s = a.add(key.(string))
+	}
+	s.(*session).touch()
+	return s.(*session)
+}
+
+// add makes room for key's session and adds it, if nobody was faster.
+func (a *Sessions) add(key string) any {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s, loaded := a.sessions.LoadOrStore(key, &session{all: a, key: key})
+	if !loaded {
+		s.(*session).touch()
+		a.held++
+		if a.held > a.cfg.MaxSessions {
+			a.drop(a.held - (a.cfg.MaxSessions - a.cfg.MaxSessions/16))
+		}
+	}
+	return s
+}
+
+// drop drops the n least recently used sessions, but none that is pinned. It is
+// called with mu held, for a sixteenth of the sessions at once: their order is
+// not kept, or every request would have to take a lock to write it down.
+func (a *Sessions) drop(n int) {
+	type use struct {
+		s    *session
+		tick uint64
+	}
+	uses := make([]use, 0, a.held)
+	a.each(func(s *session) { uses = append(uses, use{s, s.used.Load()}) })
+	slices.SortFunc(uses, func(x, y use) int { return int(int64(x.tick - y.tick)) })
+	for _, u := range uses[:len(uses)-1] { // the last is the one to make room for
+		if n == 0 {
+			return
+		}
+		if u.s.drop() {
+			a.sessions.Delete(u.s.key)
+			a.held--
+			n--
+		}
+	}
+}
+
+// pinned returns key's session, pinned.
+func (a *Sessions) pinned(key string) (*session, error) {
+	if key == "" {
+		return nil, errors.New(`the key is empty: name the session, by an account or a user's ID`)
+	}
+	for {
+		s := a.session(key)
+		if err := s.pin(); err != errDropped {
+			return s, err
+		}
+	}
+}
+
+// enlist counts a pin as work that Close waits for, unless Close was called.
+func (a *Sessions) enlist() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		return ErrClosed
+	}
+	a.work.Add(1)
+	return nil
+}

@@ -1,0 +1,387 @@
+package fincodeauth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/oauth2"
+)
+
+// A TokenSource hands out a session's access token, and has it refreshed before
+// it expires. It is an oauth2.TokenSource, made by Sessions.TokenSource, and
+// safe for concurrent use. Its errors wrap a *SessionError if a login is needed,
+// ErrClosed, an *EndpointError, or the error of the store or of the context.
+type TokenSource struct {
+	all    *Sessions
+	key    string                  // "": the context's
+	cached atomic.Pointer[session] // the key's, until it is dropped
+}
+
+// Token returns TokenContext with the background context, so that it waits for
+// a refresh as long as that takes: at most three times RefreshTimeout for
+// another process, and then for its own. The token is shared: do not modify it.
+func (ts *TokenSource) Token() (*oauth2.Token, error) {
+	return ts.TokenContext(context.Background())
+}
+
+// TokenContext returns the session's token. It waits only if that has expired
+// or is not loaded yet, and no longer than ctx; the refresh that it waits for
+// goes on without it. The token is shared: do not modify it.
+func (ts *TokenSource) TokenContext(ctx context.Context) (*oauth2.Token, error) {
+	s, err := ts.session(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if l := s.lease.Load(); l != nil {
+		now := time.Now()
+		switch wall := now.UnixNano(); {
+		case wall < l.refreshAt:
+			return l.token, nil
+		case wall < l.expireAt:
+			s.refreshEarly(ctx, now)
+			return l.token, nil
+		}
+	}
+	return s.await(ctx)
+}
+
+// Refresh returns a token other than rejected, which the API answered with 401:
+// the current one if it is another already, else the next one, as soon as it is
+// there. A token so young that its age cannot be why it was rejected is not
+// refreshed and returned itself, as is one that cannot be refreshed. A nil
+// rejected stands for the current token.
+func (ts *TokenSource) Refresh(ctx context.Context, rejected *oauth2.Token) (*oauth2.Token, error) {
+	tok, err := ts.TokenContext(ctx)
+	if err != nil || rejected != nil && rejected.AccessToken != tok.AccessToken {
+		return tok, err
+	}
+	s, err := ts.session(ctx)
+	if err != nil || !s.reject(tok) {
+		return tok, err
+	}
+	next, err := s.await(ctx)
+	if err == nil && next.AccessToken == tok.AccessToken {
+		// That refresh had begun, and looked at the token, before the rejection.
+		next, err = s.await(ctx)
+	}
+	return next, err
+}
+
+// replayed tells the session how a request fared that was sent again with tok.
+func (ts *TokenSource) replayed(ctx context.Context, tok *oauth2.Token, accepted bool) {
+	if s, err := ts.session(ctx); err == nil {
+		s.replayed(tok, accepted)
+	}
+}
+
+// session returns the session that ctx, or the source itself, names.
+func (ts *TokenSource) session(ctx context.Context) (*session, error) {
+	if ts.key == "" {
+		key := ctx.Value(sessionKey{})
+		if name, _ := key.(string); name == "" {
+			return nil, errors.New("fincodeauth: no session: put its key into the request's context with WithSession")
+		}
+		return ts.all.session(key), nil
+	}
+	s := ts.cached.Load()
+	if s == nil || s.dropped.Load() {
+		s = ts.all.session(ts.key)
+		ts.cached.Store(s)
+	}
+	s.touch()
+	return s, nil
+}
+
+// String names the session without its tokens.
+func (ts *TokenSource) String() string { return fmt.Sprintf("TokenSource(%q)", ts.key) }
+
+// Format prints what String returns, whatever the verb.
+func (ts *TokenSource) Format(f fmt.State, _ rune) { fmt.Fprint(f, ts.String()) }
+
+// A lease is a token and when to do what about it. It is immutable. Instants
+// are wall clock, in nanoseconds since 1970: a machine that slept finds its
+// token expired, which the monotonic clock would not say.
+type lease struct {
+	token     *oauth2.Token
+	issued    int64
+	lifetime  time.Duration // 0: unknown
+	refreshAt int64         // from then on it is refreshed in the background
+	expireAt  int64         // from then on callers wait
+}
+
+// never is an instant that no clock reaches.
+const never = math.MaxInt64
+
+// newLease schedules tok, whose refresh is to begin refreshBefore its expiry.
+func newLease(tok *oauth2.Token, refreshBefore time.Duration) *lease {
+	now := time.Now()
+	l := &lease{token: tok, issued: now.UnixNano(), refreshAt: never, expireAt: never}
+	if tok.AccessToken == "" {
+		l.refreshAt, l.expireAt = 0, 0
+		return l
+	}
+	if tok.Expiry.IsZero() || tok.Expiry.After(now.Add(century)) {
+		return l
+	}
+	expiry := tok.Expiry.UnixNano()
+	l.lifetime = lifetimeOf(tok, now)
+	l.issued = expiry - int64(l.lifetime)
+	// A request takes time to arrive.
+	l.expireAt = expiry - int64(min(10*time.Second, l.lifetime/20))
+	l.refreshAt = l.expireAt
+	if tok.RefreshToken != "" {
+		before := min(refreshBefore, l.lifetime/5)
+		before -= time.Duration(rand.Float64() * float64(before) / 10) // so that processes spread
+		l.refreshAt = min(expiry-int64(before), l.expireAt)
+	}
+	return l
+}
+
+// lifetimeOf is how long tok lives from its issue on, as the answer it came
+// with said, or the token itself; else what is left of it.
+func lifetimeOf(tok *oauth2.Token, now time.Time) time.Duration {
+	if tok.ExpiresIn > 0 {
+		return seconds(float64(tok.ExpiresIn))
+	}
+	if lifetime := claimsOf(tok.AccessToken).lifetime(); lifetime > 0 {
+		return lifetime
+	}
+	return max(0, tok.Expiry.Sub(now))
+}
+
+// valid tells whether the token may be handed out.
+func (l *lease) valid() bool { return l != nil && time.Now().UnixNano() < l.expireAt }
+
+// A session is one key's state in this process. The rotation protocol that it
+// follows is in rotation.go.
+type session struct {
+	all *Sessions
+	key string
+
+	lease      atomic.Pointer[lease] // the token in use, written under mu; nil: none, or not loaded yet
+	used       atomic.Uint64         // when it was used last, a tick of all.uses
+	dropped    atomic.Bool           // set under mu: all holds another under this key, or none
+	refreshing atomic.Bool           // a flight is under way
+	earlyAt    atomic.Int64          // no early refresh before then, since all.started
+
+	mu       sync.Mutex // guards what follows; held during no call
+	pins     int        // calls, flights and saves under way; not dropped above 0
+	era      uint64     // counts what replaced or ended the session: Login, Adopt, Logout
+	pending  *pending   // the token that no store took yet, if any
+	rejected string     // the access token that the API rejected last
+	strikes  int        // replays that were rejected since one was accepted
+	struck   string     // the access token of the last strike
+
+	rotation rotation // used by the flight alone
+}
+
+// touch notes that the session is used. Only a change of session writes: a
+// program with one session shares no cache line that anybody writes.
+func (s *session) touch() {
+	if s.all.recent.Load() != s {
+		s.all.recent.Store(s)
+		s.used.Store(s.all.uses.Add(1))
+	}
+}
+
+var errDropped = errors.New("dropped from memory")
+
+// pin keeps the session in memory, and Close waiting, until unpin. It returns
+// ErrClosed, or errDropped: look it up again.
+func (s *session) pin() error {
+	if err := s.all.enlist(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.dropped.Load() {
+		s.all.work.Done()
+		return errDropped
+	}
+	s.pins++
+	return nil
+}
+
+// pinToo pins a session that is pinned already.
+func (s *session) pinToo() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all.work.Add(1)
+	s.pins++
+}
+
+func (s *session) unpin() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pins--
+	s.all.work.Done()
+}
+
+// drop marks the session as dropped, unless it is pinned.
+func (s *session) drop() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pins > 0 {
+		return false
+	}
+	s.dropped.Store(true)
+	return true
+}
+
+// refreshEarly has the token refreshed while it is still good, if that is not
+// under way already and did not fail just now.
+func (s *session) refreshEarly(ctx context.Context, now time.Time) {
+	if s.refreshing.Load() || int64(now.Sub(s.all.started)) < s.earlyAt.Load() {
+		return
+	}
+	s.fly(ctx)
+}
+
+// await waits for a flight, its own or the one that is under way.
+func (s *session) await(ctx context.Context) (*oauth2.Token, error) {
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, fmt.Errorf("fincodeauth: session %q: %w", s.key, err)
+		}
+		select {
+		case landed := <-s.fly(ctx):
+			if landed.Err == errDropped {
+				s = s.all.session(s.key)
+				continue
+			}
+			tok, _ := landed.Val.(*oauth2.Token)
+			return tok, landed.Err
+		case <-ctx.Done():
+			return nil, fmt.Errorf("fincodeauth: session %q: waiting for a token: %w", s.key, context.Cause(ctx))
+		}
+	}
+}
+
+// reject notes that the API answered tok with 401, and tells whether a refresh
+// may help: not if the token is younger than min(10 s, lifetime/10), doubled
+// with each strike up to its lifetime, or if there is nothing to refresh it
+// with.
+func (s *session) reject(tok *oauth2.Token) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.lease.Load()
+	if l == nil || l.token.AccessToken != tok.AccessToken {
+		return true
+	}
+	if tok.RefreshToken == "" && s.all.cfg.Credentials == nil {
+		return false
+	}
+	if age := time.Duration(time.Now().UnixNano() - l.issued); age >= 0 && age < l.youth(s.strikes) {
+		return false
+	}
+	s.rejected = tok.AccessToken
+	return true
+}
+
+// youth is the age below which a rejected token is not refreshed.
+func (l *lease) youth(strikes int) time.Duration {
+	lifetime := l.lifetime
+	if lifetime == 0 {
+		lifetime = time.Hour // FINCODE.md, Tokens
+	}
+	youth := min(10*time.Second, lifetime/10)
+	for range strikes {
+		youth = min(2*youth, lifetime)
+	}
+	return youth
+}
+
+// replayed counts a strike if the replay was rejected too, once a token; an
+// accepted one clears them.
+func (s *session) replayed(tok *oauth2.Token, accepted bool) {
+	s.mu.Lock()
+	switch {
+	case accepted:
+		s.strikes = 0
+	case s.struck != tok.AccessToken:
+		s.struck = tok.AccessToken
+		s.strikes++
+	}
+	s.mu.Unlock()
+	s.all.observe(Replayed, s.key, 0, nil)
+}
+
+// currentEra names the session's present incarnation; what was begun in one is
+// not installed in another.
+func (s *session) currentEra() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.era
+}
+
+// unsaved tells whether the store lacks the session's token.
+func (s *session) unsaved() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pending != nil
+}
+
+// isRejected tells whether the API rejected tok last.
+func (s *session) isRejected(tok *oauth2.Token) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.rejected != "" && s.rejected == tok.AccessToken
+}
+
+// good returns the lease if its token is valid and was not rejected, else nil.
+func (s *session) good() *lease {
+	if l := s.lease.Load(); l.valid() && !s.isRejected(l.token) {
+		return l
+	}
+	return nil
+}
+
+// install puts l into use, with what is still to be saved of it, unless the
+// era has passed.
+func (s *session) install(era uint64, l *lease, p *pending) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.era != era {
+		return false
+	}
+	s.put(l)
+	if p != nil {
+		s.pending = p
+	}
+	return true
+}
+
+// renew puts l into use as a new era's, whatever was there.
+func (s *session) renew(l *lease, p *pending) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.era++
+	s.strikes = 0
+	s.earlyAt.Store(0)
+	s.put(l)
+	s.pending = p
+	if p != nil {
+		p.era = s.era
+	}
+}
+
+// put writes the lease; mu is held. Nothing is put into use after Close.
+func (s *session) put(l *lease) {
+	select {
+	case <-s.all.closing:
+		l = nil
+	default:
+	}
+	s.lease.Store(l)
+}
+
+// forget takes the token out of use, unless the era has passed.
+func (s *session) forget(era uint64) bool {
+	return s.install(era, nil, nil)
+}

@@ -1,0 +1,371 @@
+package fincodeauth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"golang.org/x/oauth2"
+)
+
+// TokenHeaders says which headers carry the access token. FinCode's pages
+// disagree about which it is (FINCODE.md, Headers). The zero value means both.
+type TokenHeaders uint8
+
+const (
+	BearerToken TokenHeaders = 1 << iota // Authorization: Bearer <token>
+	XAuthToken                           // X-Auth-Token: <token>
+)
+
+// The canonical names of the headers that are the Transport's alone.
+const (
+	authorization = "Authorization"
+	xAuthToken    = "X-Auth-Token"
+	uuid          = "Uuid"
+)
+
+// A Transport is an http.RoundTripper that sends requests to the API as a
+// session: with its access token, FinCode's headers, and once more with a new
+// token after a 401. Sessions.Transport makes one; a fixed token works in a
+// literal:
+//
+//	&fincodeauth.Transport{
+//		Source:  oauth2.StaticTokenSource(&oauth2.Token{AccessToken: apiToken}),
+//		BaseURL: fincodeauth.Sandbox("remitjunction"),
+//	}
+//
+// The token goes only over https, or to a loopback address, and only to the
+// origin of BaseURL and to Hosts; any other request passes through as it is.
+// Header fields that the request has already stay, but Authorization and
+// X-Auth-Token are always the Transport's. The caller's request is not changed.
+//
+// On a 401 it asks Source.Refresh for another token, and with that sends the
+// request again, once, if its body is absent or has GetBody. In any other case
+// the caller gets the first answer, its body unread.
+//
+// It is safe for concurrent use. Its fields must not be changed after the first
+// request.
+type Transport struct {
+	// Source of the tokens; required. If it has methods TokenContext or Refresh
+	// like those of TokenSource, they are used too.
+	Source oauth2.TokenSource
+
+	// BaseURL is the root of the API, as in Config; required.
+	BaseURL string
+
+	Base         http.RoundTripper // nil: http.DefaultTransport
+	Header       http.Header       // as in Config; nil: DefaultHeader()
+	RequestID    func() string     // as in Config
+	TokenHeaders TokenHeaders      // as in Config; 0: both
+	Hosts        []string          // as in Config
+
+	ready atomic.Pointer[prepared]  // what the fields mean
+	auth  atomic.Pointer[authorize] // for the last token
+}
+
+// A prepared Transport is what its fields mean, worked out once.
+type prepared struct {
+	trust  *trust
+	fields fields
+	err    error
+}
+
+// RoundTrip implements http.RoundTripper. Its errors are those of Source, as
+// they are, and of Base.
+func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	p := t.prepare()
+	if p.err != nil {
+		return refuse(req, p.err)
+	}
+	if !p.trust.covers(req.URL) {
+		return t.base().RoundTrip(req)
+	}
+	tok, err := t.token(req.Context())
+	if err != nil {
+		return refuse(req, err)
+	}
+	sent := t.authorized(req, p, tok)
+	resp, err := t.base().RoundTrip(sent)
+	if err != nil || resp.StatusCode != http.StatusUnauthorized {
+		return resp, err
+	}
+	return t.replay(req, sent, resp, tok)
+}
+
+// CloseIdleConnections closes those of Base, if it can: http.Client's method of
+// that name asks for it.
+func (t *Transport) CloseIdleConnections() {
+	if c, ok := t.base().(interface{ CloseIdleConnections() }); ok {
+		c.CloseIdleConnections()
+	}
+}
+
+// refuse answers a request that is not sent, and closes its body as every
+// RoundTripper must.
+func refuse(req *http.Request, err error) (*http.Response, error) {
+	if req.Body != nil {
+		req.Body.Close()
+	}
+	return nil, err
+}
+
+func (t *Transport) prepare() *prepared {
+	if p := t.ready.Load(); p != nil {
+		return p
+	}
+	header := t.Header
+	if header == nil {
+		header = DefaultHeader()
+	}
+	p := &prepared{fields: newFields(header, t.RequestID)}
+	p.trust, p.err = newTrust(t.BaseURL, t.Hosts)
+	if p.err == nil && t.Source == nil {
+		p.err = errors.New("Source is nil: give it an oauth2.TokenSource")
+	}
+	if p.err != nil {
+		p.err = fmt.Errorf("fincodeauth: Transport: %w", p.err)
+	}
+	t.ready.Store(p)
+	return p
+}
+
+func (t *Transport) base() http.RoundTripper {
+	if t.Base == nil {
+		return http.DefaultTransport
+	}
+	return t.Base
+}
+
+func (t *Transport) token(ctx context.Context) (*oauth2.Token, error) {
+	if src, ok := t.Source.(interface {
+		TokenContext(context.Context) (*oauth2.Token, error)
+	}); ok {
+		return src.TokenContext(ctx)
+	}
+	return t.Source.Token()
+}
+
+// replay sends the request again, if a new token is to be had after resp, a 401
+// to tok. sent is the request as it was sent, body apart.
+func (t *Transport) replay(req, sent *http.Request, resp *http.Response, tok *oauth2.Token) (*http.Response, error) {
+	src, ok := t.Source.(interface {
+		Refresh(context.Context, *oauth2.Token) (*oauth2.Token, error)
+	})
+	if !ok {
+		return resp, nil
+	}
+	next, err := src.Refresh(req.Context(), tok)
+	if err != nil || next.AccessToken == tok.AccessToken {
+		return resp, nil
+	}
+	again := sent.WithContext(req.Context())
+	if req.Body != nil && req.Body != http.NoBody {
+		if req.GetBody == nil {
+			return resp, nil
+		}
+		if again.Body, err = req.GetBody(); err != nil {
+			return resp, nil
+		}
+	}
+	again.Header = sent.Header.Clone()
+	t.authorizeWith(again.Header, next)
+	discard(resp.Body)
+	resp, err = t.base().RoundTrip(again)
+	if w, ok := t.Source.(replayWatcher); ok && err == nil {
+		w.replayed(req.Context(), next, resp.StatusCode != http.StatusUnauthorized)
+	}
+	return resp, err
+}
+
+// A replayWatcher is a Source that learns how replays fare.
+type replayWatcher interface {
+	replayed(ctx context.Context, tok *oauth2.Token, accepted bool)
+}
+
+// discard reads what is left of a short body, so that its connection can be
+// used again, and closes it.
+func discard(body io.ReadCloser) {
+	_, _ = io.CopyN(io.Discard, body, 64<<10)
+	body.Close()
+}
+
+// authorized returns a copy of req with the header fields that it lacks, and
+// with the token. The copy has a header map of its own, but shares the values.
+func (t *Transport) authorized(req *http.Request, p *prepared, tok *oauth2.Token) *http.Request {
+	sent := req.WithContext(req.Context())
+	sent.Header = make(http.Header, len(req.Header)+len(p.fields.list)+2)
+	for name, values := range req.Header {
+		if !isTokenHeader(name) {
+			sent.Header[name] = slices.Clip(values)
+		}
+	}
+	p.fields.addTo(sent.Header)
+	t.authorizeWith(sent.Header, tok)
+	return sent
+}
+
+// An authorize is a token as header values. They are made once a token, not
+// once a request.
+type authorize struct {
+	token        *oauth2.Token
+	bearer, bare []string
+}
+
+func (t *Transport) authorizeWith(h http.Header, tok *oauth2.Token) {
+	a := t.auth.Load()
+	if a == nil || a.token != tok {
+		a = &authorize{tok, []string{"Bearer " + tok.AccessToken}, []string{tok.AccessToken}}
+		t.auth.Store(a)
+	}
+	if t.TokenHeaders == 0 || t.TokenHeaders&BearerToken != 0 {
+		h[authorization] = a.bearer
+	}
+	if t.TokenHeaders == 0 || t.TokenHeaders&XAuthToken != 0 {
+		h[xAuthToken] = a.bare
+	}
+}
+
+// isTokenHeader tells whether name, in whatever case, is one of the token's.
+func isTokenHeader(name string) bool {
+	switch len(name) {
+	case len(authorization):
+		return strings.EqualFold(name, authorization)
+	case len(xAuthToken):
+		return strings.EqualFold(name, xAuthToken)
+	}
+	return false
+}
+
+// String names the API without the token.
+func (t *Transport) String() string { return "Transport(" + t.BaseURL + ")" }
+
+// Format prints what String returns, whatever the verb.
+func (t *Transport) Format(f fmt.State, _ rune) { fmt.Fprint(f, t.String()) }
+
+// fields are the header fields that a request gets if it lacks them.
+type fields struct {
+	list      []field
+	requestID func() string // makes uuid's value; nil: it is in the list
+}
+
+// A field is one of them, by its canonical name and as FinCode's pages write it.
+type field struct {
+	name, lower string
+	values      []string
+}
+
+func newFields(h http.Header, requestID func() string) fields {
+	f := fields{requestID: requestID}
+	for name, values := range h {
+		name = http.CanonicalHeaderKey(name)
+		if name != uuid || requestID == nil {
+			f.list = append(f.list, field{name, strings.ToLower(name), slices.Clip(slices.Clone(values))})
+		}
+	}
+	return f
+}
+
+func (f fields) addTo(h http.Header) {
+	for _, own := range f.list {
+		if lacks(h, own.name, own.lower) {
+			h[own.name] = own.values
+		}
+	}
+	if f.requestID != nil && lacks(h, uuid, "uuid") {
+		h[uuid] = []string{f.requestID()}
+	}
+}
+
+func lacks(h http.Header, name, lower string) bool {
+	if _, ok := h[name]; ok {
+		return false
+	}
+	_, ok := h[lower]
+	return !ok
+}
+
+// An origin is what RFC 6454 calls so; host and port are as in a URL.
+type origin struct{ scheme, host, port string }
+
+func originOf(u *url.URL) origin {
+	return origin{strings.ToLower(u.Scheme), strings.ToLower(u.Hostname()), u.Port()}.withPort()
+}
+
+// withPort gives an origin without a port that of its scheme.
+func (o origin) withPort() origin {
+	switch {
+	case o.port != "":
+	case o.scheme == "https":
+		o.port = "443"
+	case o.scheme == "http":
+		o.port = "80"
+	}
+	return o
+}
+
+// secure tells whether nobody on the way can read what is sent to o.
+func (o origin) secure() bool {
+	if o.scheme != "http" {
+		return o.scheme == "https"
+	}
+	ip := net.ParseIP(o.host)
+	return o.host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// A trust is who may be sent the token.
+type trust struct {
+	base  origin
+	hosts []origin // of any scheme; with port "": the scheme's own
+}
+
+func newTrust(baseURL string, hosts []string) (*trust, error) {
+	if baseURL == "" {
+		return nil, errors.New(`BaseURL is empty: use Sandbox("your-tenant"), Production("your-domain"), or the https URL of the API's root`)
+	}
+	u, err := url.Parse(baseURL)
+	if err != nil {
+		return nil, fmt.Errorf("BaseURL does not parse: %w", bare(err))
+	}
+	t := &trust{base: originOf(u)}
+	switch {
+	case u.Hostname() == "" || strings.HasPrefix(u.Host, "."):
+		return nil, fmt.Errorf("BaseURL %q has no host: write it as https://tenant.fincode.software/api/v6/services", u.Redacted())
+	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
+		return nil, fmt.Errorf("BaseURL %q has a user, a query or a fragment: leave only scheme, host and path", u.Redacted())
+	case !t.base.secure():
+		return nil, fmt.Errorf("BaseURL %q is not https: only a loopback address may do without", u.Redacted())
+	}
+	for _, host := range hosts {
+		u, err := url.Parse("//" + host)
+		if err != nil || u.Host != host || u.Hostname() == "" || strings.Contains(host, "*") {
+			return nil, fmt.Errorf("Hosts has %q: write a host as api.example.com or api.example.com:8443", host)
+		}
+		t.hosts = append(t.hosts, originOf(u))
+	}
+	return t, nil
+}
+
+// covers tells whether a request to u may carry the token.
+func (t *trust) covers(u *url.URL) bool {
+	if u == nil {
+		return false
+	}
+	o := originOf(u)
+	if o == t.base {
+		return true
+	}
+	if len(t.hosts) == 0 || !o.secure() {
+		return false
+	}
+	return slices.ContainsFunc(t.hosts, func(h origin) bool {
+		h.scheme = o.scheme
+		return o == h.withPort()
+	})
+}
