@@ -3,6 +3,8 @@ package fincodeauth_test
 import (
 	"context"
 	"errors"
+	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -14,44 +16,11 @@ import (
 	"github.com/fincodeauth/fincodeauth/fincodetest"
 )
 
-var credentials = fincodeauth.Credentials{Email: fincodetest.Email, Password: fincodetest.Password}
-
-// newSessions returns Sessions at fc, in memory; edit changes their Config.
-func newSessions(t *testing.T, fc *fincodetest.FinCode, edit func(*fincodeauth.Config)) *fincodeauth.Sessions {
-	t.Helper()
-	cfg := fincodeauth.Config{BaseURL: fincodeauth.Sandbox("test"), Base: fc}
-	if edit != nil {
-		edit(&cfg)
-	}
-	sessions, err := fincodeauth.New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return sessions
-}
-
-// logIn begins the session under key.
-func logIn(t *testing.T, sessions *fincodeauth.Sessions, key string) {
-	t.Helper()
-	if err := sessions.Login(t.Context(), key, credentials); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func token(t *testing.T, src oauth2.TokenSource) *oauth2.Token {
-	t.Helper()
-	tok, err := src.Token()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tok
-}
-
 func TestFiveThousandCallersAtExpiryMakeOneRefresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		fc.Inject(fincodetest.Refresh, -1, fincodetest.Fault{Before: time.Second})
-		sessions := newSessions(t, fc, nil)
+		sessions := newSessions(t, fc)
 		logIn(t, sessions, "a")
 		src := sessions.TokenSource("a")
 		old := token(t, src)
@@ -62,14 +31,12 @@ func TestFiveThousandCallersAtExpiryMakeOneRefresh(t *testing.T) {
 			wg.Go(func() {
 				tok, err := src.Token()
 				if err != nil || tok.AccessToken == old.AccessToken {
-					t.Errorf("token %v, error %v; want a new token", tok == old, err)
+					t.Errorf("old token %t, error %v; want a new token", tok == old, err)
 				}
 			})
 		}
 		wg.Wait()
-		if c := fc.Counts(); c.RefreshCalls != 1 || c.Refreshes != 1 {
-			t.Errorf("counts %+v, want one refresh", c)
-		}
+		wantCalls(t, fc, 1, 1)
 	})
 }
 
@@ -78,7 +45,7 @@ func TestACallerWhoLeavesLosesNothing(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{After: 5 * time.Second})
 		store := fincodeauth.NewMemoryStore()
-		sessions := newSessions(t, fc, func(c *fincodeauth.Config) { c.Store = store })
+		sessions := newSessions(t, fc, withStore(store))
 		logIn(t, sessions, "a")
 		time.Sleep(2 * time.Hour)
 
@@ -88,15 +55,352 @@ func TestACallerWhoLeavesLosesNothing(t *testing.T) {
 			t.Fatalf("error %v, want that of the context", err)
 		}
 		time.Sleep(10 * time.Second)
-		rec, err := store.Load(t.Context(), "a")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if tok := token(t, sessions.TokenSource("a")); tok.AccessToken != rec.Token.AccessToken {
+		if token(t, sessions.TokenSource("a")).AccessToken != record(t, store, "a").Token.AccessToken {
 			t.Error("the rotated token is not the one in the store")
 		}
-		if c := fc.Counts(); c.RefreshCalls != 1 {
-			t.Errorf("counts %+v, want the one refresh that nobody waited for", c)
+		wantCalls(t, fc, 1, 1)
+	})
+}
+
+func TestACallerWhoHasLeftAlreadyStartsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		sessions := newSessions(t, fc)
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := sessions.TokenSource("a").TokenContext(ctx); !errors.Is(err, context.Canceled) {
+			t.Errorf("error %v, want that of the context", err)
+		}
+		synctest.Wait()
+		wantCalls(t, fc, 0, 0)
+	})
+}
+
+func TestNoCallerWaitsWhileTheTokenIsValid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		fc.Inject(fincodetest.Refresh, -1, fincodetest.Fault{Before: time.Second, After: time.Second})
+		sessions := newSessions(t, fc)
+		logIn(t, sessions, "a")
+		src := sessions.TokenSource("a")
+		first := token(t, src)
+
+		for range 4 * 60 * 60 { // one request a second for four hours
+			if waited := elapsed(func() { token(t, src) }); waited > 0 {
+				t.Fatalf("a caller waited %v", waited)
+			}
+			time.Sleep(time.Second)
+		}
+		if token(t, src) == first {
+			t.Error("the token was never refreshed")
+		}
+		if c := fc.Counts(); c.Refreshes != 4 || c.MaxParallelRefreshes != 1 {
+			t.Errorf("counts %+v, want four refreshes in four hours, one at a time", c)
 		}
 	})
 }
+
+func TestARefreshBeginsFiveMinutesBeforeExpiryLessARandomTenth(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		sessions := newSessions(t, fc)
+		logIn(t, sessions, "a")
+		src := sessions.TokenSource("a")
+		time.Sleep(55*time.Minute - time.Millisecond)
+		token(t, src)
+		synctest.Wait()
+		wantCalls(t, fc, 0, 0)
+		time.Sleep(30*time.Second + time.Millisecond)
+		token(t, src)
+		synctest.Wait()
+		wantCalls(t, fc, 1, 1)
+	})
+}
+
+func TestAShortTokenIsRefreshedInItsLastFifth(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{AccessLifetime: 100 * time.Millisecond})
+		sessions := newSessions(t, fc)
+		logIn(t, sessions, "a")
+		src := sessions.TokenSource("a")
+		first := token(t, src)
+		time.Sleep(79 * time.Millisecond)
+		token(t, src)
+		synctest.Wait()
+		wantCalls(t, fc, 0, 0)
+		time.Sleep(5 * time.Millisecond)
+		if token(t, src) != first {
+			t.Error("a valid token was not handed out")
+		}
+		synctest.Wait()
+		wantCalls(t, fc, 1, 1)
+	})
+}
+
+func TestATokenCountsAsExpiredBeforeARequestCouldArriveLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		sessions := newSessions(t, fc)
+		logIn(t, sessions, "a")
+		src := sessions.TokenSource("a")
+		first := token(t, src)
+		time.Sleep(time.Hour - 10*time.Second)
+		if token(t, src) == first {
+			t.Error("the token was handed out 10 s before its expiry")
+		}
+	})
+}
+
+func TestAFailedRefreshIsNotNoticedUntilExpiryAndTriedAgainAfterABackoff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		fc.Inject(fincodetest.Refresh, -1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 429})
+		var seen events
+		sessions := newSessions(t, fc, seen.observe)
+		logIn(t, sessions, "a")
+		src := sessions.TokenSource("a")
+		time.Sleep(56 * time.Minute)
+
+		ask := func(n int) { // once every 100 ms
+			for range n {
+				token(t, src)
+				time.Sleep(100 * time.Millisecond)
+			}
+		}
+		ask(5)
+		wantCalls(t, fc, 1, 0)
+		ask(600)
+		if n := fc.Counts().RefreshCalls; n < 6 || n > 9 { // at 0, ~1, ~3, ~7, ~15, ~31, ~60 s
+			t.Errorf("%d calls in a minute, want the backoff to have doubled from one second", n)
+		}
+		time.Sleep(4 * time.Minute)
+		_, err := src.Token()
+		var ee *fincodeauth.EndpointError
+		if !errors.As(err, &ee) || ee.Status != 429 || ee.Op != "refresh-token" {
+			t.Errorf("error %v after expiry, want FinCode's", err)
+		}
+		before := fc.Counts().RefreshCalls
+		if _, err := src.Token(); !errors.As(err, &ee) {
+			t.Errorf("error %v during the backoff, want FinCode's", err)
+		}
+		wantCalls(t, fc, before, 0)
+		fc.ClearFaults()
+		time.Sleep(time.Minute)
+		token(t, src)
+		wantCalls(t, fc, before+1, 1)
+
+		for _, typ := range seen.types()[1:before] {
+			if typ != fincodeauth.RefreshFailed {
+				t.Errorf("event %v, want one RefreshFailed a call", typ)
+			}
+		}
+	})
+}
+
+func TestRetryAfterIsHonoured(t *testing.T) {
+	for name, value := range map[string]string{"seconds": "90", "date": ""} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				// FinCode's clock is wrong: its date means what it means to FinCode.
+				fc := fincodetest.New(fincodetest.Config{ClockOffset: -7 * time.Hour})
+				sessions := newSessions(t, fc)
+				logIn(t, sessions, "a")
+				time.Sleep(2 * time.Hour)
+				if value == "" {
+					value = time.Now().Add(90*time.Second - 7*time.Hour).UTC().Format(http.TimeFormat)
+				}
+				fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 503, RetryAfter: value})
+				src := sessions.TokenSource("a")
+				var ee *fincodeauth.EndpointError
+				if _, err := src.Token(); !errors.As(err, &ee) || ee.RetryAfter.Round(time.Second) != 90*time.Second {
+					t.Fatalf("error %v, want one with RetryAfter of 90 s", err)
+				}
+				time.Sleep(88 * time.Second)
+				if _, err := src.Token(); err == nil {
+					t.Error("FinCode was asked again too soon")
+				}
+				time.Sleep(3 * time.Second)
+				token(t, src)
+				wantCalls(t, fc, 2, 1)
+			})
+		})
+	}
+}
+
+func TestAWrongClockChangesNothing(t *testing.T) {
+	for _, offset := range []time.Duration{-30 * time.Hour, -time.Hour, time.Hour, 30 * time.Hour} {
+		t.Run(offset.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fc := fincodetest.New(fincodetest.Config{ClockOffset: offset, ExpiresIn: fincodetest.ExpiresInAbsent})
+				sessions := newSessions(t, fc)
+				logIn(t, sessions, "a")
+				src := sessions.TokenSource("a")
+				for range 60 * 6 {
+					token(t, src)
+					time.Sleep(time.Minute)
+				}
+				if c := fc.Counts(); c.Refreshes != 6 && c.Refreshes != 7 {
+					t.Errorf("%d refreshes in six hours", c.Refreshes)
+				}
+			})
+		})
+	}
+}
+
+func TestEveryShapeOfAnswerIsUnderstood(t *testing.T) {
+	for name, cfg := range map[string]fincodetest.Config{
+		"snake case":             {},
+		"camel case":             {CamelCase: true},
+		"under data":             {UnderData: true},
+		"camel case under data":  {CamelCase: true, UnderData: true},
+		"expires_in as a string": {ExpiresIn: fincodetest.ExpiresInString},
+		"expires_in fractional":  {ExpiresIn: fincodetest.ExpiresInFraction},
+		"expires_in absent":      {ExpiresIn: fincodetest.ExpiresInAbsent},
+		"opaque tokens":          {OpaqueTokens: true},
+		"no new refresh token":   {KeepRefreshToken: true},
+		"access token revoked":   {RevokeOnRotation: true},
+		"encrypted passwords":    {RequireEncryption: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fc := fincodetest.New(cfg)
+				sessions := newSessions(t, fc)
+				c := credentials
+				if cfg.RequireEncryption {
+					var err error
+					if c.PublicKey, err = fincodeauth.ParsePublicKey(fc.PublicKey()); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := sessions.Login(t.Context(), "a", c); err != nil {
+					t.Fatal(err)
+				}
+				for hour := range 3 {
+					tok := token(t, sessions.TokenSource("a"))
+					if left := time.Until(tok.Expiry); left != time.Hour || tok.Type() != "Bearer" {
+						t.Errorf("hour %d: a %s token that lives %v more, want a Bearer token and an hour", hour, tok.Type(), left)
+					}
+					resp, err := sessions.Client("a").Get(fincodeauth.Sandbox("test") + "/whoami")
+					if err != nil {
+						t.Fatal(err)
+					}
+					resp.Body.Close()
+					if resp.StatusCode != http.StatusOK {
+						t.Errorf("hour %d: status %d", hour, resp.StatusCode)
+					}
+					time.Sleep(time.Hour)
+				}
+			})
+		})
+	}
+}
+
+func TestATokenOfUnknownLifetimeIsUsedUntilItIsRejected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{OpaqueTokens: true, ExpiresIn: fincodetest.ExpiresInAbsent})
+		sessions := newSessions(t, fc)
+		logIn(t, sessions, "a")
+		time.Sleep(24 * time.Hour)
+		src := sessions.TokenSource("a")
+		tok := token(t, src)
+		wantCalls(t, fc, 0, 0)
+		if !tok.Expiry.IsZero() {
+			t.Errorf("expiry %v, want none", tok.Expiry)
+		}
+		next, err := src.Refresh(t.Context(), tok)
+		if err != nil || next.AccessToken == tok.AccessToken {
+			t.Errorf("error %v, same token %t; want another token", err, next == tok)
+		}
+	})
+}
+
+func TestARefreshKeepsTheValuesOfTheCallersContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		type traceKey struct{}
+		fc := fincodetest.New(fincodetest.Config{})
+		var trace any
+		sessions := newSessions(t, fc, func(c *fincodeauth.Config) {
+			c.Base = roundTripper(func(r *http.Request) (*http.Response, error) {
+				if strings.HasSuffix(r.URL.Path, "/refresh-token") {
+					trace = r.Context().Value(traceKey{})
+				}
+				return fc.RoundTrip(r)
+			})
+		})
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		if _, err := sessions.TokenSource("a").TokenContext(context.WithValue(t.Context(), traceKey{}, "span")); err != nil {
+			t.Fatal(err)
+		}
+		if trace != "span" {
+			t.Errorf("the refresh saw %v of its caller's context", trace)
+		}
+	})
+}
+
+func TestRefreshReturnsATokenThatSomebodyGotMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		sessions := newSessions(t, fc)
+		logIn(t, sessions, "a")
+		src := sessions.TokenSource("a")
+		old := token(t, src)
+		time.Sleep(time.Minute)
+		next, err := src.Refresh(t.Context(), old)
+		if err != nil || next == old {
+			t.Fatalf("error %v, same token %t", err, next == old)
+		}
+		again, err := src.Refresh(t.Context(), old)
+		if err != nil || again != next {
+			t.Errorf("error %v, another token %t; want the current one", err, again != next)
+		}
+		wantCalls(t, fc, 1, 1)
+	})
+}
+
+func TestAYoungTokenIsNotRefreshedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		sessions := newSessions(t, fc)
+		logIn(t, sessions, "a")
+		src := sessions.TokenSource("a")
+		tok := token(t, src)
+		time.Sleep(9 * time.Second)
+		if same, err := src.Refresh(t.Context(), tok); err != nil || same != tok {
+			t.Errorf("error %v, same token %t; want the young one", err, same == tok)
+		}
+		time.Sleep(2 * time.Second)
+		if next, err := src.Refresh(t.Context(), nil); err != nil || next == tok {
+			t.Errorf("error %v, same token %t; want another one", err, next == tok)
+		}
+		wantCalls(t, fc, 1, 1)
+	})
+}
+
+func TestARejectionDuringAnotherProcessesRefreshWaitsForItsToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := fincodeauth.NewMemoryStore()
+		one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(store))
+		logIn(t, one, "a")
+		tok := token(t, two.TokenSource("a"))
+		time.Sleep(56 * time.Minute)
+		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Before: 3 * time.Second})
+		token(t, one.TokenSource("a")) // refreshes in the background
+		time.Sleep(time.Second)
+		next, err := two.TokenSource("a").Refresh(t.Context(), tok)
+		if err != nil || next.AccessToken == tok.AccessToken {
+			t.Errorf("error %v, want the other process's token", err)
+		}
+		wantCalls(t, fc, 1, 1)
+	})
+}
+
+// roundTripper makes a RoundTripper of a function.
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+var _ oauth2.TokenSource = (*fincodeauth.TokenSource)(nil)

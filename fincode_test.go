@@ -1,0 +1,199 @@
+package fincodeauth_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/oauth2"
+
+	"github.com/fincodeauth/fincodeauth"
+	"github.com/fincodeauth/fincodeauth/fincodetest"
+)
+
+// What the tests of this package share: Sessions at a FinCode in memory, a
+// Store that goes wrong on demand, and a memory for events.
+
+var credentials = fincodeauth.Credentials{Email: fincodetest.Email, Password: fincodetest.Password}
+
+// newSessions returns Sessions at fc, in memory; edit changes their Config.
+func newSessions(t *testing.T, fc *fincodetest.FinCode, edit ...func(*fincodeauth.Config)) *fincodeauth.Sessions {
+	t.Helper()
+	cfg := fincodeauth.Config{BaseURL: fincodeauth.Sandbox("test"), Base: fc}
+	for _, e := range edit {
+		e(&cfg)
+	}
+	sessions, err := fincodeauth.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sessions
+}
+
+func withStore(s fincodeauth.Store) func(*fincodeauth.Config) {
+	return func(c *fincodeauth.Config) { c.Store = s }
+}
+
+func logIn(t *testing.T, sessions *fincodeauth.Sessions, key string) {
+	t.Helper()
+	if err := sessions.Login(t.Context(), key, credentials); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func token(t *testing.T, src oauth2.TokenSource) *oauth2.Token {
+	t.Helper()
+	tok, err := src.Token()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tok
+}
+
+// record returns what the store has under key.
+func record(t *testing.T, store fincodeauth.Store, key string) *fincodeauth.Record {
+	t.Helper()
+	rec, err := store.Load(context.Background(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rec
+}
+
+// wantCalls checks how many refreshes FinCode was asked for and made.
+func wantCalls(t *testing.T, fc *fincodetest.FinCode, calls, refreshes int) {
+	t.Helper()
+	if c := fc.Counts(); c.RefreshCalls != calls || c.Refreshes != refreshes {
+		t.Errorf("FinCode saw %d refresh calls and made %d refreshes, want %d and %d", c.RefreshCalls, c.Refreshes, calls, refreshes)
+	}
+}
+
+// wantSessionError checks that err is a SessionError of the given kind.
+func wantSessionError(t *testing.T, err error, reused, interrupted bool) {
+	t.Helper()
+	var se *fincodeauth.SessionError
+	if !errors.As(err, &se) || !errors.Is(err, fincodeauth.ErrLoginRequired) {
+		t.Fatalf("error %v, want a SessionError", err)
+	}
+	if se.Reused != reused || se.Interrupted != interrupted || errors.Is(err, fincodeauth.ErrTokenReused) != reused {
+		t.Errorf("reused %t, interrupted %t; want %t, %t (%v)", se.Reused, se.Interrupted, reused, interrupted, err)
+	}
+}
+
+// events remembers what Config.Observe was told.
+type events struct {
+	mu  sync.Mutex
+	all []fincodeauth.Event
+}
+
+func (e *events) observe(c *fincodeauth.Config) {
+	c.Observe = func(ev fincodeauth.Event) {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.all = append(e.all, ev)
+	}
+}
+
+// types returns the types of the events since the last call of types.
+func (e *events) types() []fincodeauth.EventType {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var types []fincodeauth.EventType
+	for _, ev := range e.all {
+		types = append(types, ev.Type)
+	}
+	e.all = nil
+	return types
+}
+
+func (e *events) want(t *testing.T, want ...fincodeauth.EventType) {
+	t.Helper()
+	if got := e.types(); !slices.Equal(got, want) {
+		t.Errorf("events %v, want %v", got, want)
+	}
+}
+
+var errStoreDown = errors.New("store is down")
+
+// A brittleStore is a MemoryStore that fails as it is told.
+type brittleStore struct {
+	*fincodeauth.MemoryStore
+
+	mu     sync.Mutex
+	load   func() error                                           // before a Load; nil: it works
+	save   func(rec *fincodeauth.Record, save func() error) error // in the place of a Save; nil: it works
+	delete func() error                                           // before a Delete; nil: it works
+}
+
+func newBrittleStore() *brittleStore {
+	return &brittleStore{MemoryStore: fincodeauth.NewMemoryStore()}
+}
+
+// set changes how the store fails.
+func (s *brittleStore) set(change func(*brittleStore)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change(s)
+}
+
+// down makes everything fail, or work again.
+func (s *brittleStore) down(down bool) {
+	s.set(func(s *brittleStore) {
+		s.load, s.save, s.delete = nil, nil, nil
+		if down {
+			fail := func() error { return errStoreDown }
+			s.load, s.delete = fail, fail
+			s.save = func(*fincodeauth.Record, func() error) error { return errStoreDown }
+		}
+	})
+}
+
+func (s *brittleStore) Load(ctx context.Context, key string) (*fincodeauth.Record, error) {
+	s.mu.Lock()
+	fail := s.load
+	s.mu.Unlock()
+	if fail != nil {
+		if err := fail(); err != nil {
+			return nil, err
+		}
+	}
+	return s.MemoryStore.Load(ctx, key)
+}
+
+func (s *brittleStore) Save(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
+	s.mu.Lock()
+	instead := s.save
+	s.mu.Unlock()
+	save := func() error { return s.MemoryStore.Save(ctx, key, rec, prev) }
+	if instead != nil {
+		return instead(rec, save)
+	}
+	return save()
+}
+
+func (s *brittleStore) Delete(ctx context.Context, key string) error {
+	s.mu.Lock()
+	fail := s.delete
+	s.mu.Unlock()
+	if fail != nil {
+		if err := fail(); err != nil {
+			return err
+		}
+	}
+	return s.MemoryStore.Delete(ctx, key)
+}
+
+// isSuccessor tells a rotated token's save from a claim's and an end's.
+func isSuccessor(rec *fincodeauth.Record) bool {
+	return rec.RefreshStarted.IsZero() && rec.Ended == ""
+}
+
+// elapsed returns how long f takes on the bubble's clock.
+func elapsed(f func()) time.Duration {
+	start := time.Now()
+	f()
+	return time.Since(start)
+}

@@ -1,0 +1,859 @@
+package fincodeauth_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/oauth2"
+
+	"github.com/fincodeauth/fincodeauth"
+	"github.com/fincodeauth/fincodeauth/fincodetest"
+)
+
+// refreshTimeout is Config's default.
+const refreshTimeout = 15 * time.Second
+
+// claimed logs in and leaves the claim of a process that died while it
+// presented the token: after FinCode had rotated it, if rotated is set.
+func claimed(t *testing.T, fc *fincodetest.FinCode, store fincodeauth.Store, started time.Time, rotated bool) {
+	t.Helper()
+	logIn(t, newSessions(t, fc, withStore(store)), "a")
+	rec := record(t, store, "a")
+	prev := rec.Version
+	rec.Version, rec.RefreshStarted = "of-a-dead-process", started
+	if err := store.Save(t.Context(), "a", rec, prev); err != nil {
+		t.Fatal(err)
+	}
+	if rotated {
+		present(t, fc, rec.Token.RefreshToken)
+	}
+}
+
+// present presents a refresh token behind the back of the sessions.
+func present(t *testing.T, fc *fincodetest.FinCode, refreshToken string) {
+	t.Helper()
+	body := strings.NewReader(`{"refresh_token":"` + refreshToken + `"}`)
+	req, err := http.NewRequest(http.MethodPut, fincodeauth.Sandbox("test")+"/securitymanagement/refresh-token", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header = fincodeauth.DefaultHeader()
+	resp, err := fc.RoundTrip(req)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("presenting the token failed: %v", err)
+	}
+	resp.Body.Close()
+}
+
+// whoami tells how FinCode answers a plain call with tok.
+func whoami(t *testing.T, fc *fincodetest.FinCode, tok *oauth2.Token) int {
+	t.Helper()
+	req, err := http.NewRequest(http.MethodGet, fincodeauth.Sandbox("test")+"/whoami", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header = fincodeauth.DefaultHeader()
+	req.Header.Set("Authorization", "Bearer "+tok.AccessToken)
+	resp, err := fc.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	return resp.StatusCode
+}
+
+// successorsFail makes the store refuse new tokens, but not claims.
+func successorsFail(s *brittleStore) {
+	s.save = func(rec *fincodeauth.Record, save func() error) error {
+		if isSuccessor(rec) {
+			return errStoreDown
+		}
+		return save()
+	}
+}
+
+func logInAgain(c *fincodeauth.Config) {
+	c.Credentials = func(context.Context, string, error) (fincodeauth.Credentials, error) { return credentials, nil }
+}
+
+func TestEightProcessesPresentEachRefreshTokenOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{RevokeFamilyOnReuse: true, RevokeOnRotation: true})
+		fc.Inject(fincodetest.Refresh, -1, fincodetest.Fault{Before: 300 * time.Millisecond, After: 200 * time.Millisecond})
+		store := fincodeauth.NewMemoryStore()
+		processes := make([]*fincodeauth.Sessions, 8)
+		for i := range processes {
+			processes[i] = newSessions(t, fc, withStore(store))
+		}
+		logIn(t, processes[0], "a")
+		var wg sync.WaitGroup
+		for i, p := range processes {
+			wg.Go(func() {
+				client := p.Client("a")
+				for n := range 200 {
+					time.Sleep(time.Duration(97+i) * time.Second) // past several expiries
+					resp, err := client.Get(fincodeauth.Sandbox("test") + "/whoami")
+					if err != nil {
+						t.Errorf("process %d, request %d: %v", i, n, err)
+						return
+					}
+					resp.Body.Close()
+					if resp.StatusCode != http.StatusOK {
+						t.Errorf("process %d, request %d: status %d", i, n, resp.StatusCode)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		c := fc.Counts()
+		if twice := fc.PresentedMoreThanOnce(); c.Reuses != 0 || c.MaxParallelRefreshes != 1 || len(twice) != 0 {
+			t.Errorf("counts %+v, presented twice %v; want each token once", c, twice)
+		}
+		if c.Refreshes < 5 || c.Refreshes > 8 {
+			t.Errorf("%d refreshes in five to six hours", c.Refreshes)
+		}
+	})
+}
+
+func TestAllProcessesAtExpiryShareOneRefresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		fc.Inject(fincodetest.Refresh, -1, fincodetest.Fault{Before: 2 * time.Second})
+		store := fincodeauth.NewMemoryStore()
+		var seen events
+		processes := make([]*fincodeauth.Sessions, 8)
+		for i := range processes {
+			processes[i] = newSessions(t, fc, withStore(store), seen.observe)
+		}
+		logIn(t, processes[0], "a")
+		for _, p := range processes {
+			token(t, p.TokenSource("a"))
+		}
+		seen.types()
+		time.Sleep(2 * time.Hour)
+		var wg sync.WaitGroup
+		for _, p := range processes {
+			wg.Go(func() { token(t, p.TokenSource("a")) })
+		}
+		if waited := elapsed(wg.Wait); waited > 3*time.Second {
+			t.Errorf("the processes waited %v for a refresh of 2 s", waited)
+		}
+		wantCalls(t, fc, 1, 1)
+		count := make(map[fincodeauth.EventType]int)
+		for _, typ := range seen.types() {
+			count[typ]++
+		}
+		if count[fincodeauth.Refreshed] != 1 || count[fincodeauth.Adopted] != 7 || len(count) != 2 {
+			t.Errorf("events %v, want one Refreshed and seven Adopted", count)
+		}
+	})
+}
+
+func TestADeadProcesssClaimIsTakenOverWhateverItsClockSaid(t *testing.T) {
+	for name, offset := range map[string]time.Duration{"right": 0, "behind": -1000 * time.Hour, "ahead": 1000 * time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fc := fincodetest.New(fincodetest.Config{})
+				store := fincodeauth.NewMemoryStore()
+				claimed(t, fc, store, time.Now().Add(offset), false)
+				time.Sleep(2 * time.Hour)
+				sessions := newSessions(t, fc, withStore(store))
+				waited := elapsed(func() { token(t, sessions.TokenSource("a")) })
+				if waited < 2*refreshTimeout || waited > 2*refreshTimeout+time.Second {
+					t.Errorf("waited %v, want twice RefreshTimeout", waited)
+				}
+				wantCalls(t, fc, 1, 1)
+			})
+		})
+	}
+}
+
+func TestAClaimByAnotherIsNoReasonToWaitWhileTheTokenIsValid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := fincodeauth.NewMemoryStore()
+		claimed(t, fc, store, time.Now(), false)
+		sessions := newSessions(t, fc, withStore(store))
+		src := sessions.TokenSource("a")
+		time.Sleep(56 * time.Minute)
+		for range 29 {
+			if waited := elapsed(func() { token(t, src) }); waited > 0 {
+				t.Errorf("a caller waited %v", waited)
+			}
+			time.Sleep(time.Second)
+		}
+		wantCalls(t, fc, 0, 0)
+		time.Sleep(5 * time.Second)
+		token(t, src) // now the owner is gone
+		synctest.Wait()
+		wantCalls(t, fc, 1, 1)
+	})
+}
+
+func TestATakeoverOfARotatedTokenEndsAsInterrupted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := fincodeauth.NewMemoryStore()
+		claimed(t, fc, store, time.Now(), true)
+		time.Sleep(2 * time.Hour)
+		var seen events
+		sessions := newSessions(t, fc, withStore(store), seen.observe)
+		_, err := sessions.TokenSource("a").Token()
+		wantSessionError(t, err, true, true)
+		seen.want(t, fincodeauth.Ended)
+		if rec := record(t, store, "a"); rec.Ended == "" || rec.Token.AccessToken+rec.Token.RefreshToken != "" {
+			t.Errorf("%v has tokens or no end", rec)
+		}
+		wantCalls(t, fc, 2, 1)
+	})
+}
+
+func TestAnInterruptionIsRememberedAcrossAnAttemptThatWasNotSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := fincodeauth.NewMemoryStore()
+		claimed(t, fc, store, time.Now(), true)
+		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 429})
+		time.Sleep(2 * time.Hour)
+		if _, err := newSessions(t, fc, withStore(store)).TokenSource("a").Token(); errors.Is(err, fincodeauth.ErrLoginRequired) {
+			t.Fatalf("error %v ends the session", err)
+		}
+		// That process dies too; the next one must not cry breach.
+		_, err := newSessions(t, fc, withStore(store)).TokenSource("a").Token()
+		wantSessionError(t, err, true, true)
+	})
+}
+
+func TestALostAnswerEndsAsInterruptedAndIsRetriedByNobody(t *testing.T) {
+	for name, fault := range map[string]fincodetest.Fault{
+		"hung up":           {Kind: fincodetest.HangUp, TakesEffect: true},
+		"500":               {Kind: fincodetest.ErrorStatus, TakesEffect: true},
+		"garbage":           {Kind: fincodetest.Garbage, TakesEffect: true},
+		"truncated":         {Kind: fincodetest.Truncated},
+		"longer than 1 MiB": {Kind: fincodetest.Oversized},
+		"timed out":         {After: time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fc := fincodetest.New(fincodetest.Config{})
+				store := fincodeauth.NewMemoryStore()
+				one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(store))
+				logIn(t, one, "a")
+				time.Sleep(2 * time.Hour)
+				fc.Inject(fincodetest.Refresh, 1, fault)
+				if _, err := one.TokenSource("a").Token(); err == nil || errors.Is(err, fincodeauth.ErrLoginRequired) {
+					t.Fatalf("error %v, want that of the lost answer", err)
+				}
+				time.Sleep(2 * time.Second)
+				_, err := one.TokenSource("a").Token()
+				wantSessionError(t, err, true, true)
+				_, err = two.TokenSource("a").Token()
+				wantSessionError(t, err, true, true)
+				time.Sleep(time.Hour)
+				_, err = one.TokenSource("a").Token()
+				wantSessionError(t, err, true, true)
+				wantCalls(t, fc, 2, 1)
+			})
+		})
+	}
+}
+
+func TestACallThatWasLostBeforeTheRotationCostsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		sessions := newSessions(t, fc)
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		fc.Inject(fincodetest.Refresh, 2, fincodetest.Fault{Kind: fincodetest.HangUp})
+		src := sessions.TokenSource("a")
+		for range 2 {
+			if _, err := src.Token(); !errors.Is(err, io.ErrUnexpectedEOF) {
+				t.Errorf("error %v, want that of the connection", err)
+			}
+			time.Sleep(2 * time.Second)
+		}
+		token(t, src)
+		wantCalls(t, fc, 3, 1)
+	})
+}
+
+func TestAStolenTokenEndsAsABreachAndIsLeftToAPerson(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{RevokeFamilyOnReuse: true})
+		store := fincodeauth.NewMemoryStore()
+		one := newSessions(t, fc, withStore(store), logInAgain)
+		two := newSessions(t, fc, withStore(store), logInAgain)
+		logIn(t, one, "a")
+		present(t, fc, record(t, store, "a").Token.RefreshToken) // the thief
+		time.Sleep(2 * time.Hour)
+		_, err := one.TokenSource("a").Token()
+		wantSessionError(t, err, true, false)
+		_, err = two.TokenSource("a").Token()
+		wantSessionError(t, err, true, false)
+		if n := fc.Counts().Logins; n != 1 {
+			t.Errorf("%d logins: a breach was covered up", n)
+		}
+		wantCalls(t, fc, 2, 1)
+	})
+}
+
+func TestARejectedTokenEndsTheSession(t *testing.T) {
+	for name, cfg := range map[string]fincodetest.Config{
+		"envelope":   {RefreshLifetime: time.Hour},
+		"empty body": {RefreshLifetime: time.Hour, EmptyRefusals: true},
+		"as 200":     {RefreshLifetime: time.Hour, FailuresAs200: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fc := fincodetest.New(cfg)
+				sessions := newSessions(t, fc)
+				logIn(t, sessions, "a")
+				time.Sleep(2 * time.Hour)
+				for range 3 {
+					_, err := sessions.TokenSource("a").Token()
+					wantSessionError(t, err, false, false)
+				}
+				wantCalls(t, fc, 1, 0)
+				logIn(t, sessions, "a")
+				token(t, sessions.TokenSource("a"))
+			})
+		})
+	}
+}
+
+func TestAReuseThatComesAsHTTP200IsUnderstood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{FailuresAs200: true})
+		store := fincodeauth.NewMemoryStore()
+		sessions := newSessions(t, fc, withStore(store))
+		logIn(t, sessions, "a")
+		present(t, fc, record(t, store, "a").Token.RefreshToken)
+		time.Sleep(2 * time.Hour)
+		_, err := sessions.TokenSource("a").Token()
+		wantSessionError(t, err, true, false)
+	})
+}
+
+func TestAFirewallsPageEndsNothing(t *testing.T) {
+	for _, status := range []int{401, 403} {
+		t.Run(fmt.Sprint(status), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fc := fincodetest.New(fincodetest.Config{})
+				store := fincodeauth.NewMemoryStore()
+				sessions := newSessions(t, fc, withStore(store))
+				logIn(t, sessions, "a")
+				time.Sleep(2 * time.Hour)
+				fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.FirewallPage, Status: status})
+				if _, err := sessions.TokenSource("a").Token(); err == nil || errors.Is(err, fincodeauth.ErrLoginRequired) {
+					t.Fatalf("error %v, want one that ends nothing", err)
+				}
+				if rec := record(t, store, "a"); !rec.RefreshStarted.IsZero() || rec.Ended != "" {
+					t.Errorf("%v, want neither claim nor end", rec)
+				}
+				time.Sleep(time.Second)
+				token(t, sessions.TokenSource("a"))
+			})
+		})
+	}
+}
+
+func TestWhatWasSurelyNotSentReleasesTheClaim(t *testing.T) {
+	answer := func(status int, body string) roundTripper {
+		return func(r *http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: status, Header: http.Header{"Location": {"https://elsewhere.example/"}},
+				Body: io.NopCloser(strings.NewReader(body)), Request: r}, nil
+		}
+	}
+	fail := func(err error) roundTripper {
+		return func(*http.Request) (*http.Response, error) { return nil, err }
+	}
+	for name, refuse := range map[string]roundTripper{
+		"refused":      fail(&net.OpError{Op: "dial", Err: errors.New("connection refused")}),
+		"no such host": fail(&net.DNSError{Err: "no such host", IsNotFound: true}),
+		"400":          answer(400, `{"success":false,"error":{"code":"VALIDATION_ERROR"}}`),
+		"422 as 200":   answer(200, `{"success":false,"error":{"code":"VALIDATION_ERROR"}}`),
+		"429":          answer(429, ""),
+		"redirect":     answer(307, ""),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fc := fincodetest.New(fincodetest.Config{})
+				store := fincodeauth.NewMemoryStore()
+				var down atomic.Bool
+				one := newSessions(t, fc, withStore(store), func(c *fincodeauth.Config) {
+					c.Base = roundTripper(func(r *http.Request) (*http.Response, error) {
+						if down.Load() {
+							return refuse(r)
+						}
+						return fc.RoundTrip(r)
+					})
+				})
+				logIn(t, one, "a")
+				down.Store(true)
+				time.Sleep(2 * time.Hour)
+				if _, err := one.TokenSource("a").Token(); err == nil || errors.Is(err, fincodeauth.ErrLoginRequired) {
+					t.Fatalf("error %v, want the call's", err)
+				}
+				two := newSessions(t, fc, withStore(store))
+				if waited := elapsed(func() { token(t, two.TokenSource("a")) }); waited > 0 {
+					t.Errorf("the other process waited %v for a claim that nobody holds", waited)
+				}
+				if waited := elapsed(func() { token(t, one.TokenSource("a")) }); waited > 0 {
+					t.Errorf("the first process waited %v for a token that the store has", waited)
+				}
+			})
+		})
+	}
+}
+
+func TestAnEndedSessionIsLoggedInAgainByOneProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{RefreshLifetime: time.Hour})
+		fc.Inject(fincodetest.Login, -1, fincodetest.Fault{Before: time.Second})
+		store := fincodeauth.NewMemoryStore()
+		var asked atomic.Int32
+		processes := make([]*fincodeauth.Sessions, 8)
+		for i := range processes {
+			processes[i] = newSessions(t, fc, withStore(store), func(c *fincodeauth.Config) {
+				c.Credentials = func(_ context.Context, key string, cause error) (fincodeauth.Credentials, error) {
+					asked.Add(1)
+					if key != "a" || !errors.Is(cause, fincodeauth.ErrLoginRequired) {
+						t.Errorf("asked for %q because of %v", key, cause)
+					}
+					return credentials, nil
+				}
+			})
+		}
+		logIn(t, processes[0], "a")
+		time.Sleep(2 * time.Hour)
+		var wg sync.WaitGroup
+		for _, p := range processes {
+			wg.Go(func() { token(t, p.TokenSource("a")) })
+		}
+		wg.Wait()
+		if c := fc.Counts(); c.Logins != 2 || c.RefreshCalls != 1 || asked.Load() != 1 {
+			t.Errorf("counts %+v, asked %d times; want one refresh call and one login more", c, asked.Load())
+		}
+	})
+}
+
+func TestALostAnswerIsFollowedByALoginWithCredentials(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		sessions := newSessions(t, fc, func(c *fincodeauth.Config) {
+			c.Credentials = func(_ context.Context, _ string, cause error) (fincodeauth.Credentials, error) {
+				wantSessionError(t, cause, true, true)
+				return credentials, nil
+			}
+		})
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.HangUp, TakesEffect: true})
+		if _, err := sessions.TokenSource("a").Token(); err == nil {
+			t.Fatal("the lost answer was not noticed")
+		}
+		time.Sleep(2 * time.Second)
+		token(t, sessions.TokenSource("a"))
+	})
+}
+
+func TestALoginAgainThatIsRefusedEndsTheSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{RefreshLifetime: time.Hour})
+		sessions := newSessions(t, fc, func(c *fincodeauth.Config) {
+			c.Credentials = func(context.Context, string, error) (fincodeauth.Credentials, error) {
+				return fincodeauth.Credentials{Email: fincodetest.Email, Password: "changed-last-week"}, nil
+			}
+		})
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		_, err := sessions.TokenSource("a").Token()
+		wantSessionError(t, err, false, false)
+		if !errors.Is(err, fincodeauth.ErrBadCredentials) {
+			t.Errorf("error %v does not say why the login failed", err)
+		}
+		_, err = sessions.TokenSource("a").Token()
+		wantSessionError(t, err, false, false)
+		wantCalls(t, fc, 1, 0)
+	})
+}
+
+func TestALoginAgainThatFailsIsTriedAgainWithoutTheDeadToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{RefreshLifetime: time.Hour})
+		sessions := newSessions(t, fc, logInAgain)
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		fc.Inject(fincodetest.Login, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 503})
+		if _, err := sessions.TokenSource("a").Token(); err == nil || errors.Is(err, fincodeauth.ErrLoginRequired) {
+			t.Fatalf("error %v, want FinCode's 503", err)
+		}
+		time.Sleep(2 * time.Second)
+		token(t, sessions.TokenSource("a"))
+		wantCalls(t, fc, 1, 0)
+	})
+}
+
+func TestAStoreThatFailsAfterTheRotationLosesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{RevokeOnRotation: true})
+		store := newBrittleStore()
+		var seen events
+		sessions := newSessions(t, fc, withStore(store), seen.observe)
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		store.set(successorsFail)
+		tok := token(t, sessions.TokenSource("a"))
+		seen.want(t, fincodeauth.LoggedIn, fincodeauth.Refreshed, fincodeauth.SaveFailed)
+		time.Sleep(10 * time.Minute)
+		if token(t, sessions.TokenSource("a")) != tok {
+			t.Error("the unsaved token is not in use")
+		}
+		seen.want(t)
+		store.down(false)
+		time.Sleep(10 * time.Second)
+		seen.want(t, fincodeauth.Saved)
+		if record(t, store, "a").Token.AccessToken != tok.AccessToken {
+			t.Error("the token in the store is another one")
+		}
+		time.Sleep(2 * time.Hour)
+		token(t, sessions.TokenSource("a"))
+		wantCalls(t, fc, 2, 2)
+	})
+}
+
+func TestNoTokenIsPresentedWhileItsPredecessorsSaveIsPending(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newBrittleStore()
+		sessions := newSessions(t, fc, withStore(store))
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		store.set(successorsFail)
+		token(t, sessions.TokenSource("a"))
+		time.Sleep(2 * time.Hour)
+		if _, err := sessions.TokenSource("a").Token(); err == nil || errors.Is(err, fincodeauth.ErrLoginRequired) {
+			t.Errorf("error %v, want one that says that the store is behind", err)
+		}
+		wantCalls(t, fc, 1, 1)
+		store.down(false)
+		time.Sleep(10 * time.Second)
+		token(t, sessions.TokenSource("a"))
+		wantCalls(t, fc, 2, 2)
+	})
+}
+
+func TestAStoreThatHangsDoesNotHoldBackTheNewToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newBrittleStore()
+		sessions := newSessions(t, fc, withStore(store))
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		store.set(func(s *brittleStore) {
+			s.save = func(rec *fincodeauth.Record, save func() error) error {
+				if isSuccessor(rec) {
+					time.Sleep(10 * time.Second)
+				}
+				return save()
+			}
+		})
+		if waited := elapsed(func() { token(t, sessions.TokenSource("a")) }); waited > time.Second {
+			t.Errorf("waited %v", waited)
+		}
+		if err := sessions.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestAStoreThatIsDownEndsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newBrittleStore()
+		sessions := newSessions(t, fc, withStore(store))
+		logIn(t, sessions, "a")
+		src := sessions.TokenSource("a")
+		time.Sleep(56 * time.Minute)
+		store.down(true)
+		token(t, src)
+		time.Sleep(time.Hour)
+		if _, err := src.Token(); !errors.Is(err, errStoreDown) {
+			t.Errorf("error %v, want the store's", err)
+		}
+		wantCalls(t, fc, 0, 0)
+		store.down(false)
+		token(t, src)
+		wantCalls(t, fc, 1, 1)
+	})
+}
+
+func TestASaveThatFailedButLandedIsSettledByALoad(t *testing.T) {
+	for name, successor := range map[string]bool{"claim": false, "new token": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fc := fincodetest.New(fincodetest.Config{})
+				store := newBrittleStore()
+				var seen events
+				sessions := newSessions(t, fc, withStore(store), seen.observe)
+				logIn(t, sessions, "a")
+				time.Sleep(2 * time.Hour)
+				store.set(func(s *brittleStore) {
+					s.save = func(rec *fincodeauth.Record, save func() error) error {
+						if err := save(); err != nil || isSuccessor(rec) != successor {
+							return err
+						}
+						return errStoreDown
+					}
+				})
+				token(t, sessions.TokenSource("a"))
+				seen.want(t, fincodeauth.LoggedIn, fincodeauth.Refreshed)
+				wantCalls(t, fc, 1, 1)
+			})
+		})
+	}
+}
+
+func TestAClaimThatLandsLateIsKnownAsOurs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newBrittleStore()
+		sessions := newSessions(t, fc, withStore(store))
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		var late func() error
+		store.set(func(s *brittleStore) {
+			s.save = func(rec *fincodeauth.Record, _ func() error) error {
+				prev := record(t, store, "a").Version
+				late = func() error { return store.MemoryStore.Save(context.Background(), "a", rec, prev) }
+				return errStoreDown
+			}
+		})
+		if _, err := sessions.TokenSource("a").Token(); !errors.Is(err, errStoreDown) {
+			t.Fatalf("error %v, want the store's", err)
+		}
+		store.down(false)
+		if err := late(); err != nil {
+			t.Fatal(err)
+		}
+		if waited := elapsed(func() { token(t, sessions.TokenSource("a")) }); waited > 0 {
+			t.Errorf("waited %v for a claim of our own", waited)
+		}
+		wantCalls(t, fc, 1, 1)
+	})
+}
+
+func TestASlowClaimIsRenewedBeforeItIsUsed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newBrittleStore()
+		sessions := newSessions(t, fc, withStore(store))
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		claims := 0
+		store.set(func(s *brittleStore) {
+			s.save = func(rec *fincodeauth.Record, save func() error) error {
+				err := save()
+				if !isSuccessor(rec) {
+					if claims++; claims == 1 {
+						time.Sleep(10 * time.Second) // it is in the store, but we do not know yet
+					}
+				}
+				return err
+			}
+		})
+		token(t, sessions.TokenSource("a"))
+		if claims != 2 {
+			t.Errorf("%d claims, want the first to have been renewed", claims)
+		}
+		wantCalls(t, fc, 1, 1)
+	})
+}
+
+func TestATokenThatArrivesAfterATakeoverIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newBrittleStore()
+		slow := newSessions(t, fc, withStore(store))
+		logIn(t, slow, "a")
+		time.Sleep(2 * time.Hour)
+		hold := make(chan struct{})
+		store.set(func(s *brittleStore) {
+			s.save = func(rec *fincodeauth.Record, save func() error) error {
+				if isSuccessor(rec) {
+					store.down(false)
+					<-hold // the process is suspended between the answer and the save
+					return errStoreDown
+				}
+				return save()
+			}
+		})
+		mine := token(t, slow.TokenSource("a"))
+		// Another process takes over. Its call fails without reaching FinCode.
+		other := newSessions(t, fc, withStore(store))
+		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 503})
+		if _, err := other.TokenSource("a").Token(); err == nil || errors.Is(err, fincodeauth.ErrLoginRequired) {
+			t.Fatalf("error %v, want FinCode's 503", err)
+		}
+		close(hold)
+		time.Sleep(time.Second)
+		if record(t, store, "a").Token.AccessToken != mine.AccessToken {
+			t.Fatal("the new token was not saved over the other's claim")
+		}
+		if token(t, other.TokenSource("a")).AccessToken != mine.AccessToken {
+			t.Error("the other process did not adopt it")
+		}
+		wantCalls(t, fc, 2, 1)
+	})
+}
+
+func TestALogoutDuringARefreshStaysLoggedOut(t *testing.T) {
+	for name, sameProcess := range map[string]bool{"in the same process": true, "in another": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fc := fincodetest.New(fincodetest.Config{})
+				store := fincodeauth.NewMemoryStore()
+				refreshing, other := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(store))
+				logIn(t, refreshing, "a")
+				old := token(t, refreshing.TokenSource("a"))
+				time.Sleep(56 * time.Minute)
+				fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{After: 2 * time.Second})
+				token(t, refreshing.TokenSource("a"))
+				time.Sleep(time.Second)
+
+				leaving := other
+				if sameProcess {
+					leaving = refreshing
+				}
+				if err := leaving.Logout(t.Context(), "a"); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(10 * time.Second)
+				for _, s := range []*fincodeauth.Sessions{refreshing, other} {
+					if _, err := s.TokenSource("a").Token(); !errors.Is(err, fincodeauth.ErrNotFound) {
+						t.Errorf("error %v, want ErrNotFound", err)
+					}
+				}
+				if _, err := store.Load(t.Context(), "a"); !errors.Is(err, fincodeauth.ErrNotFound) {
+					t.Errorf("the store has a record again (%v)", err)
+				}
+				if status := whoami(t, fc, old); status != http.StatusUnauthorized {
+					t.Errorf("the old token answers %d", status)
+				}
+				if c := fc.Counts(); c.Refreshes != 1 || c.Logouts == 0 {
+					t.Errorf("counts %+v, want one refresh and a logout", c)
+				}
+			})
+		})
+	}
+}
+
+func TestALoginDuringARefreshWins(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := fincodeauth.NewMemoryStore()
+		one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(store))
+		logIn(t, one, "a")
+		time.Sleep(2 * time.Hour)
+		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{After: 2 * time.Second})
+		got := make(chan *oauth2.Token, 1)
+		go func() { got <- token(t, one.TokenSource("a")) }()
+		time.Sleep(time.Second)
+		logIn(t, two, "a")
+		want := token(t, two.TokenSource("a"))
+		if tok := <-got; tok.AccessToken != want.AccessToken {
+			t.Error("the refreshing process did not take the new login's token")
+		}
+		synctest.Wait()
+		if record(t, store, "a").Token.AccessToken != want.AccessToken {
+			t.Error("the store does not have the new login's token")
+		}
+	})
+}
+
+func TestCloseWaitsForTheRefreshUnderWayAndItsSave(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newBrittleStore()
+		sessions := newSessions(t, fc, withStore(store))
+		logIn(t, sessions, "a")
+		time.Sleep(56 * time.Minute)
+		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{After: 3 * time.Second})
+		token(t, sessions.TokenSource("a"))
+		synctest.Wait()
+		failures := 0
+		store.set(func(s *brittleStore) {
+			s.save = func(_ *fincodeauth.Record, save func() error) error {
+				if failures++; failures < 5 {
+					return errStoreDown
+				}
+				return save()
+			}
+		})
+		if err := sessions.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if rec := record(t, store, "a"); !isSuccessor(rec) || fc.Presented(rec.Token.RefreshToken) != 0 || fc.Counts().Refreshes != 1 {
+			t.Errorf("%v is not the new token's", rec)
+		}
+		if _, err := sessions.TokenSource("a").Token(); !errors.Is(err, fincodeauth.ErrClosed) {
+			t.Errorf("error %v after Close, want ErrClosed", err)
+		}
+	})
+}
+
+func TestCloseSaysWhichTokensAreLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newBrittleStore()
+		sessions := newSessions(t, fc, withStore(store))
+		logIn(t, sessions, "alice")
+		time.Sleep(2 * time.Hour)
+		store.set(successorsFail)
+		token(t, sessions.TokenSource("alice"))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		for range 2 {
+			err := sessions.Close(ctx)
+			if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "alice") {
+				t.Errorf("error %v, want one that names the session", err)
+			}
+		}
+	})
+}
+
+func TestCloseDoesNotWaitForAnotherProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := fincodeauth.NewMemoryStore()
+		claimed(t, fc, store, time.Now(), false)
+		time.Sleep(2 * time.Hour)
+		sessions := newSessions(t, fc, withStore(store))
+		failed := make(chan error, 1)
+		go func() {
+			_, err := sessions.TokenSource("a").Token()
+			failed <- err
+		}()
+		time.Sleep(time.Second)
+		if waited := elapsed(func() {
+			if err := sessions.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}); waited > 0 {
+			t.Errorf("Close waited %v", waited)
+		}
+		if err := <-failed; !errors.Is(err, fincodeauth.ErrClosed) {
+			t.Errorf("error %v, want ErrClosed", err)
+		}
+	})
+}
