@@ -1,0 +1,277 @@
+package fincodeauth_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/oauth2"
+
+	"github.com/fincodeauth/fincodeauth"
+	"github.com/fincodeauth/fincodeauth/fincodetest"
+)
+
+func TestLoginsErrorsAreToldApart(t *testing.T) {
+	for name, cfg := range map[string]fincodetest.Config{"statuses": {}, "empty bodies": {EmptyRefusals: true}} {
+		t.Run(name, func(t *testing.T) {
+			fc := fincodetest.New(cfg)
+			fc.AddUser("bob@example.com", "b")
+			sessions := newSessions(t, fc)
+			login := func(email, password string) error {
+				return sessions.Login(t.Context(), "a", fincodeauth.Credentials{Email: email, Password: password})
+			}
+			if err := login("nobody@example.com", "x"); !errors.Is(err, fincodeauth.ErrUserNotFound) {
+				t.Errorf("no such user: %v", err)
+			}
+			for range 5 {
+				if err := login("bob@example.com", "wrong"); !errors.Is(err, fincodeauth.ErrBadCredentials) {
+					t.Errorf("wrong password: %v", err)
+				}
+			}
+			if err := login("bob@example.com", "b"); !errors.Is(err, fincodeauth.ErrAccountLocked) {
+				t.Errorf("locked account: %v", err)
+			}
+			if err := login("bob@example.com", ""); err == nil || errors.Is(err, fincodeauth.ErrBadCredentials) {
+				t.Errorf("no password: %v", err)
+			}
+		})
+	}
+}
+
+func TestAFirewallsPageIsNoWrongPassword(t *testing.T) {
+	fc := fincodetest.New(fincodetest.Config{})
+	for _, status := range []int{401, 403, 404} {
+		fc.Inject(fincodetest.Login, 1, fincodetest.Fault{Kind: fincodetest.FirewallPage, Status: status})
+		err := newSessions(t, fc).Login(t.Context(), "a", credentials)
+		var ee *fincodeauth.EndpointError
+		if !errors.As(err, &ee) || ee.Status != status || ee.Op != "login" {
+			t.Errorf("%d: error %v, want an EndpointError", status, err)
+		}
+		for _, verdict := range []error{fincodeauth.ErrBadCredentials, fincodeauth.ErrAccountLocked, fincodeauth.ErrUserNotFound} {
+			if errors.Is(err, verdict) {
+				t.Errorf("%d: a firewall's page was taken for %v", status, verdict)
+			}
+		}
+	}
+}
+
+// answering is a FinCode that answers every call with status and body.
+func answering(status int, header http.Header, body string) roundTripper {
+	return func(r *http.Request) (*http.Response, error) {
+		return &http.Response{StatusCode: status, Header: header, Request: r, Body: io.NopCloser(strings.NewReader(body))}, nil
+	}
+}
+
+func TestAnAnswerThatCannotBeReadIsAnErrorWithoutItsBody(t *testing.T) {
+	const secret = "eyJhbGciOi"
+	for name, body := range map[string]string{
+		"not JSON":             secret,
+		"not an object":        `["` + secret + `"]`,
+		"without a token":      `{"refresh_token": "` + secret + `"}`,
+		"a token of no text":   `{"access_token": {"a": "` + secret + `"}}`,
+		"no header's token":    `{"access_token": "` + secret + `\n"}`,
+		"a failure":            `{"success": false, "access_token": "` + secret + `", "error": {"code": "SERVER_ERROR"}}`,
+		"longer than 1 MiB":    `{"access_token": "` + secret + `"}` + strings.Repeat(" ", 1<<20),
+		"cut off":              `{"access_token": "` + secret + `"`,
+		"empty":                ``,
+		"a token under a list": `{"data": [{"access_token": "` + secret + `"}]}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			sessions := newSessions(t, nil, func(c *fincodeauth.Config) { c.Base = answering(200, nil, body) })
+			err := sessions.Login(t.Context(), "a", credentials)
+			if err == nil || strings.Contains(err.Error(), secret) {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
+}
+
+func TestALifetimeIsReadWhereverItIsSaid(t *testing.T) {
+	// {"exp":1700000900,"iat":1700000000} and {"exp":1700000900}, unsigned.
+	const both, expiryOnly = "e30.eyJleHAiOjE3MDAwMDA5MDAsImlhdCI6MTcwMDAwMDAwMH0.s", "e30.eyJleHAiOjE3MDAwMDA5MDB9.s"
+	date := http.Header{"Date": {time.Unix(1700000000, 0).UTC().Format(http.TimeFormat)}}
+	for name, test := range map[string]struct {
+		header http.Header
+		body   string
+		want   time.Duration // 0: unknown
+	}{
+		"a number":                 {nil, `{"access_token":"t","expires_in":60}`, time.Minute},
+		"a number in a string":     {nil, `{"access_token":"t","expires_in":"60"}`, time.Minute},
+		"camel case under data":    {nil, `{"success":true,"data":{"accessToken":"t","expiresIn":60}}`, time.Minute},
+		"before the JWT's":         {nil, `{"access_token":"` + both + `","expires_in":60}`, time.Minute},
+		"the JWT's":                {nil, `{"access_token":"` + both + `"}`, 15 * time.Minute},
+		"the JWT's, not nonsense":  {nil, `{"access_token":"` + both + `","expires_in":"soon"}`, 15 * time.Minute},
+		"the JWT's, not a zero":    {nil, `{"access_token":"` + both + `","expires_in":0}`, 15 * time.Minute},
+		"exp less the Date":        {date, `{"access_token":"` + expiryOnly + `"}`, 15 * time.Minute},
+		"exp without a Date":       {nil, `{"access_token":"` + expiryOnly + `"}`, 0},
+		"nowhere":                  {date, `{"access_token":"t"}`, 0},
+		"negative":                 {nil, `{"access_token":"t","expires_in":-5}`, 0},
+		"more than time can count": {nil, `{"access_token":"t","expires_in":1e300}`, 100 * 365 * 24 * time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				sessions := newSessions(t, nil, func(c *fincodeauth.Config) { c.Base = answering(200, test.header, test.body) })
+				logIn(t, sessions, "a")
+				tok := token(t, sessions.TokenSource("a"))
+				if test.want == 0 && !tok.Expiry.IsZero() || test.want != 0 && time.Until(tok.Expiry) != test.want {
+					t.Errorf("expiry %v, now %v; want %v from now", tok.Expiry, time.Now(), test.want)
+				}
+			})
+		})
+	}
+}
+
+func TestAConnectionThatNeverStoodIsKnownAsNotSent(t *testing.T) {
+	// A real http.Transport reports its connections to httptrace; this address
+	// refuses them.
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := listener.Addr().String()
+	listener.Close()
+	plain := fincodetest.NewServer(fincodetest.Config{})
+	defer plain.Close()
+	secured := fincodetest.NewTLSServer(fincodetest.Config{})
+	defer secured.Close()
+	for name, root := range map[string]string{
+		"refused":                 "http://" + addr,
+		"unknown certificate":     secured.URL,
+		"no TLS where it was due": strings.Replace(plain.URL, "http:", "https:", 1),
+	} {
+		t.Run(name, func(t *testing.T) {
+			store := fincodeauth.NewMemoryStore()
+			sessions := newSessions(t, nil, withStore(store), func(c *fincodeauth.Config) {
+				c.BaseURL, c.Base = root, &http.Transport{}
+			})
+			if err := sessions.Adopt(t.Context(), "a", &oauth2.Token{RefreshToken: "r-1"}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := sessions.TokenSource("a").Token(); err == nil {
+				t.Fatal("a refresh at nobody succeeded")
+			}
+			if rec := record(t, store, "a"); !rec.RefreshStarted.IsZero() {
+				t.Errorf("%v keeps its claim", rec)
+			}
+		})
+	}
+}
+
+func TestARefreshTokenDoesNotFollowARedirect(t *testing.T) {
+	elsewhere := fincodetest.NewServer(fincodetest.Config{})
+	defer elsewhere.Close()
+	for _, status := range []int{http.StatusFound, http.StatusTemporaryRedirect} {
+		srv := fincodetest.NewServer(fincodetest.Config{})
+		defer srv.Close()
+		sessions := newSessions(t, nil, func(c *fincodeauth.Config) { c.BaseURL, c.Base = srv.URL, nil })
+		if err := sessions.Adopt(t.Context(), "a", &oauth2.Token{RefreshToken: "r-1"}); err != nil {
+			t.Fatal(err)
+		}
+		srv.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.Redirect, Status: status, Location: elsewhere.URL + "/securitymanagement/refresh-token"})
+		if _, err := sessions.TokenSource("a").Token(); err == nil || errors.Is(err, fincodeauth.ErrLoginRequired) {
+			t.Errorf("%d: error %v, want one that ends nothing", status, err)
+		}
+	}
+	if n := elsewhere.Counts().RefreshCalls; n != 0 {
+		t.Errorf("the refresh token went elsewhere %d times", n)
+	}
+}
+
+func TestARefreshIsNotRepeatedByNetHTTP(t *testing.T) {
+	// net/http repeats a request with an Idempotency-Key after a lost answer.
+	srv := fincodetest.NewServer(fincodetest.Config{})
+	defer srv.Close()
+	sessions := newSessions(t, nil, func(c *fincodeauth.Config) {
+		c.BaseURL, c.Base = srv.URL, &http.Transport{}
+		c.Header = fincodeauth.DefaultHeader()
+		c.Header.Set("Idempotency-Key", "always-the-same")
+	})
+	logIn(t, sessions, "a") // leaves a connection to be used again
+	refreshToken := token(t, sessions.TokenSource("a")).RefreshToken
+	if err := sessions.Adopt(t.Context(), "a", &oauth2.Token{RefreshToken: refreshToken}); err != nil {
+		t.Fatal(err)
+	}
+	srv.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.HangUp, TakesEffect: true})
+	if _, err := sessions.TokenSource("a").Token(); err == nil {
+		t.Error("the lost answer was not noticed")
+	}
+	if n := srv.Presented(refreshToken); n != 1 {
+		t.Errorf("the token was presented %d times", n)
+	}
+}
+
+func TestNoErrorOrEventHoldsASecret(t *testing.T) {
+	const secret = "s3cr3t-of-ada"
+	echo := roundTripper(func(r *http.Request) (*http.Response, error) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return nil, err
+		}
+		failure, err := json.Marshal(map[string]any{"success": false, "error": map[string]string{
+			"code": secret, "message": "cannot parse " + string(body) + "\nfor " + strings.Repeat("long", 20)}})
+		return &http.Response{StatusCode: 400, Request: r, Body: io.NopCloser(bytes.NewReader(failure))}, err
+	})
+	var text bytes.Buffer
+	sessions := newSessions(t, nil, func(c *fincodeauth.Config) {
+		c.Base = echo
+		c.Observe = func(e fincodeauth.Event) { fmt.Fprintf(&text, "%+v %v\n", e, e.Err) }
+	})
+	fmt.Fprintln(&text, sessions.Login(t.Context(), "a", fincodeauth.Credentials{Email: "ada@example.com", Password: secret}))
+	if err := sessions.Adopt(t.Context(), "a", &oauth2.Token{RefreshToken: secret}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := sessions.TokenSource("a").Token()
+	fmt.Fprintln(&text, err)
+	if got := text.String(); !strings.Contains(got, "cannot parse") || strings.Contains(got, secret) || strings.Contains(got, "longlong") {
+		t.Errorf("want the messages, without secrets or anything as long as a token:\n%s", got)
+	}
+}
+
+func TestNothingThatIsPrintedHoldsASecret(t *testing.T) {
+	const secret = "s3cr3t-of-ada"
+	tok := &oauth2.Token{AccessToken: secret, RefreshToken: secret}
+	store := fincodeauth.NewMemoryStore()
+	encrypted, err := fincodeauth.Encrypt(store, []byte("s3cr3t-of-ada-and-19-more-bytes!"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec := fincodeauth.Record{Version: "1", Token: tok}
+	if err := store.Save(t.Context(), "a", &rec, ""); err != nil {
+		t.Fatal(err)
+	}
+	sessions := newSessions(t, nil, withStore(store))
+	src := sessions.TokenSource("a")
+	token(t, src)
+	c := fincodeauth.Credentials{Email: "ada@example.com", Password: secret}
+	values := []any{rec, &rec, c, &c, store, encrypted, fincodeauth.LocalStore(nil, nil),
+		sessions, src, sessions.Transport("a"), &fincodeauth.Transport{Source: oauth2.StaticTokenSource(tok)}}
+	var text bytes.Buffer
+	log := slog.New(slog.NewJSONHandler(&text, nil))
+	for _, v := range values {
+		log.Info("value", "v", v)
+	}
+	values = append(values, []fincodeauth.Record{rec}, map[string]*fincodeauth.Record{"a": &rec},
+		struct{ C fincodeauth.Credentials }{c}, fincodeauth.Config{Store: store}, sessions.Client("a"))
+	for _, v := range values {
+		fmt.Fprintf(&text, "%v %+v %#v %s %q %d %x\n", v, v, v, v, v, v, v)
+	}
+	plain, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text.Write(plain)
+	for _, form := range []string{secret, fmt.Sprintf("%x", secret), fmt.Sprintf("%d", []byte(secret))} {
+		if form = strings.Trim(form, "[]"); strings.Contains(text.String(), form) {
+			t.Errorf("%q was printed:\n%s", form, text.String())
+		}
+	}
+}
