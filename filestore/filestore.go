@@ -1,0 +1,188 @@
+// Package filestore keeps sessions in a folder, for all the processes of one
+// machine. It needs no lock and no server: any number of processes may use the
+// folder at once, and each may be killed at any instruction.
+//
+// Every session has a folder of its own, whose name is made of the key, and in
+// it one JSON file, which holds the tokens in the clear unless the Store is
+// wrapped by fincodeauth.Encrypt. Keep nothing else in a session's folder: it
+// would be removed.
+package filestore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/fincodeauth/fincodeauth"
+)
+
+// abandonedAfter is the age from which a folder that was being made for a new
+// session counts as left behind by a crash.
+const abandonedAfter = time.Hour
+
+// A Store is a fincodeauth.Store in a folder. Make one with New. It is safe for
+// concurrent use, also by several Stores and processes with the same folder.
+type Store struct {
+	dir string // absolute, so that a chdir does not move it
+}
+
+// New returns a Store in the folder dir, which it makes if there is none, and
+// removes what crashes left there. To this end it lists each session's folder
+// once.
+//
+// The folder must be writable, and on a local file system with hard links. On
+// Unix it is made with mode 0700; one that is there and empty gets that mode, and
+// one with content is refused if others than its owner may write to it. Below
+// it, folders have mode 0700 and files 0600.
+func New(dir string) (*Store, error) {
+	if dir == "" {
+		return nil, errors.New("filestore: no folder given")
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("filestore: %w", err)
+	}
+	s := &Store{dir: dir}
+	for _, step := range []func() error{s.makeDir, s.probe, s.sweep} {
+		if err := step(); err != nil {
+			return nil, fmt.Errorf("filestore: %w", err)
+		}
+	}
+	return s, nil
+}
+
+// Load implements fincodeauth.Store. It writes nothing.
+func (s *Store) Load(ctx context.Context, key string) (*fincodeauth.Record, error) {
+	cur, err := s.folder(key).current(ctx)
+	if err == nil && cur.rec == nil {
+		err = fincodeauth.ErrNotFound
+	}
+	if err != nil {
+		return nil, fmt.Errorf("filestore: load %q: %w", key, err)
+	}
+	return cur.rec, nil
+}
+
+// Save implements fincodeauth.Store. The record must have a Version. Over a file
+// that cannot be read as a record it saves nothing.
+func (s *Store) Save(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
+	data, err := encode(rec)
+	if err == nil {
+		err = untilDecided(ctx, func() error { return s.folder(key).save(ctx, data, prev) })
+	}
+	if err != nil {
+		return fmt.Errorf("filestore: save %q: %w", key, err)
+	}
+	return nil
+}
+
+// Delete implements fincodeauth.Store. It also removes a record that cannot be
+// read.
+func (s *Store) Delete(ctx context.Context, key string) error {
+	err := untilDecided(ctx, func() error { return s.folder(key).delete(ctx) })
+	if err != nil {
+		return fmt.Errorf("filestore: delete %q: %w", key, err)
+	}
+	return nil
+}
+
+// Path returns the path of the file that holds key's record now or, if there is
+// no record, that of the folder where its file would be. The next Save makes
+// another file.
+func (s *Store) Path(key string) string {
+	f := s.folder(key)
+	if files, _, err := f.list(); err == nil && len(files) > 0 {
+		return f.path(files[len(files)-1])
+	}
+	return string(f)
+}
+
+// String names the folder.
+func (s *Store) String() string { return fmt.Sprintf("filestore(%s)", s.dir) }
+
+// Format prints what String returns, whatever the verb.
+func (s *Store) Format(f fmt.State, _ rune) { fmt.Fprint(f, s.String()) }
+
+func (s *Store) folder(key string) folder {
+	return folder(filepath.Join(s.dir, folderName(key)))
+}
+
+// makeDir makes the store's folder, or makes an empty one private. It refuses one
+// in which others could remove or replace sessions.
+func (s *Store) makeDir() error {
+	info, err := os.Stat(s.dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if err := os.MkdirAll(s.dir, 0o700); err != nil {
+			return err
+		}
+		return syncDir(filepath.Dir(s.dir))
+	case err != nil:
+		return err
+	case !info.IsDir():
+		return fmt.Errorf("%s is a file; name a folder", s.dir)
+	}
+	entries, err := os.ReadDir(s.dir)
+	switch {
+	case err != nil:
+		return err
+	case len(entries) == 0:
+		return os.Chmod(s.dir, 0o700)
+	case writableByOthers(info):
+		return fmt.Errorf("%s has mode %04o, so others can remove the sessions; run chmod 700 on it, or name a new folder in it",
+			s.dir, info.Mode().Perm())
+	}
+	return nil
+}
+
+// probe tries what every Save needs: to write in the folder, and a hard link.
+func (s *Store) probe() error {
+	f, err := os.CreateTemp(s.dir, newPrefix)
+	if err != nil {
+		return fmt.Errorf("the folder must be writable: %w", err)
+	}
+	f.Close()
+	defer os.Remove(f.Name())
+	link := f.Name() + "-link"
+	if err := os.Link(f.Name(), link); err != nil {
+		return fmt.Errorf("the folder must be on a file system with hard links, as local disks have: %w", err)
+	}
+	return os.Remove(link)
+}
+
+// sweep removes what crashes left behind. What it cannot remove stays for
+// the next time.
+func (s *Store) sweep() error {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		path := filepath.Join(s.dir, e.Name())
+		switch {
+		case isFolderName(e.Name()):
+			folder(path).tidy()
+		case strings.HasPrefix(e.Name(), oldPrefix):
+			os.RemoveAll(path)
+		case strings.HasPrefix(e.Name(), newPrefix):
+			if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > abandonedAfter {
+				removeAbandoned(path)
+			}
+		}
+	}
+	return nil
+}
+
+// removeAbandoned removes a folder that was never published. It is moved first:
+// if its maker lives after all, it then cannot publish a folder half removed.
+func removeAbandoned(path string) {
+	old := filepath.Join(filepath.Dir(path), oldPrefix+filepath.Base(path))
+	if os.Rename(path, old) == nil {
+		os.RemoveAll(old)
+	}
+}

@@ -1,0 +1,252 @@
+package storetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/fincodeauth/fincodeauth"
+)
+
+const writers = 8 // goroutines that race
+
+// oneSaveWins lets all writers replace the same version at the same moment.
+func oneSaveWins(t *testing.T, s store) {
+	prev := ""
+	for round := range 20 {
+		var errs [writers]error
+		atOnce(writers, func(i int) {
+			errs[i] = s.Save(t.Context(), key, newRecord(fmt.Sprintf("v%d.%d", round, i)), prev)
+		})
+		winner := ""
+		for i, err := range errs {
+			version := fmt.Sprintf("v%d.%d", round, i)
+			switch {
+			case err == nil && winner == "":
+				winner = version
+			case err == nil:
+				t.Fatalf("Save of %s and of %s over %q both succeeded", winner, version, prev)
+			case !errors.Is(err, fincodeauth.ErrConflict):
+				t.Fatalf("Save of %s over %q = %v, want nil or ErrConflict", version, prev, err)
+			}
+		}
+		if winner == "" {
+			t.Fatalf("%d saves over %q all failed with ErrConflict", writers, prev)
+		}
+		s.want(t, key, winner)
+		prev = winner
+	}
+}
+
+// noUpdateIsLost lets each writer replace whatever it finds, again and again. A
+// conflict is a save of somebody else, so their number bounds the attempts.
+func noUpdateIsLost(t *testing.T, s store) {
+	const saves = 5 // of each writer
+	s.save(t, key, "v0", "")
+	var chain history
+	atOnce(writers, func(i int) {
+		n := 0
+		for range writers * saves {
+			rec, err := s.Load(t.Context(), key)
+			if err != nil {
+				t.Errorf("Load = %v", err)
+				return
+			}
+			runtime.Gosched() // or a fast store sees no race
+			version := fmt.Sprintf("v%d.%d", i, n)
+			err = s.Save(t.Context(), key, newRecord(version), rec.Version)
+			if errors.Is(err, fincodeauth.ErrConflict) {
+				continue
+			}
+			if err != nil {
+				t.Errorf("Save = %v", err)
+				return
+			}
+			chain.add(version, rec.Version)
+			if n++; n == saves {
+				return
+			}
+		}
+		t.Errorf("%d attempts, of which %d saved: some ErrConflict had no other save as its cause", writers*saves, n)
+	})
+	if !t.Failed() {
+		chain.check(t, s, "v0")
+	}
+}
+
+// othersSeeASave asks one goroutine to load what another has just saved.
+func othersSeeASave(t *testing.T, s store) {
+	saved, seen := make(chan string), make(chan string)
+	go func() {
+		defer close(seen)
+		for version := range saved {
+			rec, err := s.Load(t.Context(), key)
+			if err != nil {
+				seen <- fmt.Sprintf("Load right after the Save of %s = %v", version, err)
+				continue
+			}
+			seen <- differ(rec, newRecord(version))
+		}
+	}()
+	defer close(saved)
+	prev := ""
+	for i := range 50 {
+		version := fmt.Sprintf("v%d", i)
+		s.save(t, key, version, prev)
+		saved <- version
+		if diff := <-seen; diff != "" {
+			t.Fatal(diff)
+		}
+		prev = version
+	}
+}
+
+// deleteRacesSave deletes while others save over the record and over what they
+// saved. None of them may bring the session back, for none saves over nothing.
+func deleteRacesSave(t *testing.T, s store) {
+	for round := range 30 {
+		first := fmt.Sprintf("v%d", round)
+		s.save(t, key, first, "")
+		atOnce(3, func(i int) {
+			if i == 0 {
+				if err := s.Delete(t.Context(), key); err != nil {
+					t.Errorf("Delete = %v", err)
+				}
+				return
+			}
+			prev := first
+			for n := range 2 {
+				version := fmt.Sprintf("%s.%d.%d", first, i, n)
+				err := s.Save(t.Context(), key, newRecord(version), prev)
+				if errors.Is(err, fincodeauth.ErrConflict) {
+					return
+				}
+				if err != nil {
+					t.Errorf("Save = %v", err)
+				}
+				prev = version
+			}
+		})
+		s.wantNone(t, key)
+		if t.Failed() {
+			return
+		}
+	}
+}
+
+// cancelledDuring cancels calls at any moment. A call that was cancelled may
+// have taken effect, but only as a whole.
+func cancelledDuring(t *testing.T, s store) {
+	s.save(t, key, "v0", "")
+	var chain history
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		atOnce(writers, func(i int) {
+			for n := range 20 {
+				cancelledSave(t, s, &chain, fmt.Sprintf("v%d.%d", i, n))
+			}
+		})
+	}()
+	select {
+	case <-done:
+	case <-time.After(time.Minute):
+		t.Fatal("a call whose context was cancelled had not returned after a minute")
+	}
+	rec, err := s.Load(t.Context(), key)
+	if err != nil {
+		t.Fatalf("Load after cancelled calls = %v", err)
+	}
+	s.want(t, key, rec.Version)
+	s.save(t, key, "last", rec.Version)
+	chain.checkNoFork(t)
+}
+
+// cancelledSave replaces what it finds, with a context that is cancelled soon.
+func cancelledSave(t *testing.T, s store, chain *history, version string) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	// From 1 µs to 4 ms, as likely short as long: stores differ in speed.
+	defer time.AfterFunc(4*time.Millisecond>>rand.N(13), cancel).Stop()
+
+	allowed := func(call string, err error) {
+		if !errors.Is(err, context.Canceled) && !errors.Is(err, fincodeauth.ErrConflict) {
+			t.Errorf("%s while its context was cancelled = %v, want nil or an error that wraps context.Canceled", call, err)
+		}
+	}
+	rec, err := s.Load(ctx, key)
+	if err != nil {
+		allowed("Load", err)
+		return
+	}
+	if diff := differ(rec, newRecord(rec.Version)); diff != "" {
+		t.Errorf("Load among cancelled calls: %s", diff)
+	}
+	if err := s.Save(ctx, key, newRecord(version), rec.Version); err != nil {
+		allowed("Save", err)
+		return
+	}
+	chain.add(version, rec.Version)
+}
+
+// A history holds which version each successful Save replaced.
+type history struct {
+	mu    sync.Mutex
+	saves [][2]string // version, prev
+}
+
+func (h *history) add(version, prev string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.saves = append(h.saves, [2]string{version, prev})
+}
+
+// checkNoFork fails if two saves replaced the same version. It returns which
+// version replaced which.
+func (h *history) checkNoFork(t *testing.T) map[string]string {
+	t.Helper()
+	next := make(map[string]string)
+	for _, save := range h.saves {
+		version, prev := save[0], save[1]
+		if other, ok := next[prev]; ok {
+			t.Fatalf("Save of %q and of %q over %q both succeeded", other, version, prev)
+		}
+		next[prev] = version
+	}
+	return next
+}
+
+// check fails unless the saves, each over the one before, lead from first to
+// what the store holds now.
+func (h *history) check(t *testing.T, s store, first string) {
+	t.Helper()
+	next := h.checkNoFork(t)
+	last := first
+	for range h.saves {
+		version, ok := next[last]
+		if !ok {
+			t.Fatalf("%d saves succeeded, but none of them over %q", len(h.saves), last)
+		}
+		last = version
+	}
+	s.want(t, key, last)
+}
+
+// atOnce calls do(0) to do(n-1), each in a goroutine, and waits for all.
+func atOnce(n int, do func(i int)) {
+	var wg sync.WaitGroup
+	start := make(chan struct{})
+	for i := range n {
+		wg.Go(func() {
+			<-start
+			do(i)
+		})
+	}
+	close(start)
+	wg.Wait()
+}

@@ -1,0 +1,127 @@
+package storetest
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/oauth2"
+
+	"github.com/fincodeauth/fincodeauth"
+)
+
+// A store is the Store under test, with calls that say what they expect.
+type store struct{ fincodeauth.Store }
+
+// save must succeed. Like its siblings it saves newRecord(version).
+func (s store) save(t *testing.T, key, version, prev string) {
+	t.Helper()
+	if err := s.Save(t.Context(), key, newRecord(version), prev); err != nil {
+		t.Fatalf("Save(%.40q, %s over %q) = %v", key, version, prev, err)
+	}
+}
+
+func (s store) wantConflict(t *testing.T, key, version, prev string) {
+	t.Helper()
+	if err := s.Save(t.Context(), key, newRecord(version), prev); !errors.Is(err, fincodeauth.ErrConflict) {
+		t.Errorf("Save(%.40q, %s over %q) = %v, want an error that wraps ErrConflict", key, version, prev, err)
+	}
+}
+
+func (s store) delete(t *testing.T, key string) {
+	t.Helper()
+	if err := s.Delete(t.Context(), key); err != nil {
+		t.Fatalf("Delete(%.40q) = %v", key, err)
+	}
+}
+
+func (s store) want(t *testing.T, key, version string) {
+	t.Helper()
+	rec, err := s.Load(t.Context(), key)
+	if err != nil {
+		t.Fatalf("Load(%.40q) = %v, want %s", key, err, version)
+	}
+	if diff := differ(rec, newRecord(version)); diff != "" {
+		t.Errorf("Load(%.40q): %s", key, diff)
+	}
+}
+
+func (s store) wantNone(t *testing.T, key string) {
+	t.Helper()
+	if rec, err := s.Load(t.Context(), key); !errors.Is(err, fincodeauth.ErrNotFound) {
+		t.Errorf("Load(%.40q) = %v, %v; want an error that wraps ErrNotFound", key, rec, err)
+	}
+}
+
+// newRecord returns the one record that has this version: all else in it
+// follows from the version, so that a mixture of two records shows.
+func newRecord(version string) *fincodeauth.Record {
+	at := time.Date(2026, 3, 1, 12, 30, 0, 123456789, time.FixedZone("", 5*60*60+30*60))
+	return &fincodeauth.Record{
+		Version: version,
+		Token: &oauth2.Token{
+			AccessToken:  "access-" + version,
+			TokenType:    "Bearer",
+			RefreshToken: "refresh-" + version,
+			Expiry:       at.Add(time.Duration(len(version)) * time.Minute),
+			ExpiresIn:    1800 + int64(len(version)),
+		},
+		RefreshStarted: at,
+	}
+}
+
+// differ says in what got is not want, without its tokens. A missing token is as
+// good as an empty one.
+func differ(got, want *fincodeauth.Record) string {
+	if got == nil {
+		return "the record is nil"
+	}
+	gotToken, wantToken := tokenOf(got), tokenOf(want)
+	var diffs []string
+	field := func(name string, same bool, got, want any) {
+		if !same {
+			diffs = append(diffs, fmt.Sprintf("%s is %v, want %v", name, got, want))
+		}
+	}
+	secret := func(name, got, want string) {
+		field(name, got == want, fmt.Sprintf("another one (%d bytes)", len(got)), fmt.Sprintf("%d bytes", len(want)))
+	}
+	field("Version", got.Version == want.Version, got.Version, want.Version)
+	field("Ended", got.Ended == want.Ended, got.Ended, want.Ended)
+	field("RefreshStarted", sameTime(got.RefreshStarted, want.RefreshStarted), got.RefreshStarted, want.RefreshStarted)
+	secret("Token.AccessToken", gotToken.AccessToken, wantToken.AccessToken)
+	secret("Token.RefreshToken", gotToken.RefreshToken, wantToken.RefreshToken)
+	field("Token.TokenType", gotToken.TokenType == wantToken.TokenType, gotToken.TokenType, wantToken.TokenType)
+	field("Token.Expiry", sameTime(gotToken.Expiry, wantToken.Expiry), gotToken.Expiry, wantToken.Expiry)
+	field("Token.ExpiresIn", gotToken.ExpiresIn == wantToken.ExpiresIn, gotToken.ExpiresIn, wantToken.ExpiresIn)
+	return strings.Join(diffs, "; ")
+}
+
+func tokenOf(rec *fincodeauth.Record) *oauth2.Token {
+	if rec.Token == nil {
+		return &oauth2.Token{}
+	}
+	return rec.Token
+}
+
+// sameTime compares to the precision; a zero time must be exactly that, for it
+// has a meaning.
+func sameTime(a, b time.Time) bool {
+	if a.IsZero() || b.IsZero() {
+		return a.IsZero() == b.IsZero()
+	}
+	return a.Sub(b).Abs() <= precision
+}
+
+// text returns n letters that do not compress to nothing.
+func text(n int) string {
+	b := make([]byte, n)
+	x := uint32(1)
+	for i := range b {
+		x = x*1664525 + 1013904223
+		b[i] = 'a' + byte(x>>24)%26
+	}
+	return string(b)
+}

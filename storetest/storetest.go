@@ -1,0 +1,212 @@
+// Package storetest tests whether a fincodeauth.Store keeps its contract.
+//
+//	func TestStore(t *testing.T) {
+//		storetest.Run(t, func(t *testing.T) fincodeauth.Store { return newEmptyStore(t) })
+//	}
+package storetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"golang.org/x/oauth2"
+
+	"github.com/fincodeauth/fincodeauth"
+)
+
+// precision is how far a time may be from the one that was saved: databases
+// keep microseconds.
+const precision = time.Microsecond
+
+// Run runs the contract of fincodeauth.Store as subtests of t. Each calls
+// newStore once for an empty store, which it uses from many goroutines.
+//
+// Run is stricter than the contract in one thing: under contention alone, a call
+// must not fail with an error of its own. A store whose database answers so
+// ("serialization failure", "database is locked") must try again itself.
+func Run(t *testing.T, newStore func(t *testing.T) fincodeauth.Store) {
+	for _, sub := range []struct {
+		name string
+		test func(*testing.T, store)
+	}{
+		{"LoadOfNothingIsNotFound", loadOfNothing},
+		{"LoadReturnsWhatWasSaved", loadReturnsSaved},
+		{"LoadReturnsAnEndedRecord", loadReturnsEnded},
+		{"SaveReplacesTheGivenVersion", saveReplaces},
+		{"SaveOverAnotherVersionConflicts", saveConflicts},
+		{"SaveOverNothingConflicts", saveOverNothing},
+		{"DeleteRemoves", deleteRemoves},
+		{"StaleSaveDoesNotBringBackADeleted", staleSave},
+		{"SaveAfterDelete", saveAfterDelete},
+		{"KeysAreIndependent", keysAreIndependent},
+		{"OddKeysDoNotCollide", oddKeysDoNotCollide},
+		{"NothingIsShared", nothingIsShared},
+		{"LargeTokens", largeTokens},
+		{"CancelledCallChangesNothing", cancelledBefore},
+		{"OneSaveWinsEachVersion", oneSaveWins},
+		{"NoUpdateIsLost", noUpdateIsLost},
+		{"OthersSeeASaveAtOnce", othersSeeASave},
+		{"DeleteBeatsEverySaveBefore", deleteRacesSave},
+		{"CancelledCallsReturnAndCorruptNothing", cancelledDuring},
+	} {
+		t.Run(sub.name, func(t *testing.T) { sub.test(t, store{newStore(t)}) })
+	}
+}
+
+const key = "alice@example.com"
+
+func loadOfNothing(t *testing.T, s store) {
+	s.wantNone(t, key)
+}
+
+func loadReturnsSaved(t *testing.T, s store) {
+	s.save(t, key, "v1", "")
+	s.want(t, key, "v1")
+}
+
+func loadReturnsEnded(t *testing.T, s store) {
+	prev := "v0"
+	s.save(t, key, prev, "")
+	for i, tok := range []*oauth2.Token{{}, nil} {
+		rec := &fincodeauth.Record{Version: fmt.Sprintf("v%d", i+1), Token: tok, Ended: "refresh token was rejected: 403"}
+		if err := s.Save(t.Context(), key, rec, prev); err != nil {
+			t.Fatalf("Save of an ended record (Token %v) = %v", tok, err)
+		}
+		got, err := s.Load(t.Context(), key)
+		if err != nil {
+			t.Fatalf("Load of an ended record (Token %v) = %v", tok, err)
+		}
+		if diff := differ(got, rec); diff != "" {
+			t.Errorf("ended record (Token %v): %s", tok, diff)
+		}
+		prev = rec.Version
+	}
+}
+
+func saveReplaces(t *testing.T, s store) {
+	prev := ""
+	for i := range 10 {
+		version := fmt.Sprintf("v%d", i)
+		s.save(t, key, version, prev)
+		s.want(t, key, version)
+		prev = version
+	}
+}
+
+func saveConflicts(t *testing.T, s store) {
+	s.save(t, key, "v1", "")
+	s.save(t, key, "v2", "v1")
+	for _, prev := range []string{"", "v1", "v3", "V2", "v2 ", "v"} {
+		s.wantConflict(t, key, "v3", prev)
+		s.want(t, key, "v2")
+	}
+}
+
+func saveOverNothing(t *testing.T, s store) {
+	s.wantConflict(t, key, "v2", "v1")
+	s.wantNone(t, key)
+}
+
+func deleteRemoves(t *testing.T, s store) {
+	s.delete(t, key)
+	s.save(t, key, "v1", "")
+	for range 2 {
+		s.delete(t, key)
+		s.wantNone(t, key)
+	}
+}
+
+func staleSave(t *testing.T, s store) {
+	s.save(t, key, "v1", "")
+	s.delete(t, key)
+	s.wantConflict(t, key, "v2", "v1")
+	s.wantNone(t, key)
+
+	s.save(t, key, "w1", "")
+	s.wantConflict(t, key, "v2", "v1")
+	s.want(t, key, "w1")
+}
+
+func saveAfterDelete(t *testing.T, s store) {
+	prefix := "v"
+	for range 3 {
+		s.save(t, key, prefix+"1", "")
+		s.save(t, key, prefix+"2", prefix+"1")
+		s.want(t, key, prefix+"2")
+		s.delete(t, key)
+		prefix += "v"
+	}
+}
+
+func keysAreIndependent(t *testing.T, s store) {
+	s.save(t, "a", "v1", "")
+	s.wantNone(t, "b")
+	s.wantConflict(t, "b", "v2", "v1")
+	s.save(t, "b", "w1", "")
+	s.save(t, "b", "w2", "w1")
+	s.want(t, "a", "v1")
+	s.delete(t, "b")
+	s.want(t, "a", "v1")
+	s.wantNone(t, "b")
+}
+
+func nothingIsShared(t *testing.T, s store) {
+	spoil := func(rec *fincodeauth.Record) {
+		rec.Version, rec.Ended, rec.RefreshStarted = "spoilt", "spoilt", time.Time{}
+		*rec.Token = oauth2.Token{AccessToken: "spoilt"}
+	}
+	rec := newRecord("v1")
+	if err := s.Save(t.Context(), key, rec, ""); err != nil {
+		t.Fatalf("Save = %v", err)
+	}
+	if diff := differ(rec, newRecord("v1")); diff != "" {
+		t.Errorf("Save changed the caller's record: %s", diff)
+	}
+	spoil(rec)
+	s.want(t, key, "v1")
+
+	rec, err := s.Load(t.Context(), key)
+	if err != nil {
+		t.Fatalf("Load = %v", err)
+	}
+	spoil(rec)
+	s.want(t, key, "v1")
+}
+
+func largeTokens(t *testing.T, s store) {
+	rec := newRecord("v1")
+	rec.Token.AccessToken = text(64 << 10)
+	if err := s.Save(t.Context(), key, rec, ""); err != nil {
+		t.Fatalf("Save of a token of 64 KiB = %v", err)
+	}
+	got, err := s.Load(t.Context(), key)
+	if err != nil {
+		t.Fatalf("Load of a token of 64 KiB = %v", err)
+	}
+	if diff := differ(got, rec); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func cancelledBefore(t *testing.T, s store) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	wantCancelled := func(call string, err error) {
+		t.Helper()
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("%s with a cancelled context = %v, want an error that wraps context.Canceled", call, err)
+		}
+	}
+	wantCancelled("Save of the first record", s.Save(ctx, key, newRecord("v1"), ""))
+	s.wantNone(t, key)
+
+	s.save(t, key, "v1", "")
+	_, err := s.Load(ctx, key)
+	wantCancelled("Load", err)
+	wantCancelled("Save", s.Save(ctx, key, newRecord("v2"), "v1"))
+	wantCancelled("Delete", s.Delete(ctx, key))
+	s.want(t, key, "v1")
+}
