@@ -17,6 +17,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"os"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -274,7 +275,9 @@ const maxAnswer = 1 << 20
 
 // call makes one call and reads its answer. No error holds a secret.
 func (e *endpoint) call(ctx context.Context, op string, auth http.Header, body map[string]string, secrets ...string) (*answer, error) {
-	ctx, cancel := context.WithTimeout(ctx, e.timeout)
+	// The cause keeps our timeout apart from the caller's own.
+	late := fmt.Errorf("no answer within %v: %w", e.timeout, os.ErrDeadlineExceeded)
+	ctx, cancel := context.WithTimeoutCause(ctx, e.timeout, late)
 	defer cancel()
 	var conn connTrace
 	req, err := e.request(conn.watch(ctx), op, auth, body)
@@ -283,7 +286,7 @@ func (e *endpoint) call(ctx context.Context, op string, auth http.Header, body m
 	}
 	resp, err := e.client.Do(req)
 	if err != nil {
-		return nil, &callError{op: op, sent: !conn.neverConnected(err), err: bare(err)}
+		return nil, &callError{op: op, sent: !conn.neverConnected(err), err: reason(ctx, err)}
 	}
 	defer resp.Body.Close()
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
@@ -292,7 +295,7 @@ func (e *endpoint) call(ctx context.Context, op string, auth http.Header, body m
 	}
 	switch {
 	case err != nil:
-		return nil, &callError{op: op, sent: true, err: fmt.Errorf("reading the answer: %w", err)}
+		return nil, &callError{op: op, sent: true, err: fmt.Errorf("reading the answer: %w", reason(ctx, err))}
 	case len(data) > maxAnswer:
 		return nil, &callError{op: op, sent: true, err: fmt.Errorf("the answer is longer than %d bytes", maxAnswer)}
 	}
@@ -322,6 +325,14 @@ func (e *endpoint) request(ctx context.Context, op string, auth http.Header, bod
 	req.Header.Del("Idempotency-Key")
 	req.Header.Del("X-Idempotency-Key")
 	return req, nil
+}
+
+// reason is why a call under ctx failed with err.
+func reason(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return bare(err)
 }
 
 // bare strips the method and the URL that http.Client puts before an error.

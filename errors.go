@@ -60,7 +60,11 @@ type SessionError struct {
 
 // Error names the session and says why it needs a login.
 func (e *SessionError) Error() string {
-	return fmt.Sprintf("fincodeauth: session %q: %v: %v", e.Key, ErrLoginRequired, e.Err)
+	text := fmt.Sprintf("fincodeauth: session %q: %v", e.Key, ErrLoginRequired)
+	if e.Err != nil {
+		text += ": " + e.Err.Error()
+	}
+	return text
 }
 
 // Unwrap returns Err.
@@ -76,7 +80,7 @@ const (
 	endedReused      = "refresh token reused"
 	endedRejected    = "refresh token rejected"
 	endedInterrupted = " after an interruption"
-	endedLogout      = "logged out"
+	endedLogout      = "logged out" // about to be deleted
 )
 
 // ended is the text of Record.Ended for e.
@@ -93,6 +97,9 @@ func (e *SessionError) ended() string {
 
 // sessionEnded makes the SessionError of a record that another process ended.
 func sessionEnded(key, ended string) *SessionError {
+	if ended == endedLogout {
+		return &SessionError{Key: key, Err: ErrNotFound}
+	}
 	return &SessionError{
 		Key:         key,
 		Reused:      strings.HasPrefix(ended, endedReused),

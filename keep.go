@@ -151,21 +151,31 @@ func (s *session) replace(ctx context.Context, tok *oauth2.Token, prev string) {
 
 // logout ends the session in the store, then here, then at FinCode.
 func (s *session) logout(ctx context.Context) error {
-	tok, err := s.remove(ctx)
+	rec, err := s.remove(ctx)
 	if err != nil {
 		return err
 	}
 	s.renew(nil, nil) // a token on its way is revoked when it arrives
-	if !hasTokens(tok) {
+	if rec == nil || !hasTokens(rec.Token) {
 		return nil
 	}
-	return s.revoke(context.WithoutCancel(ctx), tok)
+	ctx = context.WithoutCancel(ctx)
+	tok := rec.Token
+	// The record is gone, so nobody else presents its refresh token any more,
+	// unless somebody had claimed it: who revokes its successor.
+	if rec.RefreshStarted.IsZero() && tok.RefreshToken != "" && !newLease(tok, 0).valid() {
+		if tok, err = s.all.endpoint.refresh(ctx, tok.RefreshToken); err != nil {
+			s.all.observe(LoggedOut, s.key, 0, err)
+			return err
+		}
+	}
+	return s.revoke(ctx, tok)
 }
 
-// remove removes the record and returns its last token, which is then surely
-// the one to revoke: the record is ended before it is deleted, with a
+// remove removes the record and returns it, nil if there is none. Its token is
+// then surely the last: the record is ended before it is deleted, with a
 // compare-and-swap, so that nobody saves a successor in between.
-func (s *session) remove(ctx context.Context) (*oauth2.Token, error) {
+func (s *session) remove(ctx context.Context) (*Record, error) {
 	for {
 		rec, err := s.load(ctx)
 		if errors.Is(err, ErrNotFound) {
@@ -186,6 +196,6 @@ func (s *session) remove(ctx context.Context) (*oauth2.Token, error) {
 		defer cancel()
 		// If it fails, a record stays that says "logged out": just as good.
 		_ = s.all.cfg.Store.Delete(deleting, s.key)
-		return rec.Token, nil
+		return rec, nil
 	}
 }

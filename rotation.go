@@ -373,20 +373,24 @@ func (s *session) logInAgain(ctx context.Context, era uint64, claimed *Record, c
 	if err == nil {
 		err = c.check()
 	}
-	final := err != nil
 	if err == nil {
 		var tok *oauth2.Token
 		if tok, err = s.all.endpoint.login(ctx, c); err == nil {
 			return s.succeed(ctx, era, claimed, tok, LoggedIn, started)
 		}
-		final = errors.Is(err, ErrBadCredentials) || errors.Is(err, ErrAccountLocked) || errors.Is(err, ErrUserNotFound)
 	}
-	if !final {
-		s.backOff(err)
-		return nil, err
+	if errors.Is(err, ErrLoginRequired) { // Credentials declined
+		return nil, s.saveEnd(ctx, era, claimed, cause)
 	}
-	cause.Err = fmt.Errorf("%w; logging in again: %w", cause.Err, err)
-	return nil, s.saveEnd(ctx, era, claimed, cause)
+	err = fmt.Errorf("logging in again: %w", err)
+	for _, final := range []error{ErrBadCredentials, ErrAccountLocked, ErrUserNotFound} {
+		if errors.Is(err, final) {
+			cause.Err = fmt.Errorf("%w; %w", cause.Err, err)
+			return nil, s.saveEnd(ctx, era, claimed, cause)
+		}
+	}
+	s.backOff(err)
+	return nil, err
 }
 
 // saveEnd saves that the session ended, with its tokens cleared.

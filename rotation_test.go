@@ -251,8 +251,8 @@ func TestALostAnswerEndsAsInterruptedAndIsRetriedByNobody(t *testing.T) {
 				logIn(t, one, "a")
 				time.Sleep(2 * time.Hour)
 				fc.Inject(fincodetest.Refresh, 1, fault)
-				if _, err := one.TokenSource("a").Token(); err == nil || errors.Is(err, fincodeauth.ErrLoginRequired) {
-					t.Fatalf("error %v, want that of the lost answer", err)
+				if _, err := one.TokenSource("a").Token(); err == nil || errors.Is(err, fincodeauth.ErrLoginRequired) || errors.Is(err, context.DeadlineExceeded) {
+					t.Fatalf("error %v, want that of the lost answer, not of a context of ours", err)
 				}
 				time.Sleep(2 * time.Second)
 				_, err := one.TokenSource("a").Token()
@@ -485,6 +485,48 @@ func TestALoginAgainThatIsRefusedEndsTheSession(t *testing.T) {
 		_, err = sessions.TokenSource("a").Token()
 		wantSessionError(t, err, false, false)
 		wantCalls(t, fc, 1, 0)
+	})
+}
+
+func TestCredentialsThatCannotBeHadJustNowAreAskedForAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{RefreshLifetime: time.Hour})
+		vaultDown := errors.New("vault is down")
+		answers := []error{vaultDown, nil}
+		sessions := newSessions(t, fc, func(c *fincodeauth.Config) {
+			c.Credentials = func(context.Context, string, error) (fincodeauth.Credentials, error) {
+				err := answers[0]
+				answers = answers[1:]
+				return credentials, err
+			}
+		})
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		if _, err := sessions.TokenSource("a").Token(); !errors.Is(err, vaultDown) || errors.Is(err, fincodeauth.ErrLoginRequired) {
+			t.Fatalf("error %v, want that of Credentials", err)
+		}
+		time.Sleep(2 * time.Second)
+		token(t, sessions.TokenSource("a"))
+		wantCalls(t, fc, 1, 0)
+	})
+}
+
+func TestCredentialsMayDeclineWithTheCause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{RefreshLifetime: time.Hour})
+		store := fincodeauth.NewMemoryStore()
+		sessions := newSessions(t, fc, withStore(store), func(c *fincodeauth.Config) {
+			c.Credentials = func(_ context.Context, _ string, cause error) (fincodeauth.Credentials, error) {
+				return fincodeauth.Credentials{}, cause
+			}
+		})
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		_, err := sessions.TokenSource("a").Token()
+		wantSessionError(t, err, false, false)
+		if rec := record(t, store, "a"); rec.Ended == "" {
+			t.Errorf("%v did not end", rec)
+		}
 	})
 }
 
@@ -828,6 +870,28 @@ func TestCloseSaysWhichTokensAreLost(t *testing.T) {
 			if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "alice") {
 				t.Errorf("error %v, want one that names the session", err)
 			}
+		}
+	})
+}
+
+func TestCloseTriesOnceMoreEvenIfItsContextHasEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newBrittleStore()
+		sessions := newSessions(t, fc, withStore(store))
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		store.set(successorsFail)
+		token(t, sessions.TokenSource("a"))
+		time.Sleep(time.Minute) // the next attempt is seconds away
+		store.down(false)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := sessions.Close(ctx); err != nil {
+			t.Error(err)
+		}
+		if !isSuccessor(record(t, store, "a")) {
+			t.Error("the new token was not saved")
 		}
 	})
 }

@@ -22,12 +22,14 @@ type Config struct {
 	// or http to a loopback address. Required.
 	BaseURL string
 
-	// Store keeps the sessions. nil: a new MemoryStore, so that they end with
-	// the process.
+	// Store keeps the sessions, of this tenant alone: it does not know of
+	// BaseURLs. nil: a new MemoryStore, so that they end with the process.
 	Store Store
 
-	// Base carries all requests, the API's and those for tokens. It must not
-	// send a request twice by itself. nil: http.DefaultTransport.
+	// Base carries all requests, the API's and those for tokens. It must send
+	// each at most once and report what became of it: what retries or refuses
+	// requests (a retrier, a circuit breaker, a rate limiter) goes around the
+	// Transport, not into Base. nil: http.DefaultTransport.
 	Base http.RoundTripper
 
 	// Header is set on requests that lack its fields. It is copied. nil:
@@ -60,9 +62,13 @@ type Config struct {
 	// work. 0: 100,000.
 	MaxSessions int
 
-	// Credentials is asked how to log in again when a session has ended for
-	// cause, unless that was a breach. It may be called concurrently for
-	// different keys. nil: a session that ends stays ended.
+	// Credentials is asked how to log in again at the moment at which FinCode
+	// declares a session dead, unless that is a breach; cause is the
+	// *SessionError. It is not asked for a session that never began, was logged
+	// out or ended before. An error of it is passed on and it is asked again
+	// later; one that is ErrLoginRequired, as cause is, ends the session. It may
+	// be called concurrently for different keys. nil: a session that ends stays
+	// ended.
 	Credentials func(ctx context.Context, key string, cause error) (Credentials, error)
 
 	// Observe is called after each event, possibly concurrently. It must not
@@ -159,9 +165,6 @@ func (c *Config) complete() error {
 	}
 	if c.Store == nil {
 		c.Store = NewMemoryStore()
-	}
-	if c.Base == nil {
-		c.Base = http.DefaultTransport
 	}
 	if c.Header == nil {
 		c.Header = DefaultHeader()
@@ -283,7 +286,8 @@ func (a *Sessions) begin(ctx context.Context, key string, event EventType, obtai
 }
 
 // Logout ends the session under key: here first, for every process, and then at
-// FinCode, which revokes both tokens. No session is no error. An
+// FinCode, which revokes both tokens; an expired access token is refreshed for
+// that, as FinCode asks for a valid one. No session is no error. An
 // *EndpointError, or one of the connection, means that the session is gone but
 // FinCode may not know; any other, that nothing changed.
 //
@@ -302,9 +306,9 @@ func (a *Sessions) Logout(ctx context.Context, key string) error {
 }
 
 // Close stops refreshing and waits until every rotated token is saved. If ctx
-// ends first it gives up the saves that are left and returns an error that
-// names their sessions: their tokens are lost. After Close every other method
-// returns ErrClosed.
+// ends first, the saves that are left get one second more; then Close gives
+// them up and returns an error that names their sessions: their tokens are
+// lost. After Close every other method returns ErrClosed.
 func (a *Sessions) Close(ctx context.Context) error {
 	a.mu.Lock()
 	if !a.closed {
@@ -322,7 +326,11 @@ func (a *Sessions) Close(ctx context.Context) error {
 	select {
 	case <-done:
 	case <-ctx.Done():
-		a.abandon()
+		select {
+		case <-done:
+		case <-time.After(saveWait):
+			a.abandon()
+		}
 	}
 	var unsaved []string
 	a.each(func(s *session) {

@@ -1,0 +1,147 @@
+package fincodeauth_test
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"golang.org/x/oauth2"
+
+	"github.com/fincodeauth/fincodeauth"
+	"github.com/fincodeauth/fincodeauth/fincodetest"
+)
+
+// nothing is a base that answers at once.
+var nothing = roundTripper(func(*http.Request) (*http.Response, error) { return answered, nil })
+
+var answered = &http.Response{StatusCode: 200, Body: http.NoBody}
+
+// benched returns Sessions whose session "a" has a fresh token, and whose API
+// answers nothing.
+func benched(tb testing.TB) *fincodeauth.Sessions {
+	tb.Helper()
+	fc := fincodetest.New(fincodetest.Config{})
+	sessions, err := fincodeauth.New(fincodeauth.Config{
+		BaseURL: api,
+		Base: roundTripper(func(r *http.Request) (*http.Response, error) {
+			if r.Method == http.MethodPut {
+				return fc.RoundTrip(r)
+			}
+			return nothing(r)
+		}),
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := sessions.Login(tb.Context(), "a", credentials); err != nil {
+		tb.Fatal(err)
+	}
+	return sessions
+}
+
+func bareRequest(tb testing.TB) *http.Request {
+	tb.Helper()
+	req, err := http.NewRequest(http.MethodGet, api+"/balance", nil)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return req
+}
+
+func TestTokenAllocatesNothing(t *testing.T) {
+	sessions := benched(t)
+	src := sessions.TokenSource("a")
+	if n := testing.AllocsPerRun(1000, func() { token(t, src) }); n != 0 {
+		t.Errorf("Token allocates %v times", n)
+	}
+	ctx := fincodeauth.WithSession(t.Context(), "a")
+	each := sessions.TokenSource("")
+	if n := testing.AllocsPerRun(1000, func() {
+		if _, err := each.TokenContext(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}); n != 0 {
+		t.Errorf("TokenContext with the context's session allocates %v times", n)
+	}
+}
+
+func TestARoundTripAllocatesTheRequestAndItsHeaderAlone(t *testing.T) {
+	tr := benched(t).Transport("a")
+	req := bareRequest(t)
+	var added int
+	tr.Base = roundTripper(func(r *http.Request) (*http.Response, error) {
+		added = len(r.Header)
+		return answered, nil
+	})
+	if n := testing.AllocsPerRun(1000, func() { roundTrip(t, tr, req) }); n > 3 || added != 5 {
+		t.Errorf("%v allocations to add %d headers, want at most 3 for 5", n, added)
+	}
+}
+
+func roundTrip(tb testing.TB, rt http.RoundTripper, req *http.Request) {
+	resp, err := rt.RoundTrip(req)
+	if err != nil || resp.StatusCode != 200 {
+		tb.Fatal("no answer: ", err)
+	}
+}
+
+func BenchmarkTimeNow(b *testing.B) {
+	var now time.Time
+	for b.Loop() {
+		now = time.Now()
+	}
+	_ = now
+}
+
+func BenchmarkToken(b *testing.B) {
+	src := benched(b).TokenSource("a")
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := src.Token(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkTokenParallel(b *testing.B) {
+	src := benched(b).TokenSource("a")
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if _, err := src.Token(); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+}
+
+func BenchmarkTokenOfContext(b *testing.B) {
+	src := benched(b).TokenSource("")
+	ctx := fincodeauth.WithSession(b.Context(), "a")
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := src.TokenContext(ctx); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkRoundTrip(b *testing.B) {
+	tr, req := benched(b).Transport("a"), bareRequest(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		roundTrip(b, tr, req)
+	}
+}
+
+// BenchmarkRoundTripOAuth2 is what users of golang.org/x/oauth2 have: it adds
+// one header.
+func BenchmarkRoundTripOAuth2(b *testing.B) {
+	tr := &oauth2.Transport{Source: benched(b).TokenSource("a"), Base: nothing}
+	req := bareRequest(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		roundTrip(b, tr, req)
+	}
+}

@@ -1,0 +1,431 @@
+package fincodeauth_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/oauth2"
+
+	"github.com/fincodeauth/fincodeauth"
+	"github.com/fincodeauth/fincodeauth/fincodetest"
+)
+
+func TestNewSaysWhatToChange(t *testing.T) {
+	ok := fincodeauth.Sandbox("test")
+	local := fincodeauth.LocalStore(nil, func(context.Context, string, *oauth2.Token) error { return nil })
+	for name, test := range map[string]struct {
+		cfg  fincodeauth.Config
+		want string
+	}{
+		"no BaseURL":                {fincodeauth.Config{}, `Sandbox("your-tenant")`},
+		"one that does not parse":   {fincodeauth.Config{BaseURL: "https://a b"}, "does not parse"},
+		"one without a scheme":      {fincodeauth.Config{BaseURL: "acme.fincode.tech/api"}, "https://"},
+		"http":                      {fincodeauth.Config{BaseURL: "http://acme.fincode.tech"}, "loopback"},
+		"http to a lookalike":       {fincodeauth.Config{BaseURL: "http://127.0.0.1.evil.example"}, "loopback"},
+		"another scheme":            {fincodeauth.Config{BaseURL: "ftp://acme.fincode.tech"}, "https"},
+		"a user in it":              {fincodeauth.Config{BaseURL: "https://u:hunter2@acme.fincode.tech"}, "leave only"},
+		"a query":                   {fincodeauth.Config{BaseURL: ok + "?a=b"}, "leave only"},
+		"no tenant":                 {fincodeauth.Config{BaseURL: fincodeauth.Sandbox("")}, "no host"},
+		"a tenant that escapes":     {fincodeauth.Config{BaseURL: fincodeauth.Sandbox("evil.example/")}, "does not parse"},
+		"negative RefreshBefore":    {fincodeauth.Config{BaseURL: ok, RefreshBefore: -1}, "RefreshBefore"},
+		"negative RefreshTimeout":   {fincodeauth.Config{BaseURL: ok, RefreshTimeout: -1}, "RefreshTimeout"},
+		"negative MaxSessions":      {fincodeauth.Config{BaseURL: ok, MaxSessions: -1}, "MaxSessions"},
+		"unknown TokenHeaders":      {fincodeauth.Config{BaseURL: ok, TokenHeaders: 4}, "TokenHeaders"},
+		"a token's header":          {fincodeauth.Config{BaseURL: ok, Header: http.Header{"authorization": {"x"}}}, "remove it"},
+		"a URL for a host":          {fincodeauth.Config{BaseURL: ok, Hosts: []string{"https://files.example"}}, "Hosts"},
+		"an empty host":             {fincodeauth.Config{BaseURL: ok, Hosts: []string{""}}, "Hosts"},
+		"a wildcard host":           {fincodeauth.Config{BaseURL: ok, Hosts: []string{"*.example.com"}}, "Hosts"},
+		"a LocalStore with no load": {fincodeauth.Config{BaseURL: ok, Store: local}, "nil function"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := fincodeauth.New(test.cfg)
+			if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("error %v, want one that says %q", err, test.want)
+			}
+		})
+	}
+}
+
+func TestNewTakesEveryRoot(t *testing.T) {
+	for _, root := range []string{fincodeauth.Sandbox("remitjunction"), fincodeauth.Production("acme"), "https://api.stag.songhaiexchange.io",
+		"https://acme.fincode.tech/api/v6/services/", "http://localhost:8080", "http://127.0.0.1:1", "http://[::1]:1/x"} {
+		if _, err := fincodeauth.New(fincodeauth.Config{BaseURL: root}); err != nil {
+			t.Errorf("%s: %v", root, err)
+		}
+	}
+	if got := fincodeauth.Sandbox("remitjunction"); got != "https://remitjunction.fincode.software/api/v6/services" {
+		t.Errorf("Sandbox: %s", got)
+	}
+	if got := fincodeauth.Production("acme"); got != "https://acme.fincode.tech/api/v6/services" {
+		t.Errorf("Production: %s", got)
+	}
+}
+
+func TestARootMayEndInASlash(t *testing.T) {
+	fc := fincodetest.New(fincodetest.Config{})
+	sessions := newSessions(t, fc, func(c *fincodeauth.Config) { c.BaseURL += "/" })
+	logIn(t, sessions, "a")
+}
+
+func TestAKeyThatNeverLoggedInIsASessionErrorWithErrNotFound(t *testing.T) {
+	sessions := newSessions(t, fincodetest.New(fincodetest.Config{}))
+	_, err := sessions.TokenSource("nobody").Token()
+	wantSessionError(t, err, false, false)
+	if !errors.Is(err, fincodeauth.ErrNotFound) || !strings.Contains(err.Error(), `"nobody"`) {
+		t.Errorf("error %v, want ErrNotFound and the key", err)
+	}
+}
+
+func TestAnEmptyKeyIsRefused(t *testing.T) {
+	sessions := newSessions(t, fincodetest.New(fincodetest.Config{}))
+	for name, err := range map[string]error{
+		"Login":  sessions.Login(t.Context(), "", credentials),
+		"Adopt":  sessions.Adopt(t.Context(), "", &oauth2.Token{AccessToken: "t"}),
+		"Logout": sessions.Logout(t.Context(), ""),
+	} {
+		if err == nil || !strings.Contains(err.Error(), "key is empty") {
+			t.Errorf("%s: error %v", name, err)
+		}
+	}
+}
+
+func TestASessionSurvivesARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := fincodeauth.NewMemoryStore()
+		before := newSessions(t, fc, withStore(store))
+		logIn(t, before, "a")
+		tok := token(t, before.TokenSource("a"))
+		if err := before.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		var seen events
+		after := newSessions(t, fc, withStore(store), seen.observe)
+		if token(t, after.TokenSource("a")).AccessToken != tok.AccessToken {
+			t.Error("another token after the restart")
+		}
+		time.Sleep(2 * time.Hour)
+		token(t, after.TokenSource("a"))
+		seen.want(t, fincodeauth.Adopted, fincodeauth.Refreshed)
+	})
+}
+
+func TestAPairFromElsewhereIsAdopted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		elsewhere := newSessions(t, fc)
+		logIn(t, elsewhere, "x")
+		pair := *token(t, elsewhere.TokenSource("x"))
+		pair.Expiry = time.Time{} // as from a browser: its JWT says it
+		store := fincodeauth.NewMemoryStore()
+		var seen events
+		sessions := newSessions(t, fc, withStore(store), seen.observe)
+		if err := sessions.Adopt(t.Context(), "a", &pair); err != nil {
+			t.Fatal(err)
+		}
+		seen.want(t, fincodeauth.Adopted)
+		tok := token(t, sessions.TokenSource("a"))
+		if tok.AccessToken != pair.AccessToken || tok == &pair || record(t, store, "a").Token.RefreshToken != pair.RefreshToken {
+			t.Error("the pair is not in use, not copied or not saved")
+		}
+		time.Sleep(time.Hour)
+		token(t, sessions.TokenSource("a"))
+		wantCalls(t, fc, 1, 1)
+	})
+}
+
+func TestARefreshTokenAloneCanBeAdopted(t *testing.T) {
+	fc := fincodetest.New(fincodetest.Config{})
+	elsewhere := newSessions(t, fc)
+	logIn(t, elsewhere, "x")
+	sessions := newSessions(t, fc)
+	if err := sessions.Adopt(t.Context(), "a", &oauth2.Token{RefreshToken: token(t, elsewhere.TokenSource("x")).RefreshToken}); err != nil {
+		t.Fatal(err)
+	}
+	if token(t, sessions.TokenSource("a")).AccessToken == "" {
+		t.Error("no access token")
+	}
+}
+
+func TestAnAccessTokenAloneLivesUntilItsExpiry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sessions := newSessions(t, fincodetest.New(fincodetest.Config{}))
+		err := sessions.Adopt(t.Context(), "a", &oauth2.Token{AccessToken: "t-1", Expiry: time.Now().Add(time.Hour)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		src := sessions.TokenSource("a")
+		time.Sleep(58 * time.Minute)
+		tok := token(t, src)
+		if same, err := src.Refresh(t.Context(), tok); err != nil || same != tok {
+			t.Errorf("error %v: a rejection ended a session that has nothing to refresh with", err)
+		}
+		time.Sleep(2 * time.Minute)
+		_, err = src.Token()
+		wantSessionError(t, err, false, false)
+	})
+}
+
+func TestAnEmptyPairIsNotAdopted(t *testing.T) {
+	sessions := newSessions(t, fincodetest.New(fincodetest.Config{}))
+	for _, tok := range []*oauth2.Token{nil, {}, {AccessToken: "with a space"}} {
+		if err := sessions.Adopt(t.Context(), "a", tok); err == nil {
+			t.Errorf("an unusable token was adopted")
+		}
+	}
+}
+
+func TestALogoutRevokesBothTokensAndIsKnownEverywhere(t *testing.T) {
+	fc := fincodetest.New(fincodetest.Config{})
+	store := fincodeauth.NewMemoryStore()
+	var seen events
+	sessions := newSessions(t, fc, withStore(store), seen.observe)
+	logIn(t, sessions, "a")
+	tok := token(t, sessions.TokenSource("a"))
+	if err := sessions.Logout(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	seen.want(t, fincodeauth.LoggedIn, fincodeauth.LoggedOut)
+	if status := whoami(t, fc, tok); status != http.StatusUnauthorized {
+		t.Errorf("the token still answers %d", status)
+	}
+	for _, s := range []*fincodeauth.Sessions{sessions, newSessions(t, fc, withStore(store))} {
+		if _, err := s.TokenSource("a").Token(); !errors.Is(err, fincodeauth.ErrNotFound) {
+			t.Errorf("error %v, want ErrNotFound", err)
+		}
+	}
+	if err := sessions.Logout(t.Context(), "a"); err != nil {
+		t.Errorf("logging out twice: %v", err)
+	}
+	logIn(t, sessions, "a")
+	token(t, sessions.TokenSource("a"))
+}
+
+func TestALogoutLongAfterExpiryRevokesTheRefreshTokenToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		sessions := newSessions(t, fc)
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		if err := sessions.Logout(t.Context(), "a"); err != nil {
+			t.Fatal(err)
+		}
+		if n := fc.Counts().Logouts; n != 1 {
+			t.Errorf("FinCode made %d logouts", n)
+		}
+	})
+}
+
+func TestALogoutThatFinCodeRefusesHasEndedTheSessionHere(t *testing.T) {
+	fc := fincodetest.New(fincodetest.Config{})
+	store := fincodeauth.NewMemoryStore()
+	sessions := newSessions(t, fc, withStore(store))
+	logIn(t, sessions, "a")
+	fc.Inject(fincodetest.Logout, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 503})
+	var ee *fincodeauth.EndpointError
+	if err := sessions.Logout(t.Context(), "a"); !errors.As(err, &ee) || ee.Op != "logout" {
+		t.Errorf("error %v, want FinCode's", err)
+	}
+	if _, err := store.Load(t.Context(), "a"); !errors.Is(err, fincodeauth.ErrNotFound) {
+		t.Errorf("error %v, want the record gone", err)
+	}
+}
+
+func TestALogoutThatTheStoreRefusesChangesNothing(t *testing.T) {
+	fc := fincodetest.New(fincodetest.Config{})
+	store := newBrittleStore()
+	sessions := newSessions(t, fc, withStore(store))
+	logIn(t, sessions, "a")
+	store.down(true)
+	if err := sessions.Logout(t.Context(), "a"); !errors.Is(err, errStoreDown) {
+		t.Errorf("error %v, want the store's", err)
+	}
+	store.down(false)
+	if status := whoami(t, fc, token(t, sessions.TokenSource("a"))); status != http.StatusOK {
+		t.Errorf("the token answers %d", status)
+	}
+}
+
+func TestALogoutWhoseDeleteFailsIsALogoutAllTheSame(t *testing.T) {
+	fc := fincodetest.New(fincodetest.Config{})
+	store := newBrittleStore()
+	sessions := newSessions(t, fc, withStore(store))
+	logIn(t, sessions, "a")
+	store.set(func(s *brittleStore) { s.delete = func() error { return errStoreDown } })
+	if err := sessions.Logout(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	_, err := newSessions(t, fc, withStore(store)).TokenSource("a").Token()
+	wantSessionError(t, err, false, false)
+	if rec := record(t, store, "a"); rec.Token.RefreshToken != "" {
+		t.Error("the record still has a token")
+	}
+}
+
+func TestALoginAsksNoPasswordOfAStoreThatIsDown(t *testing.T) {
+	fc := fincodetest.New(fincodetest.Config{})
+	store := newBrittleStore()
+	store.down(true)
+	sessions := newSessions(t, fc, withStore(store))
+	if err := sessions.Login(t.Context(), "a", credentials); !errors.Is(err, errStoreDown) {
+		t.Errorf("error %v, want the store's", err)
+	}
+	if n := fc.Counts().Logins; n != 0 {
+		t.Errorf("%d logins for nothing", n)
+	}
+}
+
+func TestALoginWhoseSaveFailsIsSavedLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newBrittleStore()
+		var seen events
+		sessions := newSessions(t, fc, withStore(store), seen.observe)
+		store.set(successorsFail)
+		logIn(t, sessions, "a")
+		tok := token(t, sessions.TokenSource("a"))
+		store.down(false)
+		time.Sleep(time.Second)
+		if record(t, store, "a").Token.AccessToken != tok.AccessToken {
+			t.Error("another token was saved")
+		}
+		seen.want(t, fincodeauth.LoggedIn, fincodeauth.SaveFailed, fincodeauth.Saved)
+	})
+}
+
+func TestALoginReplacesASessionThatEndedOrThatAnotherIsRefreshing(t *testing.T) {
+	for name, rec := range map[string]fincodeauth.Record{
+		"ended":      {Version: "v", Token: &oauth2.Token{}, Ended: "refresh token reused"},
+		"refreshing": {Version: "v", Token: &oauth2.Token{RefreshToken: "r"}, RefreshStarted: time.Now()},
+		"live":       {Version: "v", Token: &oauth2.Token{AccessToken: "t", RefreshToken: "r"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fc := fincodetest.New(fincodetest.Config{})
+			store := fincodeauth.NewMemoryStore()
+			if err := store.Save(t.Context(), "a", &rec, ""); err != nil {
+				t.Fatal(err)
+			}
+			sessions := newSessions(t, fc, withStore(store))
+			logIn(t, sessions, "a")
+			if status := whoami(t, fc, record(t, store, "a").Token); status != http.StatusOK {
+				t.Errorf("the token in the store answers %d", status)
+			}
+		})
+	}
+}
+
+func TestTheLeastRecentlyUsedSessionIsDroppedAndLoadedAgainOnUse(t *testing.T) {
+	fc := fincodetest.New(fincodetest.Config{})
+	var seen events
+	sessions := newSessions(t, fc, seen.observe, func(c *fincodeauth.Config) { c.MaxSessions = 3 })
+	use := func(key string) { token(t, sessions.TokenSource(key)) }
+	for _, key := range []string{"a", "b", "c"} {
+		logIn(t, sessions, key)
+	}
+	held := sessions.TokenSource("b")
+	token(t, held)
+	use("a")
+	logIn(t, sessions, "d") // drops c
+	seen.types()
+	use("a")
+	use("b")
+	use("d")
+	seen.want(t)
+	use("c") // drops a
+	seen.want(t, fincodeauth.Adopted)
+	token(t, held)
+	use("d")
+	seen.want(t)
+	use("a") // drops c
+	use("b")
+	token(t, held)
+	seen.want(t, fincodeauth.Adopted)
+}
+
+func TestASourceOutlivesItsSessionsPlaceInMemory(t *testing.T) {
+	fc := fincodetest.New(fincodetest.Config{})
+	sessions := newSessions(t, fc, func(c *fincodeauth.Config) { c.MaxSessions = 1 })
+	logIn(t, sessions, "a")
+	src := sessions.TokenSource("a")
+	want := token(t, src).AccessToken
+	logIn(t, sessions, "b")
+	if token(t, src).AccessToken != want {
+		t.Error("another token after the session was dropped")
+	}
+}
+
+func TestASessionWithUnsavedWorkIsNotDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newBrittleStore()
+		sessions := newSessions(t, fc, withStore(store), func(c *fincodeauth.Config) { c.MaxSessions = 1 })
+		store.set(successorsFail)
+		for n := range 5 {
+			logIn(t, sessions, fmt.Sprint(n))
+		}
+		for n := range 5 {
+			token(t, sessions.TokenSource(fmt.Sprint(n))) // the store does not have it
+		}
+		store.down(false)
+		if err := sessions.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestManySessionsInLittleMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := fincodeauth.NewMemoryStore()
+		sessions := newSessions(t, fc, withStore(store), func(c *fincodeauth.Config) { c.MaxSessions = 20 })
+		const users = 100
+		for n := range users {
+			logIn(t, sessions, fmt.Sprint(n))
+		}
+		time.Sleep(2 * time.Hour)
+		var wg sync.WaitGroup
+		for n := range users {
+			for range 5 {
+				wg.Go(func() { token(t, sessions.TokenSource(fmt.Sprint(n))) })
+			}
+		}
+		wg.Wait()
+		wantCalls(t, fc, users, users)
+		if twice := fc.PresentedMoreThanOnce(); len(twice) != 0 {
+			t.Errorf("presented twice: %v", twice)
+		}
+	})
+}
+
+func TestAfterCloseEveryMethodReturnsErrClosed(t *testing.T) {
+	fc := fincodetest.New(fincodetest.Config{})
+	sessions := newSessions(t, fc)
+	logIn(t, sessions, "a")
+	src := sessions.TokenSource("a")
+	tok := token(t, src)
+	for range 2 {
+		if err := sessions.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, tokenErr := src.Token()
+	_, refreshErr := src.Refresh(t.Context(), tok)
+	_, clientErr := sessions.Client("a").Get(fincodeauth.Sandbox("test") + "/whoami")
+	for name, err := range map[string]error{
+		"Token": tokenErr, "Refresh": refreshErr, "Client": clientErr,
+		"Login":  sessions.Login(t.Context(), "a", credentials),
+		"Adopt":  sessions.Adopt(t.Context(), "a", tok),
+		"Logout": sessions.Logout(t.Context(), "a"),
+	} {
+		if !errors.Is(err, fincodeauth.ErrClosed) {
+			t.Errorf("%s: error %v", name, err)
+		}
+	}
+}
