@@ -9,9 +9,9 @@ type Event struct {
 	Key  string    // the session's
 	Time time.Time // when it happened, local clock
 
-	// Elapsed is how long it took: the call to FinCode of LoggedIn, Refreshed,
-	// RefreshFailed and LoggedOut, the attempts to save of SaveFailed and Saved.
-	// 0 for the others.
+	// Elapsed is how long it took: the call to FinCode of LoggedIn, Refreshed
+	// and LoggedOut, all of a RefreshFailed, waits for other processes
+	// included, the attempts to save of SaveFailed and Saved. 0 for the others.
 	Elapsed time.Duration
 
 	// Err is why: of RefreshFailed, SaveFailed, Ended (a *SessionError) and of a

@@ -185,7 +185,7 @@ func (s *session) remove(ctx context.Context) (*Record, error) {
 			return nil, err
 		}
 		ended := &Record{Version: newVersion(), Token: &oauth2.Token{}, Ended: endedLogout}
-		err = s.save(ctx, ended, rec.Version)
+		err = s.save(context.WithoutCancel(ctx), ended, rec.Version)
 		if errors.Is(err, ErrConflict) {
 			continue
 		}

@@ -96,7 +96,7 @@ func (s *session) refresh(ctx context.Context) (*oauth2.Token, error) {
 		}
 		return nil, s.failed(errors.New("the store has not taken the last token yet"))
 	}
-	held := s.rotation.err
+	held, started := s.rotation.err, time.Now()
 	l, err := s.rotate(ctx)
 	if err == nil {
 		return l.token, nil
@@ -106,7 +106,7 @@ func (s *session) refresh(ctx context.Context) (*oauth2.Token, error) {
 	}
 	s.later(jittered(backoffMin))
 	if err != held {
-		s.all.observe(RefreshFailed, s.key, 0, err)
+		s.all.observe(RefreshFailed, s.key, time.Since(started), err)
 	}
 	return nil, s.failed(err)
 }

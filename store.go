@@ -44,8 +44,8 @@ type Store interface {
 // so holds the tokens; everything that prints a Record, slog included, leaves
 // them out.
 type Record struct {
-	// Version is unique to this Save. The package makes it; a Store only
-	// compares it.
+	// Version is unique to this Save, and never empty. The package makes it; a
+	// Store only compares it.
 	Version string `json:"version"`
 
 	// Token is the session's current pair. Both tokens in it are empty once

@@ -363,7 +363,6 @@ func (s *session) renew(l *lease, p *pending) {
 	defer s.mu.Unlock()
 	s.era++
 	s.strikes = 0
-	s.earlyAt.Store(0)
 	s.put(l)
 	s.pending = p
 	if p != nil {
@@ -379,6 +378,7 @@ func (s *session) put(l *lease) {
 	default:
 	}
 	s.lease.Store(l)
+	s.earlyAt.Store(0)
 }
 
 // forget takes the token out of use, unless the era has passed.
