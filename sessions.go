@@ -157,7 +157,7 @@ func (c *Config) complete() error {
 	for name := range c.Header {
 		switch http.CanonicalHeaderKey(name) {
 		case authorization, xAuthToken:
-			return fmt.Errorf("Header has %s: the token's headers are set by the Transport; remove it", name)
+			return fmt.Errorf("field %s in Header: the token's headers are the Transport's; remove it", name)
 		}
 	}
 	if err := checkStore(c.Store); err != nil {

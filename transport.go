@@ -127,7 +127,7 @@ func (t *Transport) prepare() *prepared {
 	p := &prepared{fields: newFields(header, t.RequestID)}
 	p.trust, p.err = newTrust(t.BaseURL, t.Hosts)
 	if p.err == nil && t.Source == nil {
-		p.err = errors.New("Source is nil: give it an oauth2.TokenSource")
+		p.err = errors.New("no Source: give it an oauth2.TokenSource")
 	}
 	if p.err != nil {
 		p.err = fmt.Errorf("fincodeauth: Transport: %w", p.err)
@@ -345,7 +345,7 @@ func newTrust(baseURL string, hosts []string) (*trust, error) {
 	for _, host := range hosts {
 		u, err := url.Parse("//" + host)
 		if err != nil || u.Host != host || u.Hostname() == "" || strings.Contains(host, "*") {
-			return nil, fmt.Errorf("Hosts has %q: write a host as api.example.com or api.example.com:8443", host)
+			return nil, fmt.Errorf("host %q in Hosts: write it as api.example.com or api.example.com:8443", host)
 		}
 		t.hosts = append(t.hosts, originOf(u))
 	}

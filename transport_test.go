@@ -106,7 +106,7 @@ func TestARequestGetsTheTokenAndFinCodesHeaders(t *testing.T) {
 func TestHeaderNamesThatAreNotCanonicalAreNotSentTwice(t *testing.T) {
 	mock := httpmock.NewMockTransport()
 	mock.RegisterNoResponder(func(r *http.Request) (*http.Response, error) {
-		if len(r.Header) != 5 || len(r.Header["uuid"]) != 1 || len(r.Header["authorization"]) != 0 {
+		if len(r.Header) != 5 || r.Header.Get("uuid") != "" || r.Header.Get("Authorization") != "Bearer t-1" {
 			t.Errorf("header %v, want five fields, the caller's uuid and the Transport's token", r.Header)
 		}
 		return httpmock.NewStringResponse(200, ""), nil
@@ -115,7 +115,9 @@ func TestHeaderNamesThatAreNotCanonicalAreNotSentTwice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	req.Header = http.Header{"uuid": {"7"}, "platform": {"mine"}, "authorization": {"mine"}, "x-auth-token": {"mine"}}
+	for _, name := range []string{"uuid", "platform", "authorization", "x-auth-token"} {
+		req.Header[name] = []string{"mine"}
+	}
 	resp, err := fixed(mock).RoundTrip(req)
 	if err != nil {
 		t.Fatal(err)
@@ -187,10 +189,10 @@ func TestATransportThatLacksSomethingSaysWhat(t *testing.T) {
 		edit func(*fincodeauth.Transport)
 		want string
 	}{
-		"source":   {func(tr *fincodeauth.Transport) { tr.Source = nil }, "Source is nil"},
+		"source":   {func(tr *fincodeauth.Transport) { tr.Source = nil }, "no Source"},
 		"base URL": {func(tr *fincodeauth.Transport) { tr.BaseURL = "" }, "BaseURL is empty"},
 		"https":    {func(tr *fincodeauth.Transport) { tr.BaseURL = "http://api.example.com" }, "is not https"},
-		"host":     {func(tr *fincodeauth.Transport) { tr.Hosts = []string{"https://a.example"} }, "write a host as"},
+		"host":     {func(tr *fincodeauth.Transport) { tr.Hosts = []string{"https://a.example"} }, "in Hosts"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tr := fixed(httpmock.NewMockTransport())
