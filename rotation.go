@@ -121,7 +121,7 @@ func (s *session) rotate(ctx context.Context) (*lease, error) {
 	began := time.Now()
 	for wait := pollMin; ; {
 		if time.Since(began) > 3*s.all.cfg.RefreshTimeout {
-			return nil, errors.New("other processes keep changing its record, and none has a good token")
+			return nil, errors.New("other processes are at it, and none has a good token yet")
 		}
 		era := s.enter()
 		rec, err := s.load(ctx)

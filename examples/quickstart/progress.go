@@ -1,0 +1,40 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"time"
+)
+
+// A progress is a line that changes on a terminal, and elsewhere a line now and
+// then.
+type progress struct {
+	out      *os.File
+	terminal bool
+	next     time.Duration // no sparse line before
+}
+
+func newProgress(out *os.File) *progress {
+	info, err := out.Stat()
+	return &progress{out: out, terminal: err == nil && info.Mode()&os.ModeCharDevice != 0, next: sparseLine}
+}
+
+func (p *progress) show(elapsed time.Duration, done count, refreshes int, killed bool) {
+	line := fmt.Sprintf("%4.1f s  %6d requests  %d failures  %d refreshes", elapsed.Seconds(), done.Requests, done.Failures, refreshes)
+	if killed {
+		line += "  1 process killed"
+	}
+	switch {
+	case p.terminal:
+		fmt.Fprintf(p.out, "\r%-72s", line)
+	case elapsed >= p.next:
+		fmt.Fprintln(p.out, line)
+		p.next += sparseLine
+	}
+}
+
+func (p *progress) end() {
+	if p.terminal {
+		fmt.Fprintln(p.out)
+	}
+}
