@@ -33,8 +33,21 @@ func (s *session) keep(ctx context.Context, p *pending) bool {
 	s.pinToo()
 	first := make(chan error, 1)
 	go func() {
+		started := time.Now()
+		err := s.saveFirst(ctx, p, started)
+		if err == nil {
+			s.unpin() // first: whoever waits may go on to what drops the session
+			first <- nil
+			return
+		}
 		defer s.unpin()
-		s.saveUntilKept(ctx, p, first)
+		first <- err
+		if err != errOutdated {
+			err = s.saveAgain(ctx, p, started)
+		}
+		if err == errOutdated {
+			s.revoke(ctx, p.rec.Token)
+		}
 	}()
 	timer := time.NewTimer(saveWait)
 	defer timer.Stop()
@@ -46,38 +59,38 @@ func (s *session) keep(ctx context.Context, p *pending) bool {
 	}
 }
 
-// saveUntilKept saves p until that lands, the session is ended or replaced, or
-// the context of Close ends. It sends the outcome of the first attempt.
-func (s *session) saveUntilKept(ctx context.Context, p *pending, first chan<- error) {
-	started := time.Now()
+// saveFirst tries to save p for the first time.
+func (s *session) saveFirst(ctx context.Context, p *pending, started time.Time) error {
 	err := s.saveNow(ctx, p)
-	failed := err != nil && err != errOutdated
-	if failed {
-		s.all.observe(SaveFailed, s.key, time.Since(started), err)
-	} else {
+	if err == nil || err == errOutdated {
 		s.settled(p, err == nil)
+	} else {
+		s.all.observe(SaveFailed, s.key, time.Since(started), err)
 	}
-	first <- err
+	return err
+}
 
+// saveAgain saves p, which failed once, until that lands, the session is ended
+// or replaced, or the context of Close ends.
+func (s *session) saveAgain(ctx context.Context, p *pending, started time.Time) error {
 	closing := s.all.closing
-	for delay := saveRetryMin; err != nil && err != errOutdated; delay = min(2*delay, saveRetryMax) {
+	for delay := saveRetryMin; ; delay = min(2*delay, saveRetryMax) {
 		select {
 		case <-time.After(jittered(delay)):
 		case <-closing: // now or never: try at once, and often from here on
 			closing, delay = nil, saveRetryMin
 		case <-s.all.abandoned:
-			return
+			return ErrClosed
 		}
-		err = s.saveNow(ctx, p)
-	}
-	if failed {
-		s.settled(p, err == nil)
-	}
-	switch {
-	case err == errOutdated:
-		s.revoke(ctx, p.rec.Token)
-	case failed:
-		s.all.observe(Saved, s.key, time.Since(started), nil)
+		switch err := s.saveNow(ctx, p); err {
+		case nil:
+			s.settled(p, true)
+			s.all.observe(Saved, s.key, time.Since(started), nil)
+			return nil
+		case errOutdated:
+			s.settled(p, false)
+			return err
+		}
 	}
 }
 
