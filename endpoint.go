@@ -105,7 +105,7 @@ type EndpointError struct {
 	// RetryAfter is how long FinCode asked to wait; 0: it did not.
 	RetryAfter time.Duration
 
-	own bool // FinCode's own word: not a gateway's or a firewall's page
+	foreign bool // a gateway's or a firewall's page, not FinCode's own word
 }
 
 // Error says what was called and what was answered, never the body itself.
@@ -121,7 +121,7 @@ func (e *EndpointError) Error() string {
 
 // Is tells the errors of Login apart (FINCODE.md, Calls).
 func (e *EndpointError) Is(target error) bool {
-	if e.Op != opLogin || !e.own {
+	if e.Op != opLogin || e.foreign {
 		return false
 	}
 	switch e.verdict() {
@@ -170,10 +170,10 @@ func outcomeOf(err error) outcome {
 	if e, ok := errors.AsType[*EndpointError](err); ok {
 		switch status := e.verdict(); {
 		case status == http.StatusUnauthorized, status == http.StatusForbidden:
-			if e.own {
-				return refused
+			if e.foreign {
+				return notSent
 			}
-			return notSent
+			return refused
 		case status == http.StatusRequestTimeout:
 			return unknown
 		case status >= 300 && status < 500:
@@ -320,7 +320,7 @@ func (e *endpoint) request(ctx context.Context, op string, auth http.Header, bod
 		req.Header[name] = values
 	}
 	req.Header.Set("Content-Type", "application/json")
-	e.fields.addTo(req.Header)
+	e.fields.addTo(&header{Header: req.Header})
 	// net/http would send a request with such a key again after a lost answer.
 	req.Header.Del("Idempotency-Key")
 	req.Header.Del("X-Idempotency-Key")
@@ -382,14 +382,11 @@ func (t *connTrace) neverConnected(err error) bool {
 func refusal(op string, resp *http.Response, data []byte, whole bool, secrets []string) *EndpointError {
 	e := &EndpointError{Op: op, Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header)}
 	if len(bytes.TrimSpace(data)) == 0 {
-		e.own = whole
+		e.foreign = !whole
 		return e
 	}
+	e.foreign = !json.Valid(data)
 	body := object(data)
-	if body == nil {
-		return e
-	}
-	e.own = true
 	detail := object(body["error"])
 	if detail == nil {
 		detail = body

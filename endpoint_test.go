@@ -275,3 +275,30 @@ func TestNothingThatIsPrintedHoldsASecret(t *testing.T) {
 		}
 	}
 }
+
+func TestAVerdictIsOneInWhateverJSON(t *testing.T) {
+	for _, body := range []string{`"refresh token is invalid"`, `[]`, `null`} {
+		synctest.Test(t, func(t *testing.T) {
+			fc := fincodetest.New(fincodetest.Config{})
+			sessions := newSessions(t, fc, func(c *fincodeauth.Config) {
+				c.Base = roundTripper(func(r *http.Request) (*http.Response, error) {
+					if strings.HasSuffix(r.URL.Path, "/refresh-token") {
+						return &http.Response{StatusCode: 401, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(body)), Request: r}, nil
+					}
+					return fc.RoundTrip(r)
+				})
+			})
+			logIn(t, sessions, "a")
+			time.Sleep(2 * time.Hour)
+			if _, err := sessions.TokenSource("a").Token(); !errors.Is(err, fincodeauth.ErrLoginRequired) {
+				t.Errorf("%s: %v", body, err)
+			}
+		})
+	}
+}
+
+func TestAnEndpointErrorOfATestIsWhatItSays(t *testing.T) {
+	if !errors.Is(&fincodeauth.EndpointError{Op: "login", Status: 401}, fincodeauth.ErrBadCredentials) {
+		t.Error("a literal of Status 401 is not ErrBadCredentials")
+	}
+}

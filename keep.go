@@ -8,7 +8,7 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// A pending is a new token on its way into the store.
+// A pending is a new token, or the end of a session, on its way into the store.
 type pending struct {
 	era  uint64 // what it belongs to
 	rec  *Record
@@ -21,13 +21,17 @@ type pending struct {
 
 	// supersedes: it replaces any record, as a login does.
 	supersedes bool
+
+	// failed is the error of a caller who finds it pending and no good token.
+	failed error
 }
 
 // errOutdated: the session was ended or replaced while the token was on its way.
 var errOutdated = errors.New("the session was ended or replaced meanwhile")
 
 // keep has p saved, in the background for as long as that takes, and waits for
-// the first attempt, but no longer than saveWait. It returns false if the
+// the first attempt, but no longer than saveWait, and than a small part of the
+// token's life. It returns false if the
 // session was ended or replaced: the token is revoked then.
 func (s *session) keep(ctx context.Context, p *pending) bool {
 	s.pinToo()
@@ -45,11 +49,15 @@ func (s *session) keep(ctx context.Context, p *pending) bool {
 		if err != errOutdated {
 			err = s.saveAgain(ctx, p, started)
 		}
-		if err == errOutdated {
+		if err == errOutdated && hasTokens(p.rec.Token) {
 			s.revoke(ctx, p.rec.Token)
 		}
 	}()
-	timer := time.NewTimer(saveWait)
+	wait := saveWait
+	if l := s.lease.Load(); l != nil && l.lifetime > 0 {
+		wait = min(wait, l.lifetime/10)
+	}
+	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
 	case err := <-first:
@@ -75,12 +83,15 @@ func (s *session) saveFirst(ctx context.Context, p *pending, started time.Time) 
 func (s *session) saveAgain(ctx context.Context, p *pending, started time.Time) error {
 	closing := s.all.closing
 	for delay := saveRetryMin; ; delay = min(2*delay, saveRetryMax) {
+		if s.all.isAbandoned() {
+			return ErrClosed
+		}
 		select {
 		case <-time.After(jittered(delay)):
 		case <-closing: // now or never: try at once, and often from here on
 			closing, delay = nil, saveRetryMin
 		case <-s.all.abandoned:
-			return ErrClosed
+			continue
 		}
 		switch err := s.saveNow(ctx, p); err {
 		case nil:
@@ -99,13 +110,20 @@ func (s *session) saveAgain(ctx context.Context, p *pending, started time.Time) 
 func (s *session) saveNow(ctx context.Context, p *pending) error {
 	for {
 		if s.currentEra() != p.era {
+			// It may have landed after a Logout that found no record yet.
+			if err := s.erase(ctx, p.rec.Version); err != nil {
+				return err
+			}
 			return errOutdated
 		}
 		err := s.save(ctx, p.rec, p.prev)
+		if err == nil && s.currentEra() != p.era {
+			continue
+		}
 		if !errors.Is(err, ErrConflict) {
 			return err
 		}
-		there, err := s.load(ctx)
+		there, err := s.loadStable(ctx)
 		switch {
 		case errors.Is(err, ErrNotFound) && p.supersedes:
 			p.prev = ""
@@ -145,7 +163,7 @@ func (s *session) revoke(ctx context.Context, tok *oauth2.Token) error {
 
 // version returns the version of the session's record, "" if there is none.
 func (s *session) version(ctx context.Context) (string, error) {
-	rec, err := s.load(ctx)
+	rec, err := s.loadStable(ctx)
 	if errors.Is(err, ErrNotFound) {
 		return "", nil
 	}
@@ -157,22 +175,26 @@ func (s *session) version(ctx context.Context) (string, error) {
 
 // replace begins a new era with tok, over the record of version prev.
 func (s *session) replace(ctx context.Context, tok *oauth2.Token, prev string) {
-	p := &pending{rec: &Record{Version: newVersion(), Token: tok}, prev: prev, supersedes: true}
+	p := &pending{rec: &Record{Version: newVersion(), Token: tok}, prev: prev, supersedes: true, failed: errUnsaved}
 	s.renew(newLease(tok, s.all.cfg.RefreshBefore), p)
 	s.keep(ctx, p)
 }
 
 // logout ends the session in the store, then here, then at FinCode.
 func (s *session) logout(ctx context.Context) error {
-	rec, err := s.remove(ctx)
+	rec, err := s.retire(ctx)
 	if err != nil {
 		return err
 	}
+	ctx = context.WithoutCancel(ctx)
 	s.renew(nil, nil) // a token on its way is revoked when it arrives
-	if rec == nil || !hasTokens(rec.Token) {
+	if rec == nil {
 		return nil
 	}
-	ctx = context.WithoutCancel(ctx)
+	s.delete(ctx)
+	if !hasTokens(rec.Token) {
+		return nil
+	}
 	tok := rec.Token
 	// The record is gone, so nobody else presents its refresh token any more,
 	// unless somebody had claimed it: who revokes its successor.
@@ -185,10 +207,10 @@ func (s *session) logout(ctx context.Context) error {
 	return s.revoke(ctx, tok)
 }
 
-// remove removes the record and returns it, nil if there is none. Its token is
-// then surely the last: the record is ended before it is deleted, with a
-// compare-and-swap, so that nobody saves a successor in between.
-func (s *session) remove(ctx context.Context) (*Record, error) {
+// retire saves that the session is logged out, and returns the record before,
+// nil if there is none. By the compare-and-swap its token is surely the last:
+// nobody saves a successor in between.
+func (s *session) retire(ctx context.Context) (*Record, error) {
 	for {
 		rec, err := s.load(ctx)
 		if errors.Is(err, ErrNotFound) {
@@ -197,18 +219,51 @@ func (s *session) remove(ctx context.Context) (*Record, error) {
 		if err != nil {
 			return nil, err
 		}
-		ended := &Record{Version: newVersion(), Token: &oauth2.Token{}, Ended: endedLogout}
-		err = s.save(context.WithoutCancel(ctx), ended, rec.Version)
-		if errors.Is(err, ErrConflict) {
-			continue
+		err = s.save(context.WithoutCancel(ctx), loggedOut(), rec.Version)
+		if !errors.Is(err, ErrConflict) {
+			return rec, err
 		}
-		if err != nil {
-			return nil, err
+	}
+}
+
+// erase removes the record of that version, if it is there.
+func (s *session) erase(ctx context.Context, version string) error {
+	err := s.save(ctx, loggedOut(), version)
+	switch {
+	case err == nil:
+		s.delete(ctx)
+	case errors.Is(err, ErrConflict):
+		err = nil
+	}
+	return err
+}
+
+// loggedOut is a record that is about to be deleted: a Delete itself compares
+// no version.
+func loggedOut() *Record {
+	return &Record{Version: newVersion(), Token: &oauth2.Token{}, Ended: endedLogout}
+}
+
+// delete deletes a record that says that the session is logged out. If it fails,
+// that record stays, and is just as good.
+func (s *session) delete(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, s.all.cfg.RefreshTimeout)
+	defer cancel()
+	_ = s.all.cfg.Store.Delete(ctx, s.key)
+}
+
+// loadStable loads the record, but gives one that is about to be deleted a
+// moment to go: what replaced it would be deleted instead.
+func (s *session) loadStable(ctx context.Context) (*Record, error) {
+	for began := time.Now(); ; {
+		rec, err := s.load(ctx)
+		if err != nil || rec.Ended != endedLogout || time.Since(began) > saveWait {
+			return rec, err
 		}
-		deleting, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.all.cfg.RefreshTimeout)
-		defer cancel()
-		// If it fails, a record stays that says "logged out": just as good.
-		_ = s.all.cfg.Store.Delete(deleting, s.key)
-		return rec, nil
+		select {
+		case <-time.After(pollMin):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
 }

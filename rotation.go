@@ -51,18 +51,24 @@ type claim struct {
 	// verdict is FinCode's on the refresh token, once there: it is dead and is
 	// not presented again.
 	verdict error
+
+	// credentials are those to log in with after the verdict, once asked for.
+	credentials *Credentials
 }
 
 const (
 	pollMin      = 25 * time.Millisecond // how often another's claim is looked at
 	pollMax      = 500 * time.Millisecond
-	backoffMin   = time.Second // before a failed call is tried again
-	backoffMax   = time.Minute
-	backoffAsked = time.Hour   // the most of a Retry-After that is honoured
-	saveWait     = time.Second // how long the callers of a refresh wait for its save
+	backoffMin   = time.Second      // before a failed call is tried again
+	backoffMax   = 48 * time.Second // and with the jitter, 1 min
+	backoffAsked = time.Hour        // the most of a Retry-After that is honoured
+	saveWait     = time.Second      // how long the callers of a refresh wait for its save
 	saveRetryMin = 100 * time.Millisecond
 	saveRetryMax = 5 * time.Second
 )
+
+// errUnsaved: a token that expired before the store took it has no successor yet.
+var errUnsaved = errors.New("the store has not taken the last token yet")
 
 // errAgain: what was known of the record is out of date; back to step 1.
 var errAgain = errors.New("the record changed")
@@ -77,8 +83,6 @@ func (s *session) fly(ctx context.Context) <-chan singleflight.Result {
 			return nil, err
 		}
 		defer s.unpin()
-		s.refreshing.Store(true)
-		defer s.refreshing.Store(false)
 		return s.refresh(context.WithoutCancel(ctx))
 	})
 }
@@ -90,12 +94,6 @@ func (s *session) refresh(ctx context.Context) (*oauth2.Token, error) {
 	if l != nil && time.Now().UnixNano() < l.refreshAt {
 		return l.token, nil // an earlier flight saw to it
 	}
-	if s.unsaved() {
-		if l != nil {
-			return l.token, nil
-		}
-		return nil, s.failed(errors.New("the store has not taken the last token yet"))
-	}
 	held, started := s.rotation.err, time.Now()
 	l, err := s.rotate(ctx)
 	if err == nil {
@@ -104,7 +102,7 @@ func (s *session) refresh(ctx context.Context) (*oauth2.Token, error) {
 	if _, ended := errors.AsType[*SessionError](err); ended {
 		return nil, err
 	}
-	s.later(jittered(backoffMin))
+	s.later(backoffMin)
 	if err != held {
 		s.all.observe(RefreshFailed, s.key, time.Since(started), err)
 	}
@@ -120,11 +118,22 @@ func (s *session) failed(err error) error {
 func (s *session) rotate(ctx context.Context) (*lease, error) {
 	began := time.Now()
 	for wait := pollMin; ; {
-		if time.Since(began) > 3*s.all.cfg.RefreshTimeout {
-			return nil, errors.New("other processes are at it, and none has a good token yet")
+		late := time.Since(began) > 3*s.all.cfg.RefreshTimeout
+		if p := s.unsaved(); p != nil { // there is nothing to present until the store has it
+			if l := s.good(); l != nil {
+				s.later(backoffMin)
+				return l, nil
+			}
+			return nil, p.failed
 		}
 		era := s.enter()
 		rec, err := s.load(ctx)
+		if s.currentEra() != era {
+			continue // a Login, say: rec may be of either era
+		}
+		if err != nil {
+			s.rotation.seen = "" // while we cannot read, a claim's owner cannot save
+		}
 		if errors.Is(err, ErrNotFound) {
 			err = s.end(era, &SessionError{Key: s.key, Err: ErrNotFound})
 		}
@@ -140,9 +149,12 @@ func (s *session) rotate(ctx context.Context) (*lease, error) {
 		if l := s.adopt(era, rec); l != nil {
 			return l, nil
 		}
+		if late {
+			return nil, errors.New("other processes are at it, and none has a good token yet")
+		}
 		if s.claimedByAnother(rec) && !s.ownerGone(rec) {
 			if l := s.good(); l != nil {
-				s.later(jittered(backoffMin))
+				s.later(backoffMin)
 				return l, nil
 			}
 			if err := s.pause(jittered(wait)); err != nil {
@@ -155,6 +167,10 @@ func (s *session) rotate(ctx context.Context) (*lease, error) {
 			return nil, err
 		}
 		claimed, err := s.claim(ctx, rec)
+		if err == nil && s.all.isClosing() {
+			s.release(ctx, claimed)
+			err = ErrClosed
+		}
 		if err == nil {
 			var l *lease
 			if l, err = s.present(ctx, era, claimed); err == nil {
@@ -194,7 +210,7 @@ func (s *session) load(ctx context.Context) (*Record, error) {
 // adopt takes the record's token if it is another than ours and good: somebody
 // refreshed. It returns nil if not.
 func (s *session) adopt(era uint64, rec *Record) *lease {
-	if ours := s.lease.Load(); ours != nil && ours.token.AccessToken == rec.Token.AccessToken {
+	if ours := s.lease.Load(); ours != nil && sameTokens(ours.token, rec.Token) {
 		return nil
 	}
 	l := newLease(rec.Token, s.all.cfg.RefreshBefore)
@@ -240,7 +256,7 @@ func (s *session) claim(ctx context.Context, rec *Record) (*Record, error) {
 	last := s.rotation.mine
 	next := &claim{version: newVersion(), since: time.Now(), interrupted: !rec.RefreshStarted.IsZero()}
 	if last != nil && last.version == rec.Version {
-		next.interrupted, next.verdict = last.interrupted, last.verdict
+		next.interrupted, next.verdict, next.credentials = last.interrupted, last.verdict, last.credentials
 	} else if last != nil && !last.landed {
 		next.version = last.version // it may land yet, and must be known as ours
 	}
@@ -256,10 +272,16 @@ func (s *session) claim(ctx context.Context, rec *Record) (*Record, error) {
 		return nil, fmt.Errorf("claiming the refresh: %w", err)
 	}
 	next.landed = true
-	if time.Since(next.since) > s.all.cfg.RefreshTimeout/2 {
-		return nil, errAgain // so old that others may soon take it over: renew it
+	if next.isOld(s.all.cfg.RefreshTimeout) {
+		return nil, errAgain
 	}
 	return claimed, nil
+}
+
+// isOld tells whether a claim is so old that, when a call made under it ends,
+// others might have taken it over: it is to be renewed first.
+func (c *claim) isOld(refreshTimeout time.Duration) bool {
+	return time.Since(c.since) > refreshTimeout/2
 }
 
 // save saves rec over the version prev, and settles an unknown outcome by a
@@ -314,6 +336,7 @@ func (s *session) succeed(ctx context.Context, era uint64, claimed *Record, tok 
 		rec:       &Record{Version: newVersion(), Token: tok},
 		prev:      claimed.Version,
 		presented: claimed.Token.RefreshToken,
+		failed:    errUnsaved,
 	}
 	s.all.observe(how, s.key, time.Since(started), nil)
 	installed := s.install(era, l, p)
@@ -363,21 +386,23 @@ func (s *session) conclude(ctx context.Context, era uint64, claimed *Record) (*l
 // logInAgain logs in with Config.Credentials while it holds the claim, so that
 // one process does.
 func (s *session) logInAgain(ctx context.Context, era uint64, claimed *Record, cause *SessionError) (*lease, error) {
-	if time.Since(s.rotation.mine.since) > s.all.cfg.RefreshTimeout/2 {
-		return nil, errAgain // renew the claim; the verdict stays known
+	mine := s.rotation.mine
+	if mine.isOld(s.all.cfg.RefreshTimeout) {
+		return nil, errAgain // what is known stays known
 	}
 	started := time.Now()
-	asking, cancel := context.WithTimeout(ctx, s.all.cfg.RefreshTimeout)
-	defer cancel()
-	c, err := s.all.cfg.Credentials(asking, s.key, cause)
-	if err == nil {
-		err = c.check()
+	var err error
+	if mine.credentials == nil {
+		if mine.credentials, err = s.ask(ctx, cause); err == nil && mine.isOld(s.all.cfg.RefreshTimeout) {
+			return nil, errAgain
+		}
 	}
 	if err == nil {
 		var tok *oauth2.Token
-		if tok, err = s.all.endpoint.login(ctx, c); err == nil {
+		if tok, err = s.all.endpoint.login(ctx, *mine.credentials); err == nil {
 			return s.succeed(ctx, era, claimed, tok, LoggedIn, started)
 		}
+		mine.credentials = nil
 	}
 	if errors.Is(err, ErrLoginRequired) { // Credentials declined
 		return nil, s.saveEnd(ctx, era, claimed, cause)
@@ -393,20 +418,32 @@ func (s *session) logInAgain(ctx context.Context, era uint64, claimed *Record, c
 	return nil, err
 }
 
-// saveEnd saves that the session ended, with its tokens cleared.
-func (s *session) saveEnd(ctx context.Context, era uint64, claimed *Record, why *SessionError) error {
-	ended := &Record{Version: newVersion(), Token: &oauth2.Token{}, Ended: why.ended()}
-	err := s.save(ctx, ended, claimed.Version)
-	if errors.Is(err, ErrConflict) {
-		return errAgain
-	}
-	mine := s.rotation.mine
-	if s.end(era, why) == errAgain {
-		return errAgain
+// ask asks Config.Credentials.
+func (s *session) ask(ctx context.Context, cause *SessionError) (*Credentials, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.all.cfg.RefreshTimeout)
+	defer cancel()
+	c, err := s.all.cfg.Credentials(ctx, s.key, cause)
+	if err == nil {
+		err = c.check()
 	}
 	if err != nil {
-		s.rotation.mine = mine // the verdict stays known; it is saved on next use
-		return why
+		return nil, err
+	}
+	return &c, nil
+}
+
+// saveEnd saves that the session ended, with its tokens cleared.
+func (s *session) saveEnd(ctx context.Context, era uint64, claimed *Record, why *SessionError) error {
+	p := &pending{
+		era:       era,
+		rec:       &Record{Version: newVersion(), Token: &oauth2.Token{}, Ended: why.ended()},
+		prev:      claimed.Version,
+		presented: claimed.Token.RefreshToken,
+		failed:    why,
+	}
+	s.rotation = rotation{era: era}
+	if !s.install(era, nil, p) || !s.keep(ctx, p) {
+		return errAgain
 	}
 	s.all.observe(Ended, s.key, 0, why)
 	return why
@@ -416,7 +453,7 @@ func (s *session) saveEnd(ctx context.Context, era uint64, claimed *Record, why 
 // than in 1 s, doubled with each failure up to 1 min, or than FinCode asked.
 func (s *session) backOff(err error) {
 	r := &s.rotation
-	delay := jittered(min(backoffMin<<min(r.failures, 6), backoffMax))
+	delay := jittered(min(backoffMin<<min(r.failures, 6), backoffMax) * 5 / 4)
 	if e, ok := errors.AsType[*EndpointError](err); ok && e.RetryAfter > 0 {
 		delay = min(e.RetryAfter, backoffAsked)
 	}
@@ -426,8 +463,12 @@ func (s *session) backOff(err error) {
 	s.later(delay)
 }
 
-// heldBack returns the error of the last call while it is too early for the next.
+// heldBack returns the error of the last call while it is too early for the
+// next, and ErrClosed if there is to be none.
 func (s *session) heldBack() error {
+	if s.all.isClosing() {
+		return ErrClosed
+	}
 	if r := &s.rotation; time.Now().Before(r.retryAt) {
 		return r.err
 	}
@@ -454,7 +495,7 @@ func (s *session) pause(d time.Duration) error {
 	}
 }
 
-// jittered returns a random duration from three quarters of d to d.
+// jittered returns a random duration from four fifths of d to d.
 func jittered(d time.Duration) time.Duration {
-	return d - time.Duration(rand.Int64N(int64(d)/4+1))
+	return d - time.Duration(rand.Int64N(int64(d)/5+1))
 }

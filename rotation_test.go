@@ -280,7 +280,7 @@ func TestACallThatWasLostBeforeTheRotationCostsNothing(t *testing.T) {
 			if _, err := src.Token(); !errors.Is(err, io.ErrUnexpectedEOF) {
 				t.Errorf("error %v, want that of the connection", err)
 			}
-			time.Sleep(2 * time.Second)
+			time.Sleep(3 * time.Second)
 		}
 		token(t, src)
 		wantCalls(t, fc, 3, 1)
@@ -360,7 +360,7 @@ func TestAFirewallsPageEndsNothing(t *testing.T) {
 				if rec := record(t, store, "a"); !rec.RefreshStarted.IsZero() || rec.Ended != "" {
 					t.Errorf("%v, want neither claim nor end", rec)
 				}
-				time.Sleep(time.Second)
+				time.Sleep(2 * time.Second)
 				token(t, sessions.TokenSource("a"))
 			})
 		})

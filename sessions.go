@@ -243,8 +243,8 @@ func (a *Sessions) Login(ctx context.Context, key string, c Credentials) error {
 
 // Adopt begins a session under key with a pair that was obtained elsewhere, and
 // replaces one that is there. From then on the refresh token belongs to the
-// session: nobody else may present it. tok is copied. An Expiry of zero is read
-// from the JWT. Errors are as for Login.
+// session: nobody else may present it. tok is copied. An Expiry of zero means
+// ExpiresIn from now, or that of the JWT. Errors are as for Login.
 func (a *Sessions) Adopt(ctx context.Context, key string, tok *oauth2.Token) error {
 	if !hasTokens(tok) {
 		return errors.New("fincodeauth: adopt: the token is empty: give it an access token, a refresh token or both")
@@ -254,8 +254,15 @@ func (a *Sessions) Adopt(ctx context.Context, key string, tok *oauth2.Token) err
 	}
 	own := *tok
 	own.Expiry = own.Expiry.Round(0)
-	if claims := claimsOf(own.AccessToken); own.Expiry.IsZero() && claims.Expiry > 0 {
-		own.Expiry = claims.expiry()
+	if own.Expiry.IsZero() {
+		if own.ExpiresIn > 0 {
+			own.Expiry = time.Now().Round(0).Add(seconds(float64(own.ExpiresIn)))
+		} else if claims := claimsOf(own.AccessToken); claims.Expiry > 0 {
+			own.Expiry = claims.expiry()
+		}
+	}
+	if own.Expiry.After(time.Now().Add(century)) {
+		own.Expiry = time.Time{} // JSON has no form for some of these
 	}
 	return a.begin(ctx, key, Adopted, func(context.Context) (*oauth2.Token, error) { return &own, nil })
 }
@@ -306,10 +313,12 @@ func (a *Sessions) Logout(ctx context.Context, key string) error {
 }
 
 // Close stops refreshing and waits until every rotated token is saved. If ctx
-// ends first, the saves that are left get one second more; then Close gives
-// them up and returns an error that names their sessions: their tokens are
-// lost. After Close every other method returns ErrClosed.
+// ends first, Close gives up the saves that are left and returns an error that
+// names their sessions: their tokens are lost. A ctx that had ended before gives
+// them one second. What is under way then ends within RefreshTimeout. After
+// Close every other method returns ErrClosed.
 func (a *Sessions) Close(ctx context.Context) error {
+	ended := ctx.Err() != nil
 	a.mu.Lock()
 	if !a.closed {
 		a.closed = true
@@ -326,15 +335,17 @@ func (a *Sessions) Close(ctx context.Context) error {
 	select {
 	case <-done:
 	case <-ctx.Done():
-		select {
-		case <-done:
-		case <-time.After(saveWait):
-			a.abandon()
+		if ended {
+			select {
+			case <-done:
+			case <-time.After(saveWait):
+			}
 		}
+		a.abandon()
 	}
 	var unsaved []string
 	a.each(func(s *session) {
-		if s.unsaved() {
+		if s.unsaved() != nil {
 			unsaved = append(unsaved, s.key)
 		}
 	})
@@ -344,7 +355,7 @@ func (a *Sessions) Close(ctx context.Context) error {
 		if cause == nil {
 			cause = ErrClosed // by a Close before, that gave up
 		}
-		return fmt.Errorf("fincodeauth: close: %d sessions lost a token that no store took, %q among them: %w",
+		return fmt.Errorf("fincodeauth: close: the store took no change of %d sessions, whose tokens are lost, %q among them: %w",
 			len(unsaved), unsaved[:min(len(unsaved), 10)], cause)
 	}
 	select {
@@ -355,14 +366,24 @@ func (a *Sessions) Close(ctx context.Context) error {
 	}
 }
 
-// abandon ends the attempts to save that are under way.
+// abandon ends the attempts to save.
 func (a *Sessions) abandon() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	select {
-	case <-a.abandoned:
-	default:
+	if !a.isAbandoned() {
 		close(a.abandoned)
+	}
+}
+
+func (a *Sessions) isClosing() bool   { return isClosed(a.closing) }
+func (a *Sessions) isAbandoned() bool { return isClosed(a.abandoned) }
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 

@@ -2,6 +2,7 @@ package fincodeauth_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -427,5 +428,31 @@ func TestAfterCloseEveryMethodReturnsErrClosed(t *testing.T) {
 		if !errors.Is(err, fincodeauth.ErrClosed) {
 			t.Errorf("%s: error %v", name, err)
 		}
+	}
+}
+
+func TestAPairAsItCameOffTheWireIsAdopted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{OpaqueTokens: true})
+		sessions := newSessions(t, fc)
+		var tok oauth2.Token
+		if err := json.Unmarshal([]byte(`{"access_token":"x","refresh_token":"y","expires_in":3600}`), &tok); err != nil {
+			t.Fatal(err)
+		}
+		if err := sessions.Adopt(t.Context(), "a", &tok); err != nil {
+			t.Fatal(err)
+		}
+		if got := token(t, sessions.TokenSource("a")); time.Until(got.Expiry) != time.Hour {
+			t.Errorf("expiry %v", got.Expiry)
+		}
+	})
+}
+
+func TestAnExpiryThatNoStoreCanWriteIsTakenForUnknown(t *testing.T) {
+	files := newFileStore(t)
+	sessions := newSessions(t, fincodetest.New(fincodetest.Config{}), withStore(files))
+	err := sessions.Adopt(t.Context(), "a", &oauth2.Token{AccessToken: "t", Expiry: time.Date(20000, 1, 1, 0, 0, 0, 0, time.UTC)})
+	if err != nil || record(t, files, "a").Token.AccessToken != "t" {
+		t.Errorf("error %v, want it saved", err)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"log/slog"
 	"sync"
 	"time"
@@ -165,79 +164,100 @@ func LocalStore(
 	load func(ctx context.Context, key string) (*oauth2.Token, error),
 	save func(ctx context.Context, key string, tok *oauth2.Token) error,
 ) Store {
-	l := &localStore{load: load, save: save, seed: maphash.MakeSeed()}
-	for i := range l.stripes {
-		l.stripes[i] = stripe{turn: make(chan struct{}, 1), records: make(map[string]*Record)}
-	}
-	return l
+	return &localStore{load: load, save: save, entries: make(map[string]*localEntry)}
 }
 
 type localStore struct {
-	load    func(ctx context.Context, key string) (*oauth2.Token, error)
-	save    func(ctx context.Context, key string, tok *oauth2.Token) error
-	seed    maphash.Seed
-	stripes [64]stripe // a key's is chosen by its hash
+	load func(ctx context.Context, key string) (*oauth2.Token, error)
+	save func(ctx context.Context, key string, tok *oauth2.Token) error
+
+	mu      sync.Mutex // held during no call of the two
+	entries map[string]*localEntry
 }
 
-// A stripe is some of a localStore's records. Only who put a value into turn
-// may use them, and takes the value out again when done.
-type stripe struct {
-	turn    chan struct{}
-	records map[string]*Record // never handed out or taken in: copies are
+// A localEntry is what a localStore knows of one key.
+type localEntry struct {
+	turn  chan struct{} // holds a value while somebody has the turn
+	rec   *Record       // for who has the turn; nil: unknown, or none. Never handed out or taken in: copies are
+	users int           // who have the turn or wait for it; guarded by localStore.mu
 }
 
-// enter waits for the turn of key's stripe, and sees to it that the key's
-// record is in it if there is one. The caller leaves the stripe when done.
-func (l *localStore) enter(ctx context.Context, key string) (*stripe, error) {
+// enter waits for key's turn, and sees to it that the entry has the key's record
+// if there is one. The caller calls leave when done with the entry.
+func (l *localStore) enter(ctx context.Context, key string) (e *localEntry, leave func(), err error) {
 	if err := ctx.Err(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	s := &l.stripes[maphash.String(l.seed, key)%uint64(len(l.stripes))]
+	e = l.join(key)
 	select {
-	case s.turn <- struct{}{}:
+	case e.turn <- struct{}{}:
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		l.part(key, e)
+		return nil, nil, ctx.Err()
 	}
-	if s.records[key] != nil {
-		return s, nil
+	leave = func() {
+		l.part(key, e)
+		<-e.turn
+	}
+	if e.rec != nil {
+		return e, leave, nil
 	}
 	tok, err := l.load(ctx, key)
 	if err != nil && !errors.Is(err, ErrNotFound) {
-		s.leave()
-		return nil, err
+		leave()
+		return nil, nil, err
 	}
 	if err == nil && tok != nil {
-		s.records[key] = (&Record{Version: newVersion(), Token: tok}).clone()
+		e.rec = (&Record{Version: newVersion(), Token: tok}).clone()
 	}
-	return s, nil
+	return e, leave, nil
 }
 
-func (s *stripe) leave() { <-s.turn }
+// join makes the caller a user of key's entry.
+func (l *localStore) join(key string) *localEntry {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e, ok := l.entries[key]
+	if !ok {
+		e = &localEntry{turn: make(chan struct{}, 1)}
+		l.entries[key] = e
+	}
+	e.users++
+	return e
+}
+
+// part ends that, and forgets an entry that says nothing.
+func (l *localStore) part(key string, e *localEntry) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if e.users--; e.users == 0 && e.rec == nil {
+		delete(l.entries, key)
+	}
+}
 
 // Load implements Store.
 func (l *localStore) Load(ctx context.Context, key string) (*Record, error) {
-	s, err := l.enter(ctx, key)
+	e, leave, err := l.enter(ctx, key)
 	if err != nil {
 		return nil, err
 	}
-	defer s.leave()
-	rec := s.records[key]
-	if rec == nil {
+	defer leave()
+	if e.rec == nil {
 		return nil, ErrNotFound
 	}
-	return rec.clone(), nil
+	return e.rec.clone(), nil
 }
 
 // Save implements Store.
 func (l *localStore) Save(ctx context.Context, key string, rec *Record, prev string) error {
-	s, err := l.enter(ctx, key)
+	e, leave, err := l.enter(ctx, key)
 	if err != nil {
 		return err
 	}
-	defer s.leave()
+	defer leave()
 	var old Record
-	if r := s.records[key]; r != nil {
-		old = *r
+	if e.rec != nil {
+		old = *e.rec
 	}
 	if old.Version != prev {
 		return ErrConflict
@@ -251,24 +271,24 @@ func (l *localStore) Save(ctx context.Context, key string, rec *Record, prev str
 			return err
 		}
 	}
-	s.records[key] = rec.clone()
+	e.rec = rec.clone()
 	return nil
 }
 
 // Delete implements Store.
 func (l *localStore) Delete(ctx context.Context, key string) error {
-	s, err := l.enter(ctx, key)
+	e, leave, err := l.enter(ctx, key)
 	if err != nil {
 		return err
 	}
-	defer s.leave()
-	if s.records[key] == nil {
+	defer leave()
+	if e.rec == nil {
 		return nil
 	}
 	if err := l.save(ctx, key, nil); err != nil {
 		return err
 	}
-	delete(s.records, key)
+	e.rec = nil
 	return nil
 }
 

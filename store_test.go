@@ -4,11 +4,15 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"golang.org/x/oauth2"
 
@@ -240,4 +244,39 @@ func TestARecordThatCannotBeReadIsNamedAndNotOverwritten(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestASlowSaveOfOneKeyHoldsBackNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hang := make(chan struct{})
+		var armed atomic.Bool
+		store := fincodeauth.LocalStore(
+			func(context.Context, string) (*oauth2.Token, error) { return nil, nil },
+			func(ctx context.Context, key string, tok *oauth2.Token) error {
+				if armed.Load() && key == "a" {
+					<-hang
+				}
+				return nil
+			})
+		for n := range 300 {
+			if err := store.Save(t.Context(), fmt.Sprint(n), &fincodeauth.Record{Version: "v", Token: &oauth2.Token{AccessToken: "t"}}, ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		armed.Store(true)
+		go store.Save(context.Background(), "a", &fincodeauth.Record{Version: "v", Token: &oauth2.Token{AccessToken: "t"}}, "")
+		synctest.Wait()
+		blocked := 0
+		for n := range 300 {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			if _, err := store.Load(ctx, fmt.Sprint(n)); err != nil {
+				blocked++
+			}
+			cancel()
+		}
+		close(hang)
+		if blocked > 0 {
+			t.Errorf("%d of 300 other keys blocked by one slow save", blocked)
+		}
+	})
 }

@@ -66,7 +66,7 @@ func (ts *TokenSource) Refresh(ctx context.Context, rejected *oauth2.Token) (*oa
 		return tok, err
 	}
 	next, err := s.await(ctx)
-	if err == nil && next.AccessToken == tok.AccessToken {
+	if err == nil && next == tok {
 		// That refresh had begun, and looked at the token, before the rejection.
 		next, err = s.await(ctx)
 	}
@@ -126,11 +126,13 @@ func newLease(tok *oauth2.Token, refreshBefore time.Duration) *lease {
 		l.refreshAt, l.expireAt = 0, 0
 		return l
 	}
-	if tok.Expiry.IsZero() || tok.Expiry.After(now.Add(century)) {
+	end := expiryOf(tok, now)
+	if end.IsZero() {
 		return l
 	}
-	expiry := tok.Expiry.UnixNano()
-	l.lifetime = lifetimeOf(tok, now)
+	l.lifetime = lifetimeOf(tok, end.Sub(now))
+	// It lives no longer from now on than in all, whatever clock end was read on.
+	expiry := min(end.UnixNano(), now.Add(l.lifetime).UnixNano())
 	l.issued = expiry - int64(l.lifetime)
 	// A request takes time to arrive.
 	l.expireAt = expiry - int64(min(10*time.Second, l.lifetime/20))
@@ -143,16 +145,29 @@ func newLease(tok *oauth2.Token, refreshBefore time.Duration) *lease {
 	return l
 }
 
+// expiryOf is when tok expires, as it says or, if it lost that on its way
+// through a store, its JWT does; zero: unknown.
+func expiryOf(tok *oauth2.Token, now time.Time) time.Time {
+	expiry := tok.Expiry
+	if claims := claimsOf(tok.AccessToken); expiry.IsZero() && claims.lifetime() > 0 {
+		expiry = claims.expiry()
+	}
+	if expiry.After(now.Add(century)) {
+		return time.Time{}
+	}
+	return expiry
+}
+
 // lifetimeOf is how long tok lives from its issue on, as the answer it came
 // with said, or the token itself; else what is left of it.
-func lifetimeOf(tok *oauth2.Token, now time.Time) time.Duration {
+func lifetimeOf(tok *oauth2.Token, left time.Duration) time.Duration {
 	if tok.ExpiresIn > 0 {
 		return seconds(float64(tok.ExpiresIn))
 	}
 	if lifetime := claimsOf(tok.AccessToken).lifetime(); lifetime > 0 {
 		return lifetime
 	}
-	return max(0, tok.Expiry.Sub(now))
+	return max(0, left)
 }
 
 // valid tells whether the token may be handed out.
@@ -164,19 +179,17 @@ type session struct {
 	all *Sessions
 	key string
 
-	lease      atomic.Pointer[lease] // the token in use, written under mu; nil: none, or not loaded yet
-	used       atomic.Uint64         // when it was used last, a tick of all.uses
-	dropped    atomic.Bool           // set under mu: all holds another under this key, or none
-	refreshing atomic.Bool           // a flight is under way
-	earlyAt    atomic.Int64          // no early refresh before then, since all.started
+	lease   atomic.Pointer[lease] // the token in use, written under mu; nil: none, or not loaded yet
+	used    atomic.Uint64         // when it was used last, a tick of all.uses
+	dropped atomic.Bool           // set under mu: all holds another under this key, or none
+	earlyAt atomic.Int64          // no early refresh before then, since all.started
 
 	mu       sync.Mutex // guards what follows; held during no call
 	pins     int        // calls, flights and saves under way; not dropped above 0
 	era      uint64     // counts what replaced or ended the session: Login, Adopt, Logout
 	pending  *pending   // the token that no store took yet, if any
 	rejected string     // the access token that the API rejected last
-	strikes  int        // replays that were rejected since one was accepted
-	struck   string     // the access token of the last strike
+	strikes  strikes
 
 	rotation rotation // used by the flight alone
 }
@@ -234,20 +247,23 @@ func (s *session) drop() bool {
 	return true
 }
 
-// refreshEarly has the token refreshed while it is still good, if that is not
-// under way already and did not fail just now.
+// earlyPause is how often a caller looks whether an early refresh is under way.
+const earlyPause = 100 * time.Millisecond
+
+// refreshEarly has the token refreshed while it is still good, unless somebody
+// saw to that just now.
 func (s *session) refreshEarly(ctx context.Context, now time.Time) {
-	if s.refreshing.Load() || int64(now.Sub(s.all.started)) < s.earlyAt.Load() {
-		return
+	at, since := s.earlyAt.Load(), int64(now.Sub(s.all.started))
+	if since >= at && s.earlyAt.CompareAndSwap(at, since+int64(earlyPause)) {
+		s.fly(ctx)
 	}
-	s.fly(ctx)
 }
 
 // await waits for a flight, its own or the one that is under way.
 func (s *session) await(ctx context.Context) (*oauth2.Token, error) {
 	for {
-		if err := ctx.Err(); err != nil {
-			return nil, fmt.Errorf("fincodeauth: session %q: %w", s.key, err)
+		if ctx.Err() != nil {
+			return nil, s.left(ctx)
 		}
 		select {
 		case landed := <-s.fly(ctx):
@@ -258,9 +274,18 @@ func (s *session) await(ctx context.Context) (*oauth2.Token, error) {
 			tok, _ := landed.Val.(*oauth2.Token)
 			return tok, landed.Err
 		case <-ctx.Done():
-			return nil, fmt.Errorf("fincodeauth: session %q: waiting for a token: %w", s.key, context.Cause(ctx))
+			return nil, s.left(ctx)
 		}
 	}
+}
+
+// left is the error of a caller whose context has ended.
+func (s *session) left(ctx context.Context) error {
+	err := ctx.Err()
+	if cause := context.Cause(ctx); cause != err {
+		err = fmt.Errorf("%w: %w", err, cause)
+	}
+	return fmt.Errorf("fincodeauth: session %q: waiting for a token: %w", s.key, err)
 }
 
 // reject notes that the API answered tok with 401, and tells whether a refresh
@@ -277,7 +302,7 @@ func (s *session) reject(tok *oauth2.Token) bool {
 	if tok.RefreshToken == "" && s.all.cfg.Credentials == nil {
 		return false
 	}
-	if age := time.Duration(time.Now().UnixNano() - l.issued); age >= 0 && age < l.youth(s.strikes) {
+	if age := time.Duration(time.Now().UnixNano() - l.issued); age >= 0 && age < l.youth(s.strikes.count) {
 		return false
 	}
 	s.rejected = tok.AccessToken
@@ -297,17 +322,35 @@ func (l *lease) youth(strikes int) time.Duration {
 	return youth
 }
 
-// replayed counts a strike if the replay was rejected too, once a token; an
-// accepted one clears them.
+// Strikes count the replays that were rejected too, since one was accepted: each
+// token at most once, and a rejection outweighs what accepted that token before
+// or after it. For what rejects every token costs a rotation each time, which
+// makes others replay as well.
+type strikes struct {
+	count   int
+	struck  string // the last token that a replay was rejected with
+	cleared string // the last token that a replay was accepted with
+	before  int    // the count before that
+}
+
+func (k *strikes) replayed(token string, accepted bool) {
+	switch {
+	case token == k.struck:
+	case accepted && token != k.cleared:
+		*k = strikes{struck: k.struck, cleared: token, before: k.count}
+	case !accepted:
+		if token == k.cleared {
+			k.count = k.before
+		}
+		k.count++
+		k.struck = token
+	}
+}
+
+// replayed notes how a request fared that was sent again with tok.
 func (s *session) replayed(tok *oauth2.Token, accepted bool) {
 	s.mu.Lock()
-	switch {
-	case accepted:
-		s.strikes = 0
-	case s.struck != tok.AccessToken:
-		s.struck = tok.AccessToken
-		s.strikes++
-	}
+	s.strikes.replayed(tok.AccessToken, accepted)
 	s.mu.Unlock()
 	s.all.observe(Replayed, s.key, 0, nil)
 }
@@ -320,11 +363,11 @@ func (s *session) currentEra() uint64 {
 	return s.era
 }
 
-// unsaved tells whether the store lacks the session's token.
-func (s *session) unsaved() bool {
+// unsaved returns what the store did not take yet, nil if it has everything.
+func (s *session) unsaved() *pending {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.pending != nil
+	return s.pending
 }
 
 // isRejected tells whether the API rejected tok last.
@@ -362,7 +405,7 @@ func (s *session) renew(l *lease, p *pending) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.era++
-	s.strikes = 0
+	s.strikes = strikes{}
 	s.put(l)
 	s.pending = p
 	if p != nil {
@@ -372,12 +415,11 @@ func (s *session) renew(l *lease, p *pending) {
 
 // put writes the lease; mu is held. Nothing is put into use after Close.
 func (s *session) put(l *lease) {
-	select {
-	case <-s.all.closing:
+	if s.all.isClosing() {
 		l = nil
-	default:
 	}
 	s.lease.Store(l)
+	s.rejected = ""
 	s.earlyAt.Store(0)
 }
 

@@ -3,6 +3,8 @@ package fincodeauth_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -404,3 +406,85 @@ type roundTripper func(*http.Request) (*http.Response, error)
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 var _ oauth2.TokenSource = (*fincodeauth.TokenSource)(nil)
+
+func TestATokenThatLostItsExpiryInItsStoreHasThatOfItsJWT(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := fincodeauth.NewMemoryStore()
+		one := newSessions(t, fc, withStore(store))
+		logIn(t, one, "a")
+		saved := record(t, store, "a").Token
+		sessions := newSessions(t, fc, withStore(fincodeauth.LocalStore(
+			func(context.Context, string) (*oauth2.Token, error) {
+				return &oauth2.Token{AccessToken: saved.AccessToken, RefreshToken: saved.RefreshToken}, nil
+			},
+			func(context.Context, string, *oauth2.Token) error { return nil })))
+		token(t, sessions.TokenSource("a"))
+		time.Sleep(2 * time.Hour)
+		if st := whoami(t, fc, token(t, sessions.TokenSource("a"))); st != 200 {
+			t.Errorf("a token whose JWT says that it expired an hour ago is handed out: %d", st)
+		}
+	})
+}
+
+func TestATokenFromAReplicaWhoseClockIsAheadIsNotHandedOutDead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := fincodeauth.NewMemoryStore()
+		one := newSessions(t, fc, withStore(store))
+		logIn(t, one, "a")
+		rec := record(t, store, "a")
+		prev := rec.Version
+		rec.Version, rec.Token.Expiry = "ahead", rec.Token.Expiry.Add(3*time.Hour)
+		if err := store.Save(t.Context(), "a", rec, prev); err != nil {
+			t.Fatal(err)
+		}
+		two := newSessions(t, fc, withStore(store))
+		for range 4 * 60 {
+			if st := whoami(t, fc, token(t, two.TokenSource("a"))); st != 200 {
+				t.Fatalf("a dead token was handed out, expires_in %d", rec.Token.ExpiresIn)
+			}
+			time.Sleep(time.Minute)
+		}
+	})
+}
+
+func TestTheErrorOfACallerWhoLeftIsTheSameBeforeAndWhileItWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		fc.Inject(fincodetest.Refresh, -1, fincodetest.Fault{Before: 5 * time.Second})
+		sessions := newSessions(t, fc)
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		mine := errors.New("mine")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		go func() { time.Sleep(time.Second); cancel(mine) }()
+		for range 2 {
+			if _, err := sessions.TokenSource("a").TokenContext(ctx); !errors.Is(err, context.Canceled) || !errors.Is(err, mine) {
+				t.Errorf("error %v, want both that of the context and its cause", err)
+			}
+		}
+		time.Sleep(time.Minute)
+	})
+}
+
+func TestARefreshThatReturnsTheSameAccessTokenIsMadeOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := 0
+		sessions := newSessions(t, nil, func(c *fincodeauth.Config) {
+			c.Base = roundTripper(func(r *http.Request) (*http.Response, error) {
+				n++
+				return &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(fmt.Sprintf(`{"access_token":"same","refresh_token":"r%d","expires_in":3600}`, n))), Request: r}, nil
+			})
+		})
+		logIn(t, sessions, "a")
+		time.Sleep(time.Minute)
+		tok := token(t, sessions.TokenSource("a"))
+		if _, err := sessions.TokenSource("a").Refresh(t.Context(), tok); err != nil {
+			t.Fatal(err)
+		}
+		if n > 2 {
+			t.Errorf("one Refresh made %d rotations", n-1)
+		}
+	})
+}

@@ -54,7 +54,9 @@ const (
 // request.
 type Transport struct {
 	// Source of the tokens; required. If it has methods TokenContext or Refresh
-	// like those of TokenSource, they are used too.
+	// like those of TokenSource, they are used too. Only a TokenSource itself
+	// learns how replays fare: without that it refreshes more often for an
+	// endpoint that rejects every token.
 	Source oauth2.TokenSource
 
 	// BaseURL is the root of the API, as in Config; required.
@@ -66,8 +68,8 @@ type Transport struct {
 	TokenHeaders TokenHeaders      // as in Config; 0: both
 	Hosts        []string          // as in Config
 
-	ready atomic.Pointer[prepared]  // what the fields mean
-	auth  atomic.Pointer[authorize] // for the last token
+	ready atomic.Pointer[prepared] // what the fields mean
+	last  atomic.Pointer[bearer]   // of the last request
 }
 
 // A prepared Transport is what its fields mean, worked out once.
@@ -91,12 +93,11 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return refuse(req, err)
 	}
-	sent := t.authorized(req, p, tok)
-	resp, err := t.base().RoundTrip(sent)
+	resp, err := t.base().RoundTrip(t.authorized(req, p, tok))
 	if err != nil || resp.StatusCode != http.StatusUnauthorized {
 		return resp, err
 	}
-	return t.replay(req, sent, resp, tok)
+	return t.replay(req, p, resp, tok)
 }
 
 // CloseIdleConnections closes those of Base, if it can: http.Client's method of
@@ -147,25 +148,33 @@ func (t *Transport) token(ctx context.Context) (*oauth2.Token, error) {
 	if src, ok := t.Source.(interface {
 		TokenContext(context.Context) (*oauth2.Token, error)
 	}); ok {
-		return src.TokenContext(ctx)
+		return present(src.TokenContext(ctx))
 	}
-	return t.Source.Token()
+	return present(t.Source.Token())
+}
+
+// present refuses a token that is nil.
+func present(tok *oauth2.Token, err error) (*oauth2.Token, error) {
+	if tok == nil && err == nil {
+		err = errors.New("fincodeauth: Transport: Source returned neither a token nor an error")
+	}
+	return tok, err
 }
 
 // replay sends the request again, if a new token is to be had after resp, a 401
-// to tok. sent is the request as it was sent, body apart.
-func (t *Transport) replay(req, sent *http.Request, resp *http.Response, tok *oauth2.Token) (*http.Response, error) {
+// to tok.
+func (t *Transport) replay(req *http.Request, p *prepared, resp *http.Response, tok *oauth2.Token) (*http.Response, error) {
 	src, ok := t.Source.(interface {
 		Refresh(context.Context, *oauth2.Token) (*oauth2.Token, error)
 	})
 	if !ok {
 		return resp, nil
 	}
-	next, err := src.Refresh(req.Context(), tok)
+	next, err := present(src.Refresh(req.Context(), tok))
 	if err != nil || next.AccessToken == tok.AccessToken {
 		return resp, nil
 	}
-	again := sent.WithContext(req.Context())
+	again := t.authorized(req, p, next)
 	if req.Body != nil && req.Body != http.NoBody {
 		if req.GetBody == nil {
 			return resp, nil
@@ -174,9 +183,7 @@ func (t *Transport) replay(req, sent *http.Request, resp *http.Response, tok *oa
 			return resp, nil
 		}
 	}
-	again.Header = sent.Header.Clone()
-	t.authorizeWith(again.Header, next)
-	discard(resp.Body)
+	discard(resp)
 	resp, err = t.base().RoundTrip(again)
 	if w, ok := t.Source.(replayWatcher); ok && err == nil {
 		w.replayed(req.Context(), next, resp.StatusCode != http.StatusUnauthorized)
@@ -189,47 +196,72 @@ type replayWatcher interface {
 	replayed(ctx context.Context, tok *oauth2.Token, accepted bool)
 }
 
-// discard reads what is left of a short body, so that its connection can be
-// used again, and closes it.
-func discard(body io.ReadCloser) {
-	_, _ = io.CopyN(io.Discard, body, 64<<10)
-	body.Close()
+// discard closes an answer's body, and reads it before if it is known to be
+// short, so that its connection can be used again.
+func discard(resp *http.Response) {
+	if resp.ContentLength >= 0 && resp.ContentLength <= 4<<10 {
+		_, _ = io.Copy(io.Discard, resp.Body)
+	}
+	resp.Body.Close()
+}
+
+// An outgoing is a request and room for most header values, in one allocation.
+type outgoing struct {
+	http.Request
+	values [16]string
 }
 
 // authorized returns a copy of req with the header fields that it lacks, and
-// with the token. The copy has a header map of its own, but shares the values.
+// with the token. Its header shares nothing with req's, nor with any other's.
 func (t *Transport) authorized(req *http.Request, p *prepared, tok *oauth2.Token) *http.Request {
-	sent := req.WithContext(req.Context())
-	sent.Header = make(http.Header, len(req.Header)+len(p.fields.list)+2)
+	out := &outgoing{Request: *req}
+	h := header{
+		Header: make(http.Header, len(req.Header)+len(p.fields.list)+2),
+		values: out.values[:0],
+	}
+	out.Header = h.Header
 	for name, values := range req.Header {
 		if !isTokenHeader(name) {
-			sent.Header[name] = slices.Clip(values)
+			h.set(name, values...)
 		}
 	}
-	p.fields.addTo(sent.Header)
-	t.authorizeWith(sent.Header, tok)
-	return sent
-}
-
-// An authorize is a token as header values. They are made once a token, not
-// once a request.
-type authorize struct {
-	token        *oauth2.Token
-	bearer, bare []string
-}
-
-func (t *Transport) authorizeWith(h http.Header, tok *oauth2.Token) {
-	a := t.auth.Load()
-	if a == nil || a.token != tok {
-		a = &authorize{tok, []string{"Bearer " + tok.AccessToken}, []string{tok.AccessToken}}
-		t.auth.Store(a)
-	}
+	p.fields.addTo(&h)
 	if t.TokenHeaders == 0 || t.TokenHeaders&BearerToken != 0 {
-		h[authorization] = a.bearer
+		h.set(authorization, t.bearer(tok))
 	}
 	if t.TokenHeaders == 0 || t.TokenHeaders&XAuthToken != 0 {
-		h[xAuthToken] = a.bare
+		h.set(xAuthToken, tok.AccessToken)
 	}
+	return &out.Request
+}
+
+// A header is an http.Header whose values stand behind each other.
+type header struct {
+	http.Header
+	values []string
+}
+
+// set sets a field to a copy of values.
+func (h *header) set(name string, values ...string) {
+	from := len(h.values)
+	h.values = append(h.values, values...)
+	h.Header[name] = slices.Clip(h.values[from:])
+}
+
+// A bearer is a token as a header value, made once a token instead of once a
+// request.
+type bearer struct {
+	token *oauth2.Token
+	value string
+}
+
+func (t *Transport) bearer(tok *oauth2.Token) string {
+	b := t.last.Load()
+	if b == nil || b.token != tok {
+		b = &bearer{tok, "Bearer " + tok.AccessToken}
+		t.last.Store(b)
+	}
+	return b.value
 }
 
 // isTokenHeader tells whether name, in whatever case, is one of the token's.
@@ -266,28 +298,29 @@ func newFields(h http.Header, requestID func() string) fields {
 	for name, values := range h {
 		name = http.CanonicalHeaderKey(name)
 		if name != uuid || requestID == nil {
-			f.list = append(f.list, field{name, strings.ToLower(name), slices.Clip(slices.Clone(values))})
+			f.list = append(f.list, field{name, strings.ToLower(name), slices.Clone(values)})
 		}
 	}
 	return f
 }
 
-func (f fields) addTo(h http.Header) {
+func (f fields) addTo(h *header) {
 	for _, own := range f.list {
-		if lacks(h, own.name, own.lower) {
-			h[own.name] = own.values
+		if h.lacks(own.name, own.lower) {
+			h.set(own.name, own.values...)
 		}
 	}
-	if f.requestID != nil && lacks(h, uuid, "uuid") {
-		h[uuid] = []string{f.requestID()}
+	if f.requestID != nil && h.lacks(uuid, "uuid") {
+		h.set(uuid, f.requestID())
 	}
 }
 
-func lacks(h http.Header, name, lower string) bool {
-	if _, ok := h[name]; ok {
+// lacks tells whether a field is absent, in both ways to write it.
+func (h *header) lacks(name, lower string) bool {
+	if _, ok := h.Header[name]; ok {
 		return false
 	}
-	_, ok := h[lower]
+	_, ok := h.Header[lower]
 	return !ok
 }
 
@@ -365,6 +398,9 @@ func (t *trust) covers(u *url.URL) bool {
 		return false
 	}
 	return slices.ContainsFunc(t.hosts, func(h origin) bool {
+		if h.port == "" && o.scheme == "http" { // loopback, where ports are anybody's guess
+			h.port = o.port
+		}
 		h.scheme = o.scheme
 		return o == h.withPort()
 	})

@@ -492,3 +492,109 @@ func TestACallersContextEndsItsWaitForAToken(t *testing.T) {
 		}
 	})
 }
+
+func TestAnEndpointThatAlwaysAnswers401IsNotForgottenAmongGoodTraffic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{RevokeOnRotation: true})
+		fc.Inject(fincodetest.API, -1, fincodetest.Fault{Before: 500 * time.Millisecond})
+		sessions := newSessions(t, fc, func(c *fincodeauth.Config) {
+			c.Base = roundTripper(func(r *http.Request) (*http.Response, error) {
+				if strings.HasSuffix(r.URL.Path, "/never") {
+					return httpmock.NewStringResponse(401, ""), nil
+				}
+				return fc.RoundTrip(r)
+			})
+		})
+		logIn(t, sessions, "a")
+		tr := sessions.Transport("a")
+		go func() {
+			for range 36000 {
+				go func() {
+					req, err := http.NewRequest("GET", api+"/whoami", nil)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					resp, err := tr.RoundTrip(req)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					resp.Body.Close()
+				}()
+				time.Sleep(100 * time.Millisecond)
+			}
+		}()
+		for range 3600 {
+			get(t, tr, api+"/never")
+			time.Sleep(time.Second)
+		}
+		if n := fc.Counts().Refreshes; n > 15 {
+			t.Errorf("%d rotations in an hour", n)
+		}
+		time.Sleep(10 * time.Minute)
+	})
+}
+
+func TestARequestSharesNoHeaderValues(t *testing.T) {
+	tr := fixed(nil)
+	tr.Base = roundTripper(func(r *http.Request) (*http.Response, error) {
+		for _, v := range r.Header {
+			v[0] = "changed"
+		}
+		return httpmock.NewStringResponse(200, ""), nil
+	})
+	for range 2 {
+		req, _ := http.NewRequest("GET", api, nil)
+		req.Header.Set("X-Mine", "1")
+		tr.RoundTrip(req)
+		if req.Header.Get("X-Mine") != "1" {
+			t.Error("the caller's header changed")
+		}
+	}
+	mock := httpmock.NewMockTransport()
+	mock.RegisterNoResponder(func(r *http.Request) (*http.Response, error) {
+		if r.Header.Get("Platform") != "fincode" || r.Header.Get("Authorization") != "Bearer t-1" {
+			t.Error("shared values were changed for every later request")
+		}
+		return httpmock.NewStringResponse(200, ""), nil
+	})
+	tr.Base = mock
+	get(t, tr, api)
+}
+
+func TestASourceWithoutATokenIsAnError(t *testing.T) {
+	tr := fixed(httpmock.NewMockTransport())
+	tr.Source = nilSource{}
+	body := &closable{Reader: strings.NewReader("x")}
+	if _, err := tr.RoundTrip(request(t, "POST", body)); err == nil || !body.closed {
+		t.Errorf("error %v, body closed %t", err, body.closed)
+	}
+}
+
+type nilSource struct{}
+
+func (nilSource) Token() (*oauth2.Token, error) { return nil, nil }
+
+// A stalled body never ends.
+type stalled struct{ closed chan struct{} }
+
+func (s stalled) Read([]byte) (int, error) { <-s.closed; return 0, io.EOF }
+func (s stalled) Close() error             { close(s.closed); return nil }
+
+func TestA401WhoseBodyStallsDoesNotHoldBackTheReplay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMocked(t)
+		m.mock.RegisterResponder("GET", api+"/transfers", func(r *http.Request) (*http.Response, error) {
+			resp, err := m.answer(r)
+			if err == nil && resp.StatusCode == 401 {
+				resp.Body, resp.ContentLength = stalled{make(chan struct{})}, -1
+			}
+			return resp, err
+		})
+		m.revoke()
+		if status, _ := m.do(t, request(t, "GET", nil)); status != 200 {
+			t.Errorf("status %d", status)
+		}
+	})
+}

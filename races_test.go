@@ -1,0 +1,269 @@
+package fincodeauth_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/fincodeauth/fincodeauth"
+	"github.com/fincodeauth/fincodeauth/fincodetest"
+)
+
+// Interleavings of flights with Login, Logout, Close, other processes and a slow
+// store.
+
+func endsFail(s *brittleStore) {
+	s.save = func(rec *fincodeauth.Record, save func() error) error {
+		if rec.Ended != "" {
+			return errStoreDown
+		}
+		return save()
+	}
+}
+
+func TestALoginDuringALoadIsNotRefreshedAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newBrittleStore()
+		sessions := newSessions(t, fc, withStore(store))
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		var first atomic.Bool
+		store.set(func(s *brittleStore) {
+			s.load = func() error {
+				if first.CompareAndSwap(false, true) {
+					time.Sleep(time.Second) // a slow read
+				}
+				return nil
+			}
+		})
+		go sessions.TokenSource("a").Token()
+		time.Sleep(100 * time.Millisecond)
+		logIn(t, sessions, "a") // returns nil
+		time.Sleep(5 * time.Second)
+		if st := whoami(t, fc, token(t, sessions.TokenSource("a"))); st != 200 {
+			t.Errorf("token after Login answers %d", st)
+		}
+		time.Sleep(56 * time.Minute)
+		for range 100 {
+			if _, err := sessions.TokenSource("a").Token(); err != nil {
+				t.Fatalf("session is lost: %v", err)
+			}
+			time.Sleep(time.Second)
+		}
+	})
+}
+
+func TestALoginWhoseSaveIsSlowStaysInUse(t *testing.T) {
+	for _, expired := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			fc := fincodetest.New(fincodetest.Config{})
+			store := newBrittleStore()
+			sessions := newSessions(t, fc, withStore(store))
+			if expired {
+				logIn(t, sessions, "a")
+				time.Sleep(2 * time.Hour)
+			}
+			var n atomic.Int32
+			store.set(func(s *brittleStore) {
+				s.load = func() error {
+					if n.Add(1) == 1 {
+						time.Sleep(500 * time.Millisecond)
+					}
+					return nil
+				}
+				s.save = func(rec *fincodeauth.Record, save func() error) error {
+					if isSuccessor(rec) {
+						time.Sleep(5 * time.Second)
+					}
+					return save()
+				}
+			})
+			go sessions.TokenSource("a").Token()
+			time.Sleep(100 * time.Millisecond)
+			logIn(t, sessions, "a") // returns nil after 1 s
+			for range 40 {
+				tok, err := sessions.TokenSource("a").Token()
+				if err != nil {
+					t.Errorf("expired %t: after Login: %v", expired, err)
+					break
+				}
+				if st := whoami(t, fc, tok); st != 200 {
+					t.Errorf("expired %t: status %d", expired, st)
+					break
+				}
+				time.Sleep(250 * time.Millisecond)
+			}
+			time.Sleep(time.Minute)
+		})
+	}
+}
+
+func TestALogoutBeforeALoginIsSavedStaysLoggedOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newBrittleStore()
+		sessions := newSessions(t, fc, withStore(store))
+		store.set(func(s *brittleStore) {
+			s.save = func(rec *fincodeauth.Record, save func() error) error {
+				time.Sleep(5 * time.Second)
+				return save()
+			}
+		})
+		logIn(t, sessions, "a")
+		if err := sessions.Logout(t.Context(), "a"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(30 * time.Second)
+		if rec, err := store.Load(t.Context(), "a"); err == nil {
+			t.Errorf("record after Logout: %v", rec)
+		}
+		if _, err := sessions.TokenSource("a").Token(); !errors.Is(err, fincodeauth.ErrNotFound) {
+			t.Errorf("after Logout: %v; logouts %d", err, fc.Counts().Logouts)
+		}
+	})
+}
+
+func TestAStoreOutageIsNoSignOfADeadOwner(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{After: 2 * time.Second})
+		store := newBrittleStore()
+		one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(store))
+		logIn(t, one, "a")
+		token(t, two.TokenSource("a"))
+		time.Sleep(56 * time.Minute)
+		token(t, one.TokenSource("a"))
+		time.Sleep(time.Second)
+		token(t, two.TokenSource("a")) // sees the claim
+		synctest.Wait()
+		store.down(true)
+		for range 60 {
+			time.Sleep(time.Second)
+			token(t, one.TokenSource("a"))
+			token(t, two.TokenSource("a"))
+		}
+		store.down(false)
+		for range 30 {
+			time.Sleep(200 * time.Millisecond)
+			if _, err := two.TokenSource("a").Token(); err != nil {
+				t.Errorf("two: %v", err)
+				break
+			}
+		}
+		time.Sleep(10 * time.Second)
+		if _, err := one.TokenSource("a").Token(); err != nil {
+			t.Errorf("one: %v", err)
+		}
+	})
+}
+
+func TestABreachIsNotForgottenIfItsEndIsSavedLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newBrittleStore()
+		one := newSessions(t, fc, withStore(store), logInAgain)
+		two := newSessions(t, fc, withStore(store), logInAgain)
+		logIn(t, one, "a")
+		present(t, fc, record(t, store, "a").Token.RefreshToken) // the thief
+		time.Sleep(2 * time.Hour)
+		store.set(endsFail)
+		_, err := one.TokenSource("a").Token()
+		wantSessionError(t, err, true, false)
+		store.down(false) // one blink of the store
+		time.Sleep(time.Minute)
+		_, err = two.TokenSource("a").Token()
+		wantSessionError(t, err, true, false)
+	})
+}
+
+func TestALoginDuringAnothersLogoutIsNotDeleted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newBrittleStore()
+		one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(store))
+		logIn(t, one, "a")
+		store.set(func(s *brittleStore) { s.delete = func() error { time.Sleep(500 * time.Millisecond); return nil } })
+		go one.Logout(context.Background(), "a")
+		time.Sleep(100 * time.Millisecond)
+		logIn(t, two, "a")
+		tok := token(t, two.TokenSource("a"))
+		time.Sleep(10 * time.Second)
+		if got := record(t, store, "a").Token.AccessToken; got != tok.AccessToken {
+			t.Error("the record has another token")
+		}
+	})
+}
+
+func TestALoginDuringALogoutIsNotDeleted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newBrittleStore()
+		one := newSessions(t, fc, withStore(store))
+		logIn(t, one, "a")
+		store.set(func(s *brittleStore) { s.delete = func() error { time.Sleep(500 * time.Millisecond); return nil } })
+		done := make(chan error, 1)
+		go func() { done <- one.Logout(context.Background(), "a") }()
+		time.Sleep(100 * time.Millisecond)
+		logIn(t, one, "a") // returns nil, saved
+		tok := token(t, one.TokenSource("a"))
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if token(t, one.TokenSource("a")) != tok || record(t, store, "a").Token.AccessToken != tok.AccessToken {
+			t.Error("another token is in use, or in the store")
+		}
+	})
+}
+
+func TestSlowCredentialsAreNotTakenForADeadProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{RefreshLifetime: time.Hour})
+		store := fincodeauth.NewMemoryStore()
+		slow := func(c *fincodeauth.Config) {
+			c.Credentials = func(context.Context, string, error) (fincodeauth.Credentials, error) {
+				time.Sleep(14 * time.Second)
+				return credentials, nil
+			}
+		}
+		one, two := newSessions(t, fc, withStore(store), slow), newSessions(t, fc, withStore(store), slow)
+		logIn(t, one, "a")
+		time.Sleep(2 * time.Hour)
+		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Before: 5 * time.Second})
+		fc.Inject(fincodetest.Login, -1, fincodetest.Fault{Before: 14 * time.Second})
+		var wg sync.WaitGroup
+		for _, s := range []*fincodeauth.Sessions{one, two} {
+			wg.Go(func() { token(t, s.TokenSource("a")) })
+		}
+		wg.Wait()
+		time.Sleep(time.Minute)
+		if c := fc.Counts(); c.Logins != 2 || c.RefreshCalls != 1 {
+			t.Errorf("counts %+v", c)
+		}
+	})
+}
+
+func TestNothingIsPresentedAfterClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newBrittleStore()
+		sessions := newSessions(t, fc, withStore(store))
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		store.set(func(s *brittleStore) { s.load = func() error { time.Sleep(5 * time.Second); return nil } })
+		go sessions.TokenSource("a").Token()
+		time.Sleep(time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := sessions.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("error %v, want that of the context", err)
+		}
+		wantCalls(t, fc, 0, 0)
+		time.Sleep(time.Minute)
+		wantCalls(t, fc, 0, 0)
+	})
+}
