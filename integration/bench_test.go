@@ -1,0 +1,310 @@
+package integration
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/fincodeauth/fincodeauth"
+	"github.com/fincodeauth/fincodeauth/fincodetest"
+)
+
+// The benchmarks measure a store beside its bare statements, made by the driver
+// alone, in the same run and in turns. "ratio" is how fast the store is for one
+// that is as fast as its statements. These have all they need, encoded.
+
+const (
+	due         = 1000 // sessions
+	connections = 20
+)
+
+// A bare store makes a Store's statements, and checks as much, for the record of
+// user n, with its data as JSON. It has a record of version "v" of each user.
+type bareStore struct {
+	load func(ctx context.Context, n int) error
+	save func(ctx context.Context, n int, data, version, prev string) error
+}
+
+// claimAndSave makes the two saves of a rotation.
+func (s bareStore) claimAndSave(ctx context.Context, n int, data, claim, next, prev string) error {
+	if err := s.save(ctx, n, data, claim, prev); err != nil {
+		return err
+	}
+	return s.save(ctx, n, data, next, claim)
+}
+
+// measured are the databases, each with a store and a bare one.
+var measured = []struct {
+	name string
+	open func(b *testing.B) (fincodeauth.Store, bareStore)
+}{
+	{"PostgreSQL", func(b *testing.B) (fincodeauth.Store, bareStore) {
+		ours, bare := openTable(b, postgres, postgresURL), openTable(b, postgres, postgresURL)
+		pool, err := pgxpool.New(b.Context(), with(postgresURL, fmt.Sprintf("pool_max_conns=%d", connections)))
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(pool.Close)
+		fill(b, bare.Store)
+		ids := identify(b, bare)
+		update := "UPDATE " + bare.name + " SET version = $1, record = $2, session = $3, expiry = $4, refresh_started = $5, ended = $6, updated_at = $7" +
+			" WHERE id = $8 AND version = $9"
+		return ours.Store, bareStore{
+			load: func(ctx context.Context, n int) error {
+				var data string
+				return pool.QueryRow(ctx, "SELECT record FROM "+bare.name+" WHERE id = $1", ids[user(n)]).Scan(&data)
+			},
+			save: func(ctx context.Context, n int, data, version, prev string) error {
+				now := time.Now()
+				tag, err := pool.Exec(ctx, update, version, data, user(n), now, now, nil, now, ids[user(n)], prev)
+				return one(tag.RowsAffected(), err)
+			},
+		}
+	}},
+	{"MariaDB", func(b *testing.B) (fincodeauth.Store, bareStore) { return openWithBare(b, mariaDB, mysqlDSN) }},
+	{"SQLite", func(b *testing.B) (fincodeauth.Store, bareStore) {
+		return openWithBare(b, sqlite, "file:"+b.TempDir()+"/sessions.db?_pragma=journal_mode(wal)&_pragma=busy_timeout(10000)")
+	}},
+	{"Redis", func(b *testing.B) (fincodeauth.Store, bareStore) {
+		ours, bare := openPrefix(b, openRedis(b)), openPrefix(b, openRedis(b))
+		fill(b, bare.Store)
+		script := redis.NewScript(saveScript)
+		if err := script.Load(b.Context(), bare.client).Err(); err != nil {
+			b.Fatal(err)
+		}
+		return ours.Store, bareStore{
+			load: func(ctx context.Context, n int) error {
+				return bare.client.HGet(ctx, bare.name+user(n), "record").Err()
+			},
+			save: func(ctx context.Context, n int, data, version, prev string) error {
+				saved, err := bare.client.EvalSha(ctx, script.Hash(), []string{bare.name + user(n)}, prev, version, data, 0).Int64()
+				return one(saved, err)
+			},
+		}
+	}},
+}
+
+// saveScript is the one of redisstore.
+const saveScript = `
+local version = redis.call('HGET', KEYS[1], 'version') or ''
+if version == ARGV[2] then
+	return 1
+end
+if version ~= ARGV[1] then
+	return 0
+end
+redis.call('HSET', KEYS[1], 'version', ARGV[2], 'record', ARGV[3])
+if ARGV[4] == '0' then
+	redis.call('PERSIST', KEYS[1])
+else
+	redis.call('PEXPIRE', KEYS[1], ARGV[4])
+end
+return 1
+`
+
+// openWithBare is for databases whose driver has no other face than database/sql.
+func openWithBare(b *testing.B, d sqlDatabase, dsn string) (fincodeauth.Store, bareStore) {
+	ours, bare := openTable(b, d, dsn), openTable(b, d, dsn)
+	fill(b, bare.Store)
+	ids := identify(b, bare)
+	update := "UPDATE " + bare.name + " SET version = ?, record = ?, session = ?, expiry = ?, refresh_started = ?, ended = ?, updated_at = ?" +
+		" WHERE id = ? AND version = ?"
+	return ours.Store, bareStore{
+		load: func(ctx context.Context, n int) error {
+			var data string
+			return bare.db.QueryRowContext(ctx, "SELECT record FROM "+bare.name+" WHERE id = ?", ids[user(n)]).Scan(&data)
+		},
+		save: func(ctx context.Context, n int, data, version, prev string) error {
+			now := time.Now().UTC().Format("2006-01-02 15:04:05.000000")
+			result, err := bare.db.ExecContext(ctx, update, version, data, user(n), now, now, nil, now, ids[user(n)], prev)
+			if err != nil {
+				return err
+			}
+			return one(result.RowsAffected())
+		},
+	}
+}
+
+// BenchmarkRotations lets 1,000 sessions be due at once. A rotation is a load, a
+// claim, a call to the FinCode in this process, and a save. Its bare statements
+// come without the call and all else that is not the store's, which is measured
+// on a MemoryStore: the ratio is that of the two together.
+func BenchmarkRotations(b *testing.B) {
+	for _, m := range measured {
+		b.Run(m.name, func(b *testing.B) {
+			store, bare := m.open(b)
+			memory := fincodeauth.NewMemoryStore()
+			fc := fincodetest.New(fincodetest.Config{OpaqueTokens: true})
+			keys := expired(b, fc, store, due)
+			expired(b, fc, memory, due)
+			data := text(b, store, keys[0])
+			var ours, statements, rest time.Duration
+			prev, round := "v", 0
+			for b.Loop() {
+				b.StopTimer()
+				round++
+				rest += rotateAll(b, fc, memory, keys)
+				claim, next := fmt.Sprintf("claim-%d", round), fmt.Sprintf("save-%d", round)
+				began := time.Now()
+				atOnce(b, due, func(n int) error {
+					if err := bare.load(b.Context(), n); err != nil {
+						return err
+					}
+					return bare.claimAndSave(b.Context(), n, data, claim, next, prev)
+				})
+				statements += time.Since(began)
+				prev = next
+				ours += rotateAll(b, fc, store, keys)
+				b.StartTimer()
+			}
+			rotations := float64(round * due)
+			b.ReportMetric(float64(ours.Nanoseconds())/float64(round), "ns/op")
+			b.ReportMetric(rotations/ours.Seconds(), "rotations/s")
+			b.ReportMetric(rotations/statements.Seconds(), "bare/s")
+			b.ReportMetric((statements+rest).Seconds()/ours.Seconds(), "ratio")
+		})
+	}
+}
+
+// rotateAll returns how long it takes to rotate the tokens of all keys.
+func rotateAll(b *testing.B, fc *fincodetest.FinCode, store fincodeauth.Store, keys []string) time.Duration {
+	b.Helper()
+	expire(b, store, keys)
+	all := newSessions(b, fincodeauth.Config{Store: store, Base: fc})
+	began := time.Now()
+	refreshAll(b, all, keys)
+	closeAll(b, all)
+	return time.Since(began)
+}
+
+// BenchmarkClaimAndSave makes the two saves of a rotation, one after the other.
+func BenchmarkClaimAndSave(b *testing.B) {
+	for _, m := range measured {
+		b.Run(m.name, func(b *testing.B) { benchmarkClaimAndSave(b, m.open, 1) })
+	}
+}
+
+// BenchmarkClaimAndSaveAtOnce makes those of 1,000 sessions at once.
+func BenchmarkClaimAndSaveAtOnce(b *testing.B) {
+	for _, m := range measured {
+		b.Run(m.name, func(b *testing.B) { benchmarkClaimAndSave(b, m.open, due) })
+	}
+}
+
+func benchmarkClaimAndSave(b *testing.B, open func(*testing.B) (fincodeauth.Store, bareStore), sessions int) {
+	store, bare := open(b)
+	fill(b, store)
+	data := text(b, store, user(0))
+	token := new(fincodeauth.Record)
+	if err := json.Unmarshal([]byte(data), token); err != nil {
+		b.Fatal(err)
+	}
+	ours := bareStore{save: func(ctx context.Context, n int, _, version, prev string) error {
+		rec := &fincodeauth.Record{Version: version, Token: token.Token, RefreshStarted: time.Now()}
+		return store.Save(ctx, user(n), rec, prev)
+	}}
+	var took [2]time.Duration
+	prev, round := "v", 0
+	for b.Loop() {
+		round++
+		claim, next := fmt.Sprintf("claim-%d", round), fmt.Sprintf("save-%d", round)
+		for i := range 2 {
+			which := (i + round) % 2 // neither is always the first
+			began := time.Now()
+			atOnce(b, sessions, func(n int) error {
+				return []bareStore{ours, bare}[which].claimAndSave(b.Context(), n, data, claim, next, prev)
+			})
+			took[which] += time.Since(began)
+		}
+		prev = next
+	}
+	pairs := float64(round * sessions)
+	b.ReportMetric(float64(took[0].Nanoseconds())/pairs, "ns/op")
+	b.ReportMetric(float64(took[1].Nanoseconds())/pairs, "bare-ns/op")
+	b.ReportMetric(took[1].Seconds()/took[0].Seconds(), "ratio")
+}
+
+// fill saves a record of version "v" under each user's key.
+func fill(b *testing.B, store fincodeauth.Store) {
+	b.Helper()
+	fc := fincodetest.New(fincodetest.Config{})
+	source := fincodeauth.NewMemoryStore()
+	rec, err := source.Load(b.Context(), expired(b, fc, source, 1)[0])
+	if err != nil {
+		b.Fatal(err)
+	}
+	rec.Version = "v"
+	atOnce(b, due, func(n int) error { return store.Save(b.Context(), user(n), rec, "") })
+}
+
+// identify returns the primary key of each user's row.
+func identify(b *testing.B, tab table) map[string]string {
+	b.Helper()
+	rows, err := tab.db.QueryContext(b.Context(), "SELECT session, id FROM "+tab.name)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer rows.Close()
+	ids := make(map[string]string)
+	for rows.Next() {
+		var session, id string
+		if err := rows.Scan(&session, &id); err != nil {
+			b.Fatal(err)
+		}
+		ids[session] = id
+	}
+	return ids
+}
+
+func user(n int) string { return fmt.Sprintf("user-%d", n) }
+
+// text returns the JSON of the record under key.
+func text(b *testing.B, store fincodeauth.Store, key string) string {
+	b.Helper()
+	rec, err := store.Load(b.Context(), key)
+	if err != nil {
+		b.Fatal(err)
+	}
+	data, err := json.Marshal(rec)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return string(data)
+}
+
+// one wants one row.
+func one(n int64, err error) error {
+	if err == nil && n != 1 {
+		err = fmt.Errorf("%d rows changed, want 1", n)
+	}
+	return err
+}
+
+// atOnce calls do(0) to do(n-1), each in a goroutine, and waits for all.
+func atOnce(b *testing.B, n int, do func(n int) error) {
+	b.Helper()
+	if n == 1 {
+		if err := do(0); err != nil {
+			b.Fatal(err)
+		}
+		return
+	}
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			if err := do(i); err != nil {
+				b.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if b.Failed() {
+		b.FailNow()
+	}
+}

@@ -1,0 +1,204 @@
+package integration
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/fincodeauth/fincodeauth"
+	"github.com/fincodeauth/fincodeauth/internal/torture"
+	"github.com/fincodeauth/fincodeauth/redisstore"
+	"github.com/fincodeauth/fincodeauth/sqlstore"
+)
+
+// The torture test starts this binary again, as processes that share a database.
+func TestMain(m *testing.M) { torture.Main(m, openShared) }
+
+// A shared names a store that several processes open.
+type shared struct {
+	Database string // SQLite, PostgreSQL, MariaDB or Redis
+	Address  string // DSN, or URL
+	Name     string // of the table, or prefix
+}
+
+// openShared opens the store that spec, a shared in JSON, names. It stays open
+// as long as the process lives.
+func openShared(spec string) (fincodeauth.Store, error) {
+	var sh shared
+	if err := json.Unmarshal([]byte(spec), &sh); err != nil {
+		return nil, err
+	}
+	if sh.Database == "Redis" {
+		opts, err := redis.ParseURL(sh.Address)
+		if err != nil {
+			return nil, err
+		}
+		opts.ContextTimeoutEnabled = true
+		return redisstore.New(redis.NewClient(opts), redisstore.Prefix(sh.Name))
+	}
+	_ = mysql.SetLogger(&mysql.NopLogger{}) // or it tells of each connection that it finds cut
+	for _, d := range sqlDatabases {
+		if d.name == sh.Database {
+			db, err := sql.Open(d.driver, sh.Address)
+			if err != nil {
+				return nil, err
+			}
+			db.SetMaxOpenConns(4)
+			db.SetMaxIdleConns(4)
+			return sqlstore.New(db, d.dialect, sqlstore.Table(sh.Name))
+		}
+	}
+	return nil, fmt.Errorf("no database %q", sh.Database)
+}
+
+// Processes that share a database are killed at any instruction, and so are
+// their connections. The length of it, for each database, is
+// FINCODEAUTH_TORTURE, or else 30 s, or 10 s with -short.
+func TestTorture(t *testing.T) {
+	duration := 30 * time.Second
+	if testing.Short() {
+		duration = 10 * time.Second
+	}
+	if text := os.Getenv("FINCODEAUTH_TORTURE"); text != "" {
+		var err error
+		if duration, err = time.ParseDuration(text); err != nil {
+			t.Fatalf("FINCODEAUTH_TORTURE: %v; give a duration, such as 10s", err)
+		}
+	}
+	for _, victim := range []struct {
+		name string
+		open func(t *testing.T) (fincodeauth.Store, shared, cutter)
+	}{
+		{"PostgreSQL", victimPostgres},
+		{"MariaDB", victimMariaDB},
+		{"SQLite", victimSQLite},
+		{"Redis", victimRedis},
+	} {
+		t.Run(victim.name, func(t *testing.T) {
+			store, sh, cut := victim.open(t)
+			sh.Database = victim.name
+			spec, err := json.Marshal(sh)
+			if err != nil {
+				t.Fatal(err)
+			}
+			torture.Run(t, torture.Config{
+				Store:          store,
+				Spec:           string(spec),
+				Children:       6,
+				Goroutines:     20,
+				Sessions:       30,
+				Duration:       duration,
+				KillEvery:      600 * time.Millisecond,
+				RefreshTimeout: 1500 * time.Millisecond, // more than TCP takes to repeat a lost SYN
+				Cut:            cut,
+				CutEvery:       time.Second,
+			})
+		})
+	}
+}
+
+// A cutter terminates about half of the children's connections; not those of the
+// supervisor, so that every Load of its own must succeed.
+type cutter func(context.Context) error
+
+// PostgreSQL knows the children's connections by their application_name.
+func victimPostgres(t *testing.T) (fincodeauth.Store, shared, cutter) {
+	tab := openTable(t, postgres, postgresURL)
+	children := with(postgresURL, "application_name="+url.QueryEscape(tab.name))
+	return tab.Store, shared{Address: children, Name: tab.name}, func(ctx context.Context) error {
+		_, err := tab.db.ExecContext(ctx, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+			WHERE application_name = $1 AND random() < 0.5`, tab.name)
+		return err
+	}
+}
+
+// MariaDB knows the children's connections by their database: they have one of
+// their own.
+func victimMariaDB(t *testing.T) (fincodeauth.Store, shared, cutter) {
+	db := openSQL(t, mariaDB, mysqlDSN)
+	cfg, err := mysql.ParseDSN(mysqlDSN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.DBName = unique("fincodeauth_test_")
+	if _, err := db.ExecContext(t.Context(), "CREATE DATABASE "+cfg.DBName); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.ExecContext(context.Background(), "DROP DATABASE "+cfg.DBName) })
+	store, err := sqlstore.New(db, sqlstore.MySQL, sqlstore.Table(cfg.DBName+".sessions"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return store, shared{Address: cfg.FormatDSN(), Name: "sessions"}, func(ctx context.Context) error {
+		rows, err := db.QueryContext(ctx, "SELECT id FROM information_schema.processlist WHERE db = ? AND RAND() < 0.5", cfg.DBName)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var id int64
+			if err := rows.Scan(&id); err != nil {
+				return err
+			}
+			_, err := db.ExecContext(ctx, fmt.Sprint("KILL ", id))
+			if gone, ok := errors.AsType[*mysql.MySQLError](err); err != nil && !(ok && gone.Number == 1094) { // "Unknown thread id"
+				return err
+			}
+		}
+		return rows.Err()
+	}
+}
+
+// SQLite has no connections to cut.
+func victimSQLite(t *testing.T) (fincodeauth.Store, shared, cutter) {
+	dsn := sqliteDSN(t)
+	tab := openTable(t, sqlite, dsn)
+	return tab.Store, shared{Address: dsn, Name: tab.name}, nil
+}
+
+// Redis knows the children's connections by their name.
+func victimRedis(t *testing.T) (fincodeauth.Store, shared, cutter) {
+	client := openRedis(t)
+	pre := openPrefix(t, client)
+	name := unique("fincodeauth_test_")
+	children := with(redisURL, "client_name="+name)
+	return pre.Store, shared{Address: children, Name: pre.name}, func(ctx context.Context) error {
+		list, err := client.ClientList(ctx).Result()
+		if err != nil {
+			return err
+		}
+		for _, id := range idsOf(list, name) {
+			if rand.N(2) == 0 {
+				client.ClientKillByFilter(ctx, "ID", id) // fails if it is gone
+			}
+		}
+		return nil
+	}
+}
+
+// idsOf returns the ids of the connections with a name, in a list of Redis's:
+// "id=7 addr=127.0.0.1:4711 name=alice ..." is one of its lines.
+func idsOf(list, name string) (ids []string) {
+	for line := range strings.Lines(list) {
+		fields := strings.Fields(line)
+		if slices.Contains(fields, "name="+name) {
+			ids = append(ids, strings.TrimPrefix(fields[0], "id="))
+		}
+	}
+	return ids
+}

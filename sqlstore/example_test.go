@@ -1,0 +1,106 @@
+package sqlstore_test
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/fincodeauth/fincodeauth"
+	"github.com/fincodeauth/fincodeauth/sqlstore"
+)
+
+// Sessions in PostgreSQL, encrypted. A MySQL or SQLite differs in the driver
+// and the dialect alone.
+func Example() {
+	ctx := context.Background()
+	db, err := sql.Open("pgx", os.Getenv("DATABASE_URL")) // import _ "github.com/jackc/pgx/v5/stdlib"
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer db.Close()
+	table, err := sqlstore.New(db, sqlstore.PostgreSQL)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := table.Migrate(ctx); err != nil { // or apply what Schema returns by hand
+		log.Fatal(err)
+	}
+	key, err := hex.DecodeString(os.Getenv("FINCODE_KEY")) // 32 bytes: openssl rand -hex 32
+	if err != nil {
+		log.Fatal(err)
+	}
+	store, err := fincodeauth.Encrypt(table, key)
+	if err != nil {
+		log.Fatal(err)
+	}
+	sessions, err := fincodeauth.New(fincodeauth.Config{
+		BaseURL: fincodeauth.Production("acme"),
+		Store:   store,
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer sessions.Close(ctx)
+	http.Handle("/transactions", proxy(sessions.Client("treasury")))
+}
+
+func proxy(*http.Client) http.Handler { return http.NotFoundHandler() }
+
+// To replace the key of Encrypt, roll out twice: Encrypt(table, old, new), so
+// that every process can read what the new key encrypts, and then
+// Encrypt(table, new, old). From then on whatever is refreshed is encrypted
+// with the new key; save the sessions that nobody uses again, as this does. Then
+// roll out Encrypt(table, new).
+func Example_replaceEncryptionKey() {
+	ctx := context.Background()
+	var db *sql.DB              // the database
+	var store fincodeauth.Store // Encrypt(table, new, old)
+	rows, err := db.QueryContext(ctx, "SELECT session FROM fincode_sessions")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var key string
+		if err := rows.Scan(&key); err != nil {
+			log.Fatal(err)
+		}
+		if err := saveAgain(ctx, store, key); err != nil {
+			log.Fatal(err)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("the old key may go")
+}
+
+// saveAgain saves the session under key as it is, unless somebody is refreshing
+// it, and so about to save it.
+func saveAgain(ctx context.Context, store fincodeauth.Store, key string) error {
+	for {
+		rec, err := store.Load(ctx, key)
+		if errors.Is(err, fincodeauth.ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if time.Since(rec.RefreshStarted) < time.Minute {
+			time.Sleep(time.Second)
+			continue
+		}
+		prev := rec.Version
+		rec.Version = rand.Text()
+		if err := store.Save(ctx, key, rec, prev); !errors.Is(err, fincodeauth.ErrConflict) {
+			return err
+		}
+	}
+}

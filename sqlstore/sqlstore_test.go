@@ -1,0 +1,252 @@
+package sqlstore_test
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/oauth2"
+
+	"github.com/fincodeauth/fincodeauth"
+	"github.com/fincodeauth/fincodeauth/sqlstore"
+)
+
+// The tests on databases are in package integration.
+
+var dialects = []sqlstore.Dialect{sqlstore.PostgreSQL, sqlstore.MySQL, sqlstore.SQLite}
+
+func TestNewSaysWhatIsWrong(t *testing.T) {
+	db := open(t, &database{})
+	for name, tc := range map[string]struct {
+		db      *sql.DB
+		dialect sqlstore.Dialect
+		opts    []sqlstore.Option
+		want    string
+	}{
+		"NoDB":          {nil, sqlstore.SQLite, nil, "db is nil: open it with sql.Open"},
+		"NoDialect":     {db, 0, nil, "unknown dialect Dialect(0): use PostgreSQL, MySQL (for MariaDB too) or SQLite"},
+		"WrongDialect":  {db, 4, nil, "unknown dialect Dialect(4): use PostgreSQL, MySQL (for MariaDB too) or SQLite"},
+		"QuotedTable":   {db, sqlstore.SQLite, table(`"sessions"`), `table "\"sessions\"": use letters, digits and underscores, at most 63, as in fincode_sessions or auth.fincode_sessions; write no quotes, they are added`},
+		"Backticks":     {db, sqlstore.MySQL, table("`sessions`"), "write no quotes"},
+		"Injection":     {db, sqlstore.SQLite, table(`a"; DROP TABLE b; --`), "use letters, digits and underscores"},
+		"NoTable":       {db, sqlstore.SQLite, table(""), "use letters, digits and underscores"},
+		"LineFeed":      {db, sqlstore.SQLite, table("a\n"), "use letters, digits and underscores"},
+		"ManySchemas":   {db, sqlstore.SQLite, table("a.b.c"), "use letters, digits and underscores"},
+		"LongName":      {db, sqlstore.PostgreSQL, table(strings.Repeat("a", 64)), "at most 63"},
+		"DigitFirst":    {db, sqlstore.PostgreSQL, table("1a"), "use letters, digits and underscores"},
+		"OtherLetters":  {db, sqlstore.PostgreSQL, table("sessões"), "use letters, digits and underscores"},
+		"OnlyTheSchema": {db, sqlstore.PostgreSQL, table("auth."), "use letters, digits and underscores"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := sqlstore.New(tc.db, tc.dialect, tc.opts...); err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("New = %v, want %q", err, tc.want)
+			}
+			if schema := sqlstore.Schema(tc.dialect, tc.opts...); tc.db != nil && schema != "" {
+				t.Errorf("Schema = %q, want nothing", schema)
+			}
+		})
+	}
+}
+
+func table(name string) []sqlstore.Option { return []sqlstore.Option{sqlstore.Table(name)} }
+
+func TestSchemaQuotesTheTable(t *testing.T) {
+	for dialect, want := range map[sqlstore.Dialect]string{
+		sqlstore.PostgreSQL: `"auth"."Order"`,
+		sqlstore.MySQL:      "`auth`.`Order`",
+		sqlstore.SQLite:     `"auth"."Order"`,
+	} {
+		schema := sqlstore.Schema(dialect, sqlstore.Table("auth.Order"))
+		if !strings.HasPrefix(schema, "CREATE TABLE IF NOT EXISTS "+want+" (") {
+			t.Errorf("%v:\n%s", dialect, schema)
+		}
+	}
+}
+
+func TestSaveIsOneStatementWithTheVersionInIt(t *testing.T) {
+	for _, dialect := range dialects {
+		d := &database{}
+		store := newStore(t, d, dialect)
+		save(t, store, "v1", "")
+		save(t, store, "v2", "v1")
+		if len(d.statements) != 2 || !strings.HasPrefix(d.statements[0], "INSERT ") || !strings.HasPrefix(d.statements[1], "UPDATE ") {
+			t.Errorf("%v: two saves made the statements %q", dialect, d.statements)
+		}
+		where, ok := strings.CutPrefix(d.statements[1][strings.LastIndex(d.statements[1], " WHERE "):], " WHERE id = ")
+		if !ok || !strings.Contains(where, " AND version = ") || d.args[len(d.args)-1] != "v1" {
+			t.Errorf("%v: the version is not what the update depends on: %s", dialect, d.statements[1])
+		}
+	}
+}
+
+// A driver's error with a SQLSTATE, as pgx and lib/pq have it.
+type stateError string
+
+func (e stateError) Error() string    { return "that did not work" }
+func (e stateError) SQLState() string { return string(e) }
+
+func TestPassingErrorsAreTriedAgain(t *testing.T) {
+	for _, passing := range []error{
+		stateError("40001"),
+		fmt.Errorf("wrapped: %w", stateError("40P01")),
+		errors.New("Error 1213 (40001): Deadlock found when trying to get lock; try restarting transaction"),
+		errors.New("database is locked (5) (SQLITE_BUSY)"),
+		errors.New("database table is locked"),
+	} {
+		d := &database{errs: []error{passing, passing}}
+		save(t, newStore(t, d, sqlstore.SQLite), "v1", "")
+		if len(d.statements) != 3 {
+			t.Errorf("%v: %d attempts, want 3", passing, len(d.statements))
+		}
+	}
+}
+
+func TestOtherErrorsAreNotTriedAgain(t *testing.T) {
+	for _, lasting := range []error{
+		stateError("53300"),
+		errors.New("dial tcp 127.0.0.1:40001: connect: connection refused"),
+		errors.New("invalid connection"),
+	} {
+		d := &database{errs: []error{lasting}}
+		err := newStore(t, d, sqlstore.MySQL).Save(t.Context(), "alice", &fincodeauth.Record{Version: "v1"}, "")
+		if !errors.Is(err, lasting) || errors.Is(err, fincodeauth.ErrConflict) || len(d.statements) != 1 {
+			t.Errorf("Save = %v after %d attempts, want %v after one", err, len(d.statements), lasting)
+		}
+	}
+}
+
+func TestTryingAgainEndsWithTheContext(t *testing.T) {
+	busy := errors.New("database is locked")
+	d := &database{}
+	for range 10_000 {
+		d.errs = append(d.errs, busy)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	err := newStore(t, d, sqlstore.SQLite).Save(ctx, "alice", &fincodeauth.Record{Version: "v1"}, "")
+	if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, busy) {
+		t.Errorf("Save = %v, want both the context's error and the database's", err)
+	}
+}
+
+func TestADuplicateOfTheFirstSaveIsAConflict(t *testing.T) {
+	duplicate := errors.New("Error 1062 (23000): Duplicate entry 'x' for key 'PRIMARY'")
+	d := &database{errs: []error{duplicate}}
+	err := newStore(t, d, sqlstore.MySQL).Save(t.Context(), "alice", &fincodeauth.Record{Version: "v1"}, "")
+	if !errors.Is(err, fincodeauth.ErrConflict) {
+		t.Errorf("Save = %v, want ErrConflict", err)
+	}
+}
+
+func TestADamagedRecordIsNamed(t *testing.T) {
+	_, err := newStore(t, &database{record: `{"version": "v1", "token": secret`}, sqlstore.SQLite).Load(t.Context(), "alice")
+	want := `sqlstore: load "alice": its record in table fincode_sessions is damaged: restore it, or delete it and log in again`
+	if err == nil || err.Error() != want {
+		t.Errorf("Load = %v, want %s", err, want)
+	}
+}
+
+func TestPrintingAStoreShowsNoSecret(t *testing.T) {
+	store := newStore(t, &database{password: "hunter2"}, sqlstore.SQLite)
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x"} {
+		if got := fmt.Sprintf(verb, store); got != "sqlstore(SQLite, fincode_sessions)" {
+			t.Errorf("%s prints %s", verb, got)
+		}
+	}
+}
+
+func save(t *testing.T, store *sqlstore.Store, version, prev string) {
+	t.Helper()
+	rec := &fincodeauth.Record{Version: version, Token: &oauth2.Token{AccessToken: "a", Expiry: time.Now()}}
+	if err := store.Save(t.Context(), "alice", rec, prev); err != nil {
+		t.Errorf("Save of %s over %q = %v", version, prev, err)
+	}
+}
+
+func newStore(t *testing.T, d *database, dialect sqlstore.Dialect) *sqlstore.Store {
+	t.Helper()
+	store, err := sqlstore.New(open(t, d), dialect)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return store
+}
+
+func open(t *testing.T, d *database) *sql.DB {
+	db := sql.OpenDB(d)
+	t.Cleanup(func() { db.Close() })
+	return db
+}
+
+// A database is a driver that notes what it is told, and fails as it is told.
+type database struct {
+	password   string
+	record     string
+	errs       []error // of the next statements; then they succeed
+	statements []string
+	args       []any // of the last one
+}
+
+func (d *database) Connect(context.Context) (driver.Conn, error) { return d, nil }
+func (d *database) Driver() driver.Driver                        { return nil }
+func (d *database) Begin() (driver.Tx, error)                    { return nil, errors.New("a transaction") }
+func (d *database) Prepare(string) (driver.Stmt, error)          { return nil, errors.New("a second statement") }
+func (d *database) Close() error                                 { return nil }
+
+func (d *database) note(statement string, args []driver.NamedValue) error {
+	d.statements = append(d.statements, statement)
+	d.args = nil
+	for _, arg := range args {
+		d.args = append(d.args, arg.Value)
+	}
+	if len(d.errs) == 0 {
+		return nil
+	}
+	err := d.errs[0]
+	d.errs = d.errs[1:]
+	return err
+}
+
+func (d *database) ExecContext(_ context.Context, statement string, args []driver.NamedValue) (driver.Result, error) {
+	return driver.RowsAffected(1), d.note(statement, args)
+}
+
+func (d *database) QueryContext(_ context.Context, statement string, args []driver.NamedValue) (driver.Rows, error) {
+	return &rows{record: d.record}, d.note(statement, args)
+}
+
+type rows struct {
+	record string
+	done   bool
+}
+
+func (r *rows) Columns() []string { return []string{"record"} }
+func (r *rows) Close() error      { return nil }
+
+func (r *rows) Next(dest []driver.Value) error {
+	if r.done {
+		return io.EOF
+	}
+	r.done = true
+	dest[0] = r.record
+	return nil
+}
+
+func TestAfterABrokenConnectionOnlyALoadIsMadeAgain(t *testing.T) {
+	broken := errors.New("FATAL: terminating connection due to administrator command (SQLSTATE 57P01)")
+	d := &database{record: `{"version":"1"}`, errs: []error{broken, broken}}
+	store := newStore(t, d, sqlstore.PostgreSQL)
+	if rec, err := store.Load(t.Context(), "a"); err != nil || rec.Version != "1" {
+		t.Errorf("Load = %v, %v; want the record of the third try", rec, err)
+	}
+	d.errs, d.statements = []error{broken}, nil
+	if err := store.Save(t.Context(), "a", &fincodeauth.Record{Version: "2"}, "1"); !errors.Is(err, broken) || len(d.statements) != 1 {
+		t.Errorf("Save = %v after %d statements; want the error of the only one: it may have landed", err, len(d.statements))
+	}
+}
