@@ -116,7 +116,7 @@ func (s *session) failed(err error) error {
 
 // rotate follows the protocol, step by step, until there is a good token.
 func (s *session) rotate(ctx context.Context) (*lease, error) {
-	began := time.Now()
+	began, watched := time.Now(), "" // watched is the last claim of another
 	for wait := pollMin; ; {
 		late := time.Since(began) > 3*s.all.cfg.RefreshTimeout
 		if p := s.unsaved(); p != nil { // there is nothing to present until the store has it
@@ -149,10 +149,13 @@ func (s *session) rotate(ctx context.Context) (*lease, error) {
 		if l := s.adopt(era, rec); l != nil {
 			return l, nil
 		}
-		if late {
-			return nil, errors.New("other processes are at it, and none has a good token yet")
+		another := s.claimedByAnother(rec)
+		if another && rec.Version != watched {
+			watched, began = rec.Version, time.Now() // somebody is alive
+		} else if late {
+			return nil, errors.New("another process is at it, or the store takes no claim")
 		}
-		if s.claimedByAnother(rec) && !s.ownerGone(rec) {
+		if another && !s.ownerGone(rec) {
 			if l := s.good(); l != nil {
 				s.later(backoffMin)
 				return l, nil

@@ -24,8 +24,9 @@ type TokenSource struct {
 }
 
 // Token returns TokenContext with the background context, so that it waits for
-// a refresh as long as that takes: at most three times RefreshTimeout for
-// another process, and then for its own. The token is shared: do not modify it.
+// a refresh as long as that takes: for other processes as long as they are at
+// it, and twice RefreshTimeout for a dead one; then for its own. The token is
+// shared: do not modify it.
 func (ts *TokenSource) Token() (*oauth2.Token, error) {
 	return ts.TokenContext(context.Background())
 }
