@@ -14,16 +14,29 @@ type pending struct {
 	rec  *Record
 	prev string // the version that it replaces
 
-	// presented is the refresh token that was exchanged for it. A record that
-	// still has that one may be replaced, whatever its version: somebody took
-	// the claim over.
-	presented string
+	// over is the pair that it follows: the one whose refresh token was
+	// presented. A record that still has it may be replaced, whatever its
+	// version: somebody took the claim over.
+	over *oauth2.Token
 
 	// supersedes: it replaces any record, as a login does.
 	supersedes bool
 
 	// failed is the error of a caller who finds it pending and no good token.
 	failed error
+}
+
+// mayReplace tells whether p may replace a record that it does not know.
+func (p *pending) mayReplace(there *Record) bool {
+	switch {
+	case p.supersedes:
+		return true
+	case there.Ended != "":
+		return false
+	case p.rec.Ended != "": // a refresh token that stays, or is absent, may have a newer access token
+		return sameTokens(there.Token, p.over)
+	}
+	return p.over.RefreshToken != "" && there.Token.RefreshToken == p.over.RefreshToken
 }
 
 // errOutdated: the session was ended or replaced while the token was on its way.
@@ -133,7 +146,7 @@ func (s *session) saveNow(ctx context.Context, p *pending) error {
 			return err
 		case there.Version == p.rec.Version:
 			return nil
-		case p.supersedes, there.Ended == "" && there.Token.RefreshToken == p.presented:
+		case p.mayReplace(there):
 			p.prev = there.Version
 		default:
 			return errOutdated
@@ -188,8 +201,10 @@ func (s *session) logout(ctx context.Context) error {
 	}
 	ctx = context.WithoutCancel(ctx)
 	s.renew(nil, nil) // a token on its way is revoked when it arrives
-	if rec == nil {
-		return nil
+	if rec == nil {   // or has arrived since
+		if rec, err = s.retire(ctx); rec == nil || err != nil {
+			return err
+		}
 	}
 	s.delete(ctx)
 	if !hasTokens(rec.Token) {
@@ -247,7 +262,7 @@ func loggedOut() *Record {
 // delete deletes a record that says that the session is logged out. If it fails,
 // that record stays, and is just as good.
 func (s *session) delete(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, s.all.cfg.RefreshTimeout)
+	ctx, cancel := context.WithTimeout(ctx, saveWait/2) // loadStable waits longer
 	defer cancel()
 	_ = s.all.cfg.Store.Delete(ctx, s.key)
 }

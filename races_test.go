@@ -9,6 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/oauth2"
+
 	"github.com/fincodeauth/fincodeauth"
 	"github.com/fincodeauth/fincodeauth/fincodetest"
 )
@@ -264,6 +266,268 @@ func TestNothingIsPresentedAfterClose(t *testing.T) {
 		}
 		wantCalls(t, fc, 0, 0)
 		time.Sleep(time.Minute)
+		wantCalls(t, fc, 0, 0)
+	})
+}
+
+// A lateLoad is a store that answers a Load, and makes a Save, late.
+type lateLoad struct {
+	fincodeauth.Store
+	load atomic.Int64 // delay after the read
+	save atomic.Int64 // delay before the write
+}
+
+func (s *lateLoad) Load(ctx context.Context, key string) (*fincodeauth.Record, error) {
+	rec, err := s.Store.Load(ctx, key)
+	time.Sleep(time.Duration(s.load.Load()))
+	return rec, err
+}
+
+func (s *lateLoad) Save(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
+	time.Sleep(time.Duration(s.save.Load()))
+	return s.Store.Save(ctx, key, rec, prev)
+}
+
+func TestAWriteOutageIsNoSignOfADeadOwner(t *testing.T) {
+	for outage := 35; outage < 75; outage++ {
+		t.Run("", func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fc := fincodetest.New(fincodetest.Config{})
+				fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{After: 2 * time.Second})
+				store := newBrittleStore()
+				one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(store))
+				logIn(t, one, "a")
+				token(t, two.TokenSource("a"))
+				time.Sleep(56 * time.Minute)
+				token(t, one.TokenSource("a")) // claims, presents
+				time.Sleep(time.Second)
+				store.set(func(s *brittleStore) { // read-only
+					s.save = func(*fincodeauth.Record, func() error) error { return errStoreDown }
+				})
+				for range outage {
+					time.Sleep(time.Second)
+					token(t, one.TokenSource("a"))
+					token(t, two.TokenSource("a"))
+				}
+				store.down(false)
+				for range 300 {
+					time.Sleep(100 * time.Millisecond)
+					if _, err := two.TokenSource("a").Token(); err != nil {
+						t.Errorf("two: %v", err)
+						break
+					}
+				}
+				time.Sleep(10 * time.Second)
+				if _, err := one.TokenSource("a").Token(); err != nil {
+					t.Errorf("one: %v", err)
+				}
+			})
+		})
+	}
+}
+
+func TestABreachIsNotForgottenIfTheStoreIsDownAtTheVerdict(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newBrittleStore()
+		one := newSessions(t, fc, withStore(store), logInAgain)
+		two := newSessions(t, fc, withStore(store), logInAgain)
+		logIn(t, one, "a")
+		present(t, fc, record(t, store, "a").Token.RefreshToken) // the thief
+		time.Sleep(2 * time.Hour)
+		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Before: 2 * time.Second})
+		go func() { time.Sleep(time.Second); store.down(true); time.Sleep(3 * time.Second); store.down(false) }()
+		_, err := one.TokenSource("a").Token()
+		wantSessionError(t, err, true, false)
+		time.Sleep(time.Minute)
+		_, err = two.TokenSource("a").Token()
+		wantSessionError(t, err, true, false)
+	})
+}
+
+func TestAFailureOfBeforeTheLoginDelaysNoRefresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		sessions := newSessions(t, fc)
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 429, RetryAfter: "3600", Before: 2 * time.Second})
+		go sessions.TokenSource("a").Token()
+		time.Sleep(time.Second)
+		logIn(t, sessions, "a")
+		time.Sleep(55*time.Minute + 30*time.Second)
+		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Before: 2 * time.Second})
+		for range 400 {
+			if w := elapsed(func() { token(t, sessions.TokenSource("a")) }); w > 0 {
+				t.Errorf("waited %v", w)
+			}
+			time.Sleep(time.Second)
+		}
+		wantCalls(t, fc, 2, 1)
+	})
+}
+
+func TestALogoutThatRacesALoginsSaveRevokesIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := &lateLoad{Store: fincodeauth.NewMemoryStore()}
+		sessions := newSessions(t, fc, withStore(store))
+		store.save.Store(int64(1500 * time.Millisecond))
+		logIn(t, sessions, "a") // returns after 1 s
+		store.load.Store(int64(time.Second))
+		if err := sessions.Logout(t.Context(), "a"); err != nil {
+			t.Fatal(err)
+		}
+		store.save.Store(0)
+		store.load.Store(0)
+		time.Sleep(30 * time.Second)
+		_, err := sessions.TokenSource("a").Token()
+		if !errors.Is(err, fincodeauth.ErrNotFound) {
+			t.Errorf("after Logout: %v; logouts at FinCode %d", err, fc.Counts().Logouts)
+		}
+	})
+}
+
+func TestALoginDuringASlowDeleteIsNotDeleted(t *testing.T) {
+	for _, same := range []bool{true, false} {
+		t.Run("", func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fc := fincodetest.New(fincodetest.Config{})
+				store := newBrittleStore()
+				one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(store))
+				if same {
+					two = one
+				}
+				logIn(t, one, "a")
+				store.set(func(s *brittleStore) { s.delete = func() error { time.Sleep(2 * time.Second); return nil } })
+				go one.Logout(context.Background(), "a")
+				time.Sleep(100 * time.Millisecond)
+				logIn(t, two, "a")
+				time.Sleep(10 * time.Second)
+				if _, err := store.Load(t.Context(), "a"); err != nil {
+					t.Errorf("same process %t: the new login's record: %v", same, err)
+				}
+				time.Sleep(56 * time.Minute)
+				two.TokenSource("a").Token()
+				synctest.Wait()
+				if _, err := two.TokenSource("a").Token(); err != nil {
+					t.Errorf("same process %t: %v", same, err)
+				}
+			})
+		})
+	}
+}
+
+func TestCredentialsAreNotRememberedBeyondTheirFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{RefreshLifetime: time.Hour})
+		fc.AddUser("u@example.com", "new-password")
+		store := newBrittleStore()
+		pw := "old-password"
+		asked := 0
+		sessions := newSessions(t, fc, withStore(store), func(c *fincodeauth.Config) {
+			c.Credentials = func(context.Context, string, error) (fincodeauth.Credentials, error) {
+				asked++
+				time.Sleep(8 * time.Second)
+				return fincodeauth.Credentials{Email: "u@example.com", Password: pw}, nil
+			}
+		})
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		go func() { time.Sleep(4 * time.Second); store.down(true) }()
+		if _, err := sessions.TokenSource("a").Token(); !errors.Is(err, errStoreDown) {
+			t.Fatalf("error %v, want the store's", err)
+		}
+		store.down(false)
+		pw = "new-password"
+		time.Sleep(24 * time.Hour)
+		if _, err := sessions.TokenSource("a").Token(); err != nil {
+			t.Errorf("asked %d: %v", asked, err)
+		}
+	})
+}
+
+func TestALateEndDoesNotReplaceAnothersAdopt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newBrittleStore()
+		one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(store))
+		if err := one.Adopt(t.Context(), "a", &oauth2.Token{AccessToken: "one", ExpiresIn: 60}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Minute)
+		store.set(endsFail)
+		_, err := one.TokenSource("a").Token()
+		wantSessionError(t, err, false, false)
+		if err := two.Adopt(t.Context(), "a", &oauth2.Token{AccessToken: "two", ExpiresIn: 3600}); err != nil {
+			t.Fatal(err)
+		}
+		store.down(false)
+		time.Sleep(time.Minute)
+		if _, err := one.TokenSource("a").Token(); err != nil {
+			t.Errorf("one: %v", err)
+		}
+	})
+}
+
+func TestALateEndDoesNotReplaceASuccessorWithTheSameRefreshToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{KeepRefreshToken: true})
+		store := newBrittleStore()
+		one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(store))
+		logIn(t, one, "a")
+		time.Sleep(2 * time.Hour)
+		store.set(endsFail)
+		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 401})
+		_, err := one.TokenSource("a").Token()
+		wantSessionError(t, err, false, false)
+		token(t, two.TokenSource("a")) // takes over after 30 s
+		store.down(false)
+		time.Sleep(time.Minute)
+		if rec := record(t, store, "a"); rec.Ended != "" {
+			t.Errorf("the good record of two was replaced: %v", rec)
+		}
+	})
+}
+
+func TestCallersGetTheLoginThatOvertookTheirRefresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		sessions := newSessions(t, fc)
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 429, Before: 2 * time.Second})
+		go func() { time.Sleep(time.Second); logIn(t, sessions, "a") }()
+		if _, err := sessions.TokenSource("a").Token(); err != nil {
+			t.Errorf("after Login returned nil: %v", err)
+		}
+	})
+}
+
+func TestALoginDuringALoadIsUsedAsItIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newBrittleStore()
+		sessions := newSessions(t, fc, withStore(store))
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		var first atomic.Bool
+		store.set(func(s *brittleStore) {
+			s.load = func() error {
+				if first.CompareAndSwap(false, true) {
+					time.Sleep(time.Second)
+				}
+				return nil
+			}
+		})
+		go sessions.TokenSource("a").Token()
+		time.Sleep(100 * time.Millisecond)
+		logIn(t, sessions, "a")
+		tok := token(t, sessions.TokenSource("a"))
+		time.Sleep(5 * time.Second)
+		if token(t, sessions.TokenSource("a")) != tok {
+			t.Error("the token of the Login was refreshed away")
+		}
 		wantCalls(t, fc, 0, 0)
 	})
 }

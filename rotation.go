@@ -33,6 +33,10 @@ type rotation struct {
 	seen      string
 	seenSince time.Time
 
+	// unwritable: the store failed to take a claim of ours. Then it did not take
+	// the token of the owner of an older claim either.
+	unwritable bool
+
 	failures int       // calls to FinCode that failed in a row
 	retryAt  time.Time // no call before then
 	err      error     // of the last call; nil: it succeeded
@@ -90,10 +94,6 @@ func (s *session) fly(ctx context.Context) <-chan singleflight.Result {
 // refresh returns a token that is good now, and sees to it that a refresh that
 // is due is made.
 func (s *session) refresh(ctx context.Context) (*oauth2.Token, error) {
-	l := s.good()
-	if l != nil && time.Now().UnixNano() < l.refreshAt {
-		return l.token, nil // an earlier flight saw to it
-	}
 	held, started := s.rotation.err, time.Now()
 	l, err := s.rotate(ctx)
 	if err == nil {
@@ -117,8 +117,17 @@ func (s *session) failed(err error) error {
 // rotate follows the protocol, step by step, until there is a good token.
 func (s *session) rotate(ctx context.Context) (*lease, error) {
 	began, watched := time.Now(), "" // watched is the last claim of another
+	defer func() {
+		if mine := s.rotation.mine; mine != nil {
+			mine.credentials = nil // asked for again by the next flight
+		}
+	}()
 	for wait := pollMin; ; {
 		late := time.Since(began) > 3*s.all.cfg.RefreshTimeout
+		era := s.enter()
+		if l := s.good(); l != nil && time.Now().UnixNano() < l.refreshAt {
+			return l, nil // an earlier flight, or a Login meanwhile, saw to it
+		}
 		if p := s.unsaved(); p != nil { // there is nothing to present until the store has it
 			if l := s.good(); l != nil {
 				s.later(backoffMin)
@@ -126,7 +135,6 @@ func (s *session) rotate(ctx context.Context) (*lease, error) {
 			}
 			return nil, p.failed
 		}
-		era := s.enter()
 		rec, err := s.load(ctx)
 		if s.currentEra() != era {
 			continue // a Login, say: rec may be of either era
@@ -170,6 +178,15 @@ func (s *session) rotate(ctx context.Context) (*lease, error) {
 			return nil, err
 		}
 		claimed, err := s.claim(ctx, rec)
+		if err != nil && err != errAgain {
+			s.rotation.unwritable = true
+		}
+		if err == nil && s.rotation.unwritable && s.rotation.mine.interrupted {
+			s.rotation.unwritable = false // let the owner save what it has, over our claim
+			if err = s.pause(saveRetryMax + saveWait); err == nil {
+				err = errAgain
+			}
+		}
 		if err == nil && s.all.isClosing() {
 			s.release(ctx, claimed)
 			err = ErrClosed
@@ -180,7 +197,7 @@ func (s *session) rotate(ctx context.Context) (*lease, error) {
 				return l, nil
 			}
 		}
-		if err != errAgain {
+		if err != errAgain && s.currentEra() == era {
 			return nil, err
 		}
 	}
@@ -335,11 +352,11 @@ func (s *session) succeed(ctx context.Context, era uint64, claimed *Record, tok 
 	s.rotation = rotation{era: era}
 	l := newLease(tok, s.all.cfg.RefreshBefore)
 	p := &pending{
-		era:       era,
-		rec:       &Record{Version: newVersion(), Token: tok},
-		prev:      claimed.Version,
-		presented: claimed.Token.RefreshToken,
-		failed:    errUnsaved,
+		era:    era,
+		rec:    &Record{Version: newVersion(), Token: tok},
+		prev:   claimed.Version,
+		over:   claimed.Token,
+		failed: errUnsaved,
 	}
 	s.all.observe(how, s.key, time.Since(started), nil)
 	installed := s.install(era, l, p)
@@ -368,22 +385,23 @@ func (s *session) release(ctx context.Context, claimed *Record) {
 // conclude acts on FinCode's verdict, unless the record is not ours any more.
 func (s *session) conclude(ctx context.Context, era uint64, claimed *Record) (*lease, error) {
 	mine := s.rotation.mine
-	there, err := s.load(ctx)
-	if err != nil && !errors.Is(err, ErrNotFound) {
-		return nil, err
-	}
-	if err != nil || there.Version != mine.version {
-		return nil, errAgain
-	}
 	verdict := &SessionError{Key: s.key, Interrupted: mine.interrupted, Err: mine.verdict}
 	if e, ok := errors.AsType[*EndpointError](mine.verdict); ok {
 		verdict.Reused = e.verdict() == http.StatusForbidden
 	}
 	breach := verdict.Reused && !verdict.Interrupted
-	if s.all.cfg.Credentials != nil && !breach {
-		return s.logInAgain(ctx, era, claimed, verdict)
+	there, err := s.load(ctx)
+	switch {
+	case errors.Is(err, ErrNotFound), err == nil && there.Version != mine.version:
+		return nil, errAgain
+	case s.all.cfg.Credentials == nil, breach:
+		// Even if the Load failed: the verdict must not be forgotten, and the
+		// compare-and-swap asks the same.
+		return nil, s.saveEnd(ctx, era, claimed, verdict)
+	case err != nil:
+		return nil, err
 	}
-	return nil, s.saveEnd(ctx, era, claimed, verdict)
+	return s.logInAgain(ctx, era, claimed, verdict)
 }
 
 // logInAgain logs in with Config.Credentials while it holds the claim, so that
@@ -438,11 +456,11 @@ func (s *session) ask(ctx context.Context, cause *SessionError) (*Credentials, e
 // saveEnd saves that the session ended, with its tokens cleared.
 func (s *session) saveEnd(ctx context.Context, era uint64, claimed *Record, why *SessionError) error {
 	p := &pending{
-		era:       era,
-		rec:       &Record{Version: newVersion(), Token: &oauth2.Token{}, Ended: why.ended()},
-		prev:      claimed.Version,
-		presented: claimed.Token.RefreshToken,
-		failed:    why,
+		era:    era,
+		rec:    &Record{Version: newVersion(), Token: &oauth2.Token{}, Ended: why.ended()},
+		prev:   claimed.Version,
+		over:   claimed.Token,
+		failed: why,
 	}
 	s.rotation = rotation{era: era}
 	if !s.install(era, nil, p) || !s.keep(ctx, p) {
@@ -480,6 +498,11 @@ func (s *session) heldBack() error {
 
 // later puts off the next refresh of a token that is still good.
 func (s *session) later(delay time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.era != s.rotation.era {
+		return // it is not about the token in use
+	}
 	at := int64(time.Since(s.all.started) + delay)
 	if at > s.earlyAt.Load() {
 		s.earlyAt.Store(at)

@@ -296,7 +296,8 @@ func (a *Sessions) begin(ctx context.Context, key string, event EventType, obtai
 // FinCode, which revokes both tokens; an expired access token is refreshed for
 // that, as FinCode asks for a valid one. No session is no error. An
 // *EndpointError, or one of the connection, means that the session is gone but
-// FinCode may not know; any other, that nothing changed.
+// FinCode may not know; one of the store, that the session is still there, or
+// that nobody can tell: call Logout again.
 //
 // ctx ends the wait for the store; once that removed the session, the rest is
 // bounded by RefreshTimeout alone.
