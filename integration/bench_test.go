@@ -147,7 +147,6 @@ func BenchmarkRotations(b *testing.B) {
 			var ours, statements, rest time.Duration
 			prev, round := "v", 0
 			for b.Loop() {
-				b.StopTimer()
 				round++
 				rest += rotateAll(b, fc, memory, keys)
 				claim, next := fmt.Sprintf("claim-%d", round), fmt.Sprintf("save-%d", round)
@@ -161,7 +160,6 @@ func BenchmarkRotations(b *testing.B) {
 				statements += time.Since(began)
 				prev = next
 				ours += rotateAll(b, fc, store, keys)
-				b.StartTimer()
 			}
 			rotations := float64(round * due)
 			b.ReportMetric(float64(ours.Nanoseconds())/float64(round), "ns/op")
