@@ -104,7 +104,7 @@ func (e *encryptedStore) seal(key string, tok *oauth2.Token) (string, error) {
 func (e *encryptedStore) open(key, text string) (*oauth2.Token, error) {
 	encoded, ok := strings.CutPrefix(text, sealedPrefix)
 	if !ok {
-		return nil, errors.New("is not encrypted: log in again, or save it through Encrypt")
+		return nil, errors.New("is not encrypted: save it through Encrypt, or delete it and log in again")
 	}
 	sealed, err := base64.RawURLEncoding.DecodeString(encoded)
 	if err != nil {

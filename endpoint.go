@@ -418,7 +418,11 @@ func retryAfter(h http.Header) time.Duration {
 // the call and without anything as long as a token.
 func printable(s string, secrets []string) string {
 	for _, secret := range secrets {
-		if secret != "" {
+		switch {
+		case secret == "" || !strings.Contains(s, secret):
+		case len(secret) < 8: // what is left of a word would tell it
+			return "[redacted]"
+		default:
 			s = strings.ReplaceAll(s, secret, "[redacted]")
 		}
 	}

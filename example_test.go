@@ -418,7 +418,7 @@ func ExampleEncrypt() {
 		defer sessions.Close(context.Background())
 
 		_, err = sessions.TokenSource("operations").Token()
-		if errors.Is(err, fincodeauth.ErrLoginRequired) {
+		if errors.Is(err, fincodeauth.ErrLoginRequired) && !errors.Is(err, fincodeauth.ErrTokenReused) {
 			fmt.Println("logging in")
 			err = sessions.Login(context.Background(), "operations", fincodeauth.Credentials{
 				Email: fincodetest.Email, Password: fincodetest.Password,

@@ -104,7 +104,7 @@ func DefaultHeader() http.Header {
 }
 
 // Sessions are one tenant's sessions, by key: the name of an account, or the ID
-// of a user. All its methods are safe for concurrent use.
+// of a user. Make them with New. All methods are safe for concurrent use.
 type Sessions struct {
 	cfg      Config // complete: no zero value is left that means another
 	endpoint *endpoint

@@ -448,6 +448,12 @@ func TestAPairAsItCameOffTheWireIsAdopted(t *testing.T) {
 	})
 }
 
+func TestTheZeroMemoryStoreIsEmpty(t *testing.T) {
+	sessions := newSessions(t, fincodetest.New(fincodetest.Config{}), withStore(new(fincodeauth.MemoryStore)))
+	logIn(t, sessions, "a")
+	token(t, sessions.TokenSource("a"))
+}
+
 func TestAnExpiryThatNoStoreCanWriteIsTakenForUnknown(t *testing.T) {
 	files := newFileStore(t)
 	sessions := newSessions(t, fincodetest.New(fincodetest.Config{}), withStore(files))

@@ -40,8 +40,9 @@ type Store interface {
 }
 
 // A Record is one session as a Store keeps it. Its JSON form is complete, and
-// so holds the tokens; everything that prints a Record, slog included, leaves
-// them out.
+// so holds the tokens; whatever prints a Record leaves them out, and so does slog
+// for one that is an attribute's value (inside a slice, a map or a struct, slog's
+// JSON handler takes the JSON form).
 type Record struct {
 	// Version is unique to this Save, and never empty. The package makes it; a
 	// Store only compares it.
@@ -87,17 +88,15 @@ func (r Record) Format(f fmt.State, _ rune) { fmt.Fprint(f, r.String()) }
 func (r Record) LogValue() slog.Value { return slog.StringValue(r.String()) }
 
 // A MemoryStore keeps records in memory: it survives nothing, and is right for
-// tests and for sessions that may end with the process. It is safe for
-// concurrent use.
+// tests and for sessions that may end with the process. The zero value is empty.
+// It is safe for concurrent use.
 type MemoryStore struct {
 	mu      sync.RWMutex
 	records map[string]*Record // never handed out or taken in: copies are
 }
 
 // NewMemoryStore returns an empty MemoryStore.
-func NewMemoryStore() *MemoryStore {
-	return &MemoryStore{records: make(map[string]*Record)}
-}
+func NewMemoryStore() *MemoryStore { return new(MemoryStore) }
 
 // Load implements Store.
 func (m *MemoryStore) Load(ctx context.Context, key string) (*Record, error) {
@@ -126,6 +125,9 @@ func (m *MemoryStore) Save(ctx context.Context, key string, rec *Record, prev st
 	}
 	if version != prev {
 		return ErrConflict
+	}
+	if m.records == nil {
+		m.records = make(map[string]*Record)
 	}
 	m.records[key] = rec.clone()
 	return nil
@@ -156,8 +158,9 @@ func (m *MemoryStore) Format(f fmt.State, _ rune) { fmt.Fprint(f, m.String()) }
 // ErrNotFound, means that there is none. Once it returned a token it is not
 // called again for that key until the session is deleted. save is called only
 // when the tokens change, and with a nil token when the session ended or was
-// deleted; when it returns nil, the token must be durable. Both may be called
-// concurrently, but never at once for the same key.
+// deleted; when it returns nil, the token must be durable. Under Encrypt, the
+// token is one whose AccessToken is the sealed pair, and changes with each claim
+// too. Both may be called concurrently, but never at once for the same key.
 //
 // New refuses a LocalStore one of whose functions is nil.
 func LocalStore(

@@ -11,9 +11,12 @@
 // token before, which was used, and FinCode refuses it as a reuse. As it is
 // installed, Redis forgets up to minutes of writes when it crashes. Set
 //
-//	appendonly yes               # keep a log
-//	appendfsync always           # on disk before Save returns; "everysec" forgets a second
-//	maxmemory-policy noeviction  # any other may evict sessions that nobody logged out
+//	# keep a log
+//	appendonly yes
+//	# on disk before Save returns; "everysec" forgets a second
+//	appendfsync always
+//	# any other may evict sessions that nobody logged out
+//	maxmemory-policy noeviction
 //
 // That makes a Save durable on one server. Replicas copy asynchronously, so a
 // failover, by Sentinel or in a cluster, can forget writes that were
@@ -21,7 +24,8 @@
 // moment, let a primary that lost its replicas refuse to write:
 //
 //	min-replicas-to-write 1
-//	min-replicas-max-lag 1       # seconds
+//	# seconds
+//	min-replicas-max-lag 1
 //
 // WAIT would not change it: a replica without the write may still be the one
 // that is promoted. Where no session may be lost in a failover, use package

@@ -66,18 +66,21 @@ func Example_replaceEncryptionKey() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer rows.Close()
+	var keys []string
 	for rows.Next() {
 		var key string
 		if err := rows.Scan(&key); err != nil {
 			log.Fatal(err)
 		}
+		keys = append(keys, key)
+	}
+	if err := rows.Err(); err != nil { // and the connection is free again
+		log.Fatal(err)
+	}
+	for _, key := range keys {
 		if err := saveAgain(ctx, store, key); err != nil {
 			log.Fatal(err)
 		}
-	}
-	if err := rows.Err(); err != nil {
-		log.Fatal(err)
 	}
 	fmt.Println("the old key may go")
 }
