@@ -114,93 +114,62 @@ func (s *session) failed(err error) error {
 	return fmt.Errorf("fincodeauth: refreshing session %q: %w", s.key, err)
 }
 
-// rotate follows the protocol, step by step, until there is a good token.
+// rotate follows the protocol until there is a good token.
 func (s *session) rotate(ctx context.Context) (*lease, error) {
-	began, watched := time.Now(), "" // watched is the last claim of another
-	defer func() {
-		if mine := s.rotation.mine; mine != nil {
-			mine.credentials = nil // asked for again by the next flight
-		}
-	}()
-	for wait := pollMin; ; {
-		late := time.Since(began) > 3*s.all.cfg.RefreshTimeout
+	defer s.forgetCredentials()
+	p := patience{since: time.Now(), pause: pollMin}
+	for {
 		era := s.enter()
-		if l := s.good(); l != nil && time.Now().UnixNano() < l.refreshAt {
-			return l, nil // an earlier flight, or a Login meanwhile, saw to it
-		}
-		if p := s.unsaved(); p != nil { // there is nothing to present until the store has it
-			if l := s.good(); l != nil {
-				s.later(backoffMin)
-				return l, nil
-			}
-			return nil, p.failed
-		}
-		rec, err := s.load(ctx)
-		if s.currentEra() != era {
-			continue // a Login, say: rec may be of either era
-		}
-		if err != nil {
-			s.rotation.seen = "" // while we cannot read, a claim's owner cannot save
-		}
-		if errors.Is(err, ErrNotFound) {
-			err = s.end(era, &SessionError{Key: s.key, Err: ErrNotFound})
-		}
-		if err == nil && rec.Ended != "" {
-			err = s.end(era, sessionEnded(s.key, rec.Ended))
-		}
-		if err == errAgain {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		if l := s.adopt(era, rec); l != nil {
+		l, err := s.follow(ctx, era, &p)
+		if l != nil {
 			return l, nil
-		}
-		another := s.claimedByAnother(rec)
-		if another && rec.Version != watched {
-			watched, began = rec.Version, time.Now() // somebody is alive
-		} else if late {
-			return nil, errors.New("another process is at it, or the store takes no claim")
-		}
-		if another && !s.ownerGone(rec) {
-			if l := s.good(); l != nil {
-				s.later(backoffMin)
-				return l, nil
-			}
-			if err := s.pause(jittered(wait)); err != nil {
-				return nil, err
-			}
-			wait = min(2*wait, pollMax)
-			continue
-		}
-		if err := s.heldBack(); err != nil {
-			return nil, err
-		}
-		claimed, err := s.claim(ctx, rec)
-		if err != nil && err != errAgain {
-			s.rotation.unwritable = true
-		}
-		if err == nil && s.rotation.unwritable && s.rotation.mine.interrupted {
-			s.rotation.unwritable = false // let the owner save what it has, over our claim
-			if err = s.pause(saveRetryMax + saveWait); err == nil {
-				err = errAgain
-			}
-		}
-		if err == nil && s.all.isClosing() {
-			s.release(ctx, claimed)
-			err = ErrClosed
-		}
-		if err == nil {
-			var l *lease
-			if l, err = s.present(ctx, era, claimed); err == nil {
-				return l, nil
-			}
 		}
 		if err != errAgain && s.currentEra() == era {
 			return nil, err
 		}
 	}
+}
+
+// follow goes through the protocol once, step by step.
+func (s *session) follow(ctx context.Context, era uint64, p *patience) (*lease, error) {
+	if l := s.good(); l != nil && time.Now().UnixNano() < l.refreshAt {
+		return l, nil // an earlier flight, or a Login meanwhile, saw to it
+	}
+	if unsaved := s.unsaved(); unsaved != nil { // there is nothing to present until the store has it
+		return s.makeDo(unsaved.failed)
+	}
+	rec, err := s.look(ctx, era)
+	if err != nil {
+		return nil, err
+	}
+	if l := s.adopt(era, rec); l != nil {
+		return l, nil
+	}
+	if s.claimedByAnother(rec) && !s.ownerGone(rec) {
+		return s.standBy(rec, p)
+	}
+	if p.isSpent(s.all.cfg.RefreshTimeout) {
+		return nil, errors.New("the store takes no claim")
+	}
+	if err := s.heldBack(); err != nil {
+		return nil, err
+	}
+	claimed, err := s.claim(ctx, rec)
+	if err != nil {
+		return nil, err
+	}
+	return s.present(ctx, era, claimed)
+}
+
+// makeDo returns the token as long as it is good, and looks again later; else
+// err.
+func (s *session) makeDo(err error) (*lease, error) {
+	l := s.good()
+	if l == nil {
+		return nil, err
+	}
+	s.later(backoffMin)
+	return l, nil
 }
 
 // enter returns the session's era; what is remembered of another is not true
@@ -213,7 +182,24 @@ func (s *session) enter() uint64 {
 	return era
 }
 
-// load is step 1: what does everybody know?
+// look is steps 1 and 2: what does everybody know, and did the session end?
+func (s *session) look(ctx context.Context, era uint64) (*Record, error) {
+	rec, err := s.load(ctx)
+	switch {
+	case s.currentEra() != era:
+		return nil, errAgain // a Login, say: rec may be of either era
+	case errors.Is(err, ErrNotFound):
+		return nil, s.end(era, &SessionError{Key: s.key, Err: ErrNotFound})
+	case err != nil:
+		s.rotation.seen = "" // while we cannot read, a claim's owner cannot save
+		return nil, err
+	case rec.Ended != "":
+		return nil, s.end(era, sessionEnded(s.key, rec.Ended))
+	}
+	return rec, nil
+}
+
+// load returns the session's record.
 func (s *session) load(ctx context.Context) (*Record, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.all.cfg.RefreshTimeout)
 	defer cancel()
@@ -242,8 +228,8 @@ func (s *session) adopt(era uint64, rec *Record) *lease {
 	return l
 }
 
-// end is step 2: the session needs a login. It returns the error that says so,
-// or errAgain if there was one meanwhile.
+// end takes the token of a session that needs a login out of use. It returns the
+// error that says so, or errAgain if there was one meanwhile.
 func (s *session) end(era uint64, why *SessionError) error {
 	if !s.forget(era) {
 		return errAgain
@@ -269,6 +255,38 @@ func (s *session) ownerGone(rec *Record) bool {
 	return time.Since(r.seenSince) >= 2*s.all.cfg.RefreshTimeout
 }
 
+// A patience is how long a flight has been waiting for the same thing.
+type patience struct {
+	since time.Time
+	claim string        // of another, that was looked at last
+	pause time.Duration // until the next look
+}
+
+// isSpent tells whether that is so long that callers are better told.
+func (p *patience) isSpent(refreshTimeout time.Duration) bool {
+	return time.Since(p.since) > 3*refreshTimeout
+}
+
+// standBy is step 3 while another process is refreshing: its token is used as
+// long as it is good, and polled for otherwise.
+func (s *session) standBy(rec *Record, p *patience) (*lease, error) {
+	if rec.Version != p.claim { // somebody is alive
+		p.claim, p.since = rec.Version, time.Now()
+	}
+	l, err := s.makeDo(errAgain)
+	if l != nil {
+		return l, nil
+	}
+	if p.isSpent(s.all.cfg.RefreshTimeout) {
+		return nil, errors.New("another process is refreshing it")
+	}
+	if err := s.pauseFor(jittered(p.pause)); err != nil {
+		return nil, err
+	}
+	p.pause = min(2*p.pause, pollMax)
+	return nil, err
+}
+
 // claim is step 4: it saves that this process is about to present the record's
 // refresh token, over its own claim, or, as a takeover, over that of a dead
 // one. It returns errAgain if somebody was faster.
@@ -289,13 +307,30 @@ func (s *session) claim(ctx context.Context, rec *Record) (*Record, error) {
 	case errors.Is(err, ErrConflict):
 		return nil, errAgain
 	case err != nil:
+		s.rotation.unwritable = true
 		return nil, fmt.Errorf("claiming the refresh: %w", err)
 	}
 	next.landed = true
-	if next.isOld(s.all.cfg.RefreshTimeout) {
+	switch {
+	case s.all.isClosing():
+		s.release(ctx, claimed)
+		return nil, ErrClosed
+	case s.rotation.unwritable && next.interrupted:
+		s.rotation.unwritable = false
+		return nil, s.yield()
+	case next.isOld(s.all.cfg.RefreshTimeout):
 		return nil, errAgain
 	}
 	return claimed, nil
+}
+
+// yield lets the owner of a claim that was taken over save, over ours, a token
+// that the store did not take before.
+func (s *session) yield() error {
+	if err := s.pauseFor(saveRetryMax + saveWait); err != nil {
+		return err
+	}
+	return errAgain
 }
 
 // isOld tells whether a claim is so old that, when a call made under it ends,
@@ -439,6 +474,13 @@ func (s *session) logInAgain(ctx context.Context, era uint64, claimed *Record, c
 	return nil, err
 }
 
+// forgetCredentials drops a password at the end of the flight that asked for it.
+func (s *session) forgetCredentials() {
+	if mine := s.rotation.mine; mine != nil {
+		mine.credentials = nil
+	}
+}
+
 // ask asks Config.Credentials.
 func (s *session) ask(ctx context.Context, cause *SessionError) (*Credentials, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.all.cfg.RefreshTimeout)
@@ -509,8 +551,8 @@ func (s *session) later(delay time.Duration) {
 	}
 }
 
-// pause waits, or returns ErrClosed.
-func (s *session) pause(d time.Duration) error {
+// pauseFor waits, or returns ErrClosed.
+func (s *session) pauseFor(d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
