@@ -273,8 +273,7 @@ func (s *session) standBy(rec *Record, p *patience) (*lease, error) {
 	if rec.Version != p.claim { // somebody is alive
 		p.claim, p.since = rec.Version, time.Now()
 	}
-	l, err := s.makeDo(errAgain)
-	if l != nil {
+	if l, _ := s.makeDo(errAgain); l != nil {
 		return l, nil
 	}
 	if p.isSpent(s.all.cfg.RefreshTimeout) {
@@ -284,7 +283,7 @@ func (s *session) standBy(rec *Record, p *patience) (*lease, error) {
 		return nil, err
 	}
 	p.pause = min(2*p.pause, pollMax)
-	return nil, err
+	return nil, errAgain
 }
 
 // claim is step 4: it saves that this process is about to present the record's

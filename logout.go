@@ -1,0 +1,107 @@
+package fincodeauth
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"golang.org/x/oauth2"
+)
+
+// logout ends the session in the store, then here, then at FinCode.
+func (s *session) logout(ctx context.Context) error {
+	rec, err := s.retire(ctx)
+	if err != nil {
+		return err
+	}
+	ctx = context.WithoutCancel(ctx)
+	s.renew(nil, nil) // a token on its way is revoked when it arrives
+	if rec == nil {   // or has arrived since
+		if rec, err = s.retire(ctx); rec == nil || err != nil {
+			return err
+		}
+	}
+	s.delete(ctx)
+	if !hasTokens(rec.Token) {
+		return nil
+	}
+	tok := rec.Token
+	// The record is gone, so nobody else presents its refresh token any more,
+	// unless somebody had claimed it: who revokes its successor.
+	if rec.RefreshStarted.IsZero() && tok.RefreshToken != "" && !newLease(tok, 0).valid() {
+		if tok, err = s.all.endpoint.refresh(ctx, tok.RefreshToken); err != nil {
+			s.all.observe(LoggedOut, s.key, 0, err)
+			return err
+		}
+	}
+	return s.revoke(ctx, tok)
+}
+
+// retire saves that the session is logged out, and returns the record before,
+// nil if there is none. By the compare-and-swap its token is surely the last:
+// nobody saves a successor in between.
+func (s *session) retire(ctx context.Context) (*Record, error) {
+	for {
+		rec, err := s.load(ctx)
+		if errors.Is(err, ErrNotFound) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		err = s.save(context.WithoutCancel(ctx), loggedOut(), rec.Version)
+		if !errors.Is(err, ErrConflict) {
+			return rec, err
+		}
+	}
+}
+
+// erase removes the record of that version, if it is there.
+func (s *session) erase(ctx context.Context, version string) error {
+	err := s.save(ctx, loggedOut(), version)
+	switch {
+	case err == nil:
+		s.delete(ctx)
+	case errors.Is(err, ErrConflict):
+		err = nil
+	}
+	return err
+}
+
+// loggedOut is a record that is about to be deleted: a Delete itself compares
+// no version.
+func loggedOut() *Record {
+	return &Record{Version: newVersion(), Token: &oauth2.Token{}, Ended: endedLogout}
+}
+
+// delete deletes a record that says that the session is logged out. If it fails,
+// that record stays, and is just as good.
+func (s *session) delete(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, saveWait/2) // loadStable waits longer
+	defer cancel()
+	_ = s.all.cfg.Store.Delete(ctx, s.key)
+}
+
+// revoke tells FinCode of tokens that nobody will use any more.
+func (s *session) revoke(ctx context.Context, tok *oauth2.Token) error {
+	started := time.Now()
+	err := s.all.endpoint.logout(ctx, tok)
+	s.all.observe(LoggedOut, s.key, time.Since(started), err)
+	return err
+}
+
+// loadStable loads the record, but gives one that is about to be deleted a
+// moment to go: what replaced it would be deleted instead.
+func (s *session) loadStable(ctx context.Context) (*Record, error) {
+	for began := time.Now(); ; {
+		rec, err := s.load(ctx)
+		if err != nil || rec.Ended != endedLogout || time.Since(began) > saveWait {
+			return rec, err
+		}
+		select {
+		case <-time.After(pollMin):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
