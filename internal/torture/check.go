@@ -21,6 +21,7 @@ type run struct {
 	presented map[string][]*presentation // by token
 	key       map[string]string          // by token
 	killed    map[string]time.Time       // by process
+	closed    map[string]bool            // by process: it was told to end in the middle of a refresh
 	cuts      []time.Time
 	failures  []Entry // of requests
 }
@@ -55,6 +56,7 @@ func newRun(entries []Entry, refreshTimeout time.Duration) *run {
 		presented:      make(map[string][]*presentation),
 		key:            make(map[string]string),
 		killed:         make(map[string]time.Time),
+		closed:         make(map[string]bool),
 	}
 	for _, e := range entries {
 		r.take(e)
@@ -94,6 +96,10 @@ func (r *run) take(e Entry) {
 		}
 	case Killed:
 		r.killed[e.By] = e.At
+	case Observed:
+		if strings.HasSuffix(e.Result, fincodeauth.ErrClosed.Error()) {
+			r.closed[e.By] = true
+		}
 	case Cut:
 		r.cuts = append(r.cuts, e.At)
 	case Failed:
@@ -108,6 +114,9 @@ func (s *save) landed() bool { return s.seen || !s.done.IsZero() && s.result == 
 
 // failed tells whether the store refused to say what became of s.
 func (s *save) failed() bool { return !s.done.IsZero() && s.result != "" && s.result != conflict }
+
+// givenBack tells whether next gives the claim s back: it saves the same token.
+func (s *save) givenBack(next *save) bool { return next.Token == s.Token }
 
 // end is when s was surely in the store, or at the latest then.
 func (s *save) end() time.Time {
@@ -302,8 +311,9 @@ func (r *run) stoodStill(f Entry) bool {
 }
 
 // cost finds rotations that cost other than one claim and one save, although
-// nothing disturbed them: no process was killed, nor did the store fail or take
-// so long that the claim had to be renewed.
+// nothing disturbed them: no process was killed, or closed so that it gave its
+// claim back, nor did the store fail or take so long that the claim had to be
+// renewed.
 func (r *run) cost() (found []breach) {
 	for token, all := range r.presented {
 		for _, p := range all {
@@ -321,14 +331,15 @@ func (r *run) cost() (found []breach) {
 	return found
 }
 
-// disturbed tells whether the rotation of token met with a kill or with a store
-// that failed or was slow.
+// disturbed tells whether the rotation of token met with a kill, with a Close, or
+// with a store that failed or was slow.
 func (r *run) disturbed(token string) bool {
 	return slices.ContainsFunc(r.claims[token], func(claim *save) bool {
 		attempts := r.successors(claim)
 		_, wasKilled := r.killed[claim.By]
 		return claim.failed() || claim.done.Sub(claim.At) > r.refreshTimeout/2 ||
 			slices.ContainsFunc(attempts, (*save).failed) ||
+			r.closed[claim.By] && slices.ContainsFunc(attempts, claim.givenBack) ||
 			wasKilled && (len(attempts) == 0 || attempts[0].done.IsZero())
 	})
 }
@@ -340,7 +351,7 @@ func (r *run) failedForNothing() (found []breach) {
 		broken := e.Did == Broke || e.Did == Vanished
 		if storeFailure(e) {
 			cut := len(r.cuts) > 0 && r.cuts[0].Before(e.At)
-			broken = !cut && e.At.Sub(e.Began) < r.refreshTimeout
+			broken = !cut && !e.Late
 		}
 		if broken {
 			found = append(found, breach{e.At, e.Key, fmt.Sprintf("%s %s: %s", e.By, e.Did, e.Result)})

@@ -17,6 +17,8 @@ func TestEachBrokenPromiseIsFound(t *testing.T) {
 	rotated := slices.Concat(claimed, saving(150, "a", "t2", "v3", "v2"))
 	dead := slices.Concat(begun, claiming(100, "a", "t1", "v2", "v1"), presenting(110, "a", "t1", ""), killing(120, "a"))
 	takenOver := slices.Concat(dead, claiming(2200, "b", "t1", "v3", "v2"), presenting(2210, "b", "t1", "403"))
+	givenBack := slices.Concat(begun, claiming(50, "a", "t1", "v7", "v1"), saving(60, "a", "t1", "v1'", "v7"))
+	afterwards := slices.Concat(claiming(100, "b", "t1", "v2", "v1'"), presenting(110, "b", "t1", "200"), saving(150, "b", "t2", "v3", "v2"))
 	lost := slices.Concat(takenOver, ending(2260, "b", "v4", "v3", interrupted))
 
 	for name, c := range map[string]struct {
@@ -45,8 +47,10 @@ func TestEachBrokenPromiseIsFound(t *testing.T) {
 
 		"two claims for a rotation": {slices.Concat(begun, claiming(50, "a", "t1", "v0", "v1"), claiming(100, "a", "t1", "v2", "v0"),
 			presenting(110, "a", "t1", "200"), saving(150, "a", "t2", "v3", "v2")), "cost 2 claims and 1 saves"},
-		"two saves of a rotation": {slices.Concat(rotated, saving(160, "a", "t2", "v3", "v2")), "cost 1 claims and 2 saves"},
-		"a rotation not saved":    {claimed, "cost 1 claims and 0 saves"},
+		"two saves of a rotation":        {slices.Concat(rotated, saving(160, "a", "t2", "v3", "v2")), "cost 1 claims and 2 saves"},
+		"a rotation not saved":           {claimed, "cost 1 claims and 0 saves"},
+		"a claim given back by a Close":  {slices.Concat(givenBack, observing(62, "a", "RefreshFailed: sessions are closed"), afterwards), ""},
+		"a claim given back for nothing": {slices.Concat(givenBack, afterwards), "cost 2 claims and 1 saves"},
 		"two saves, as the store failed": {slices.Concat(claimed, cutting(145), saved(saving(150, "a", "t2", "v3", "v2"), "reset"),
 			saving(260, "a", "t2", "v3", "v2")), ""},
 
@@ -63,6 +67,10 @@ func TestEachBrokenPromiseIsFound(t *testing.T) {
 		"a request lost to a store in repair": {slices.Concat(rotated, cutting(1100), failing(1210, "b"),
 			observing(1220, "b", "RefreshFailed: reset"), losing(1230, 1240, "b")), "nothing explains it"},
 
+		"a store that runs out of time": {slices.Concat(claimed, late(saved(saving(150, "a", "t2", "v3", "v2"), "deadline")),
+			saving(420, "a", "t2", "v3", "v2")), ""},
+		"a store that fails in time": {slices.Concat(claimed, saved(saving(150, "a", "t2", "v3", "v2"), "reset"),
+			saving(420, "a", "t2", "v3", "v2")), "has saved: reset"},
 		"a store that fails by itself": {slices.Concat(rotated, failing(200, "b")), "could not load"},
 		"a record that is gone":        {slices.Concat(rotated, one(Entry{At: at(200), By: "supervisor", Did: Vanished, Result: "not found"})), "finds no record"},
 		"a process that crashes":       {slices.Concat(rotated, one(Entry{At: at(200), By: "a", Did: Broke, Result: "panic"})), "panic"},
@@ -97,6 +105,12 @@ func done(e Entry) []Entry {
 // saved gives the end of a Save a result.
 func saved(save []Entry, result string) []Entry {
 	save[1].Result = result
+	return save
+}
+
+// late makes the store's time run out in a Save.
+func late(save []Entry) []Entry {
+	save[1].Late = true
 	return save
 }
 

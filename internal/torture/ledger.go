@@ -50,6 +50,7 @@ type Entry struct {
 	Expiry  time.Time `json:",omitzero"` // the access token's
 	Began   time.Time `json:",omitzero"`
 	Result  string    `json:",omitempty"`
+	Late    bool      `json:",omitempty"` // of Saved and LoadFailed: the store's time had run out
 }
 
 // fingerprint names a refresh token without telling it.
@@ -92,7 +93,7 @@ func (n *notary) Load(ctx context.Context, key string) (*fincodeauth.Record, err
 	began := time.Now()
 	rec, err := n.Store.Load(ctx, key)
 	if err != nil && !errors.Is(err, fincodeauth.ErrNotFound) {
-		n.note(Entry{Did: LoadFailed, Key: key, Began: began, Result: err.Error()})
+		n.note(Entry{Did: LoadFailed, Key: key, Began: began, Result: err.Error(), Late: ctx.Err() != nil})
 	}
 	return rec, err
 }
@@ -109,7 +110,7 @@ func (n *notary) Save(ctx context.Context, key string, rec *fincodeauth.Record, 
 	n.note(begun)
 	began := time.Now()
 	err := n.Store.Save(ctx, key, rec, prev)
-	done := Entry{Did: Saved, Key: key, Version: rec.Version, Began: began}
+	done := Entry{Did: Saved, Key: key, Version: rec.Version, Began: began, Late: ctx.Err() != nil}
 	switch {
 	case errors.Is(err, fincodeauth.ErrConflict):
 		done.Result = conflict
