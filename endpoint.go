@@ -18,6 +18,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -204,18 +205,36 @@ type endpoint struct {
 	client  *http.Client
 	fields  fields
 	timeout time.Duration // of one call, its answer's body included
+	now     func() time.Time
 }
 
-func newEndpoint(root string, base http.RoundTripper, f fields, timeout time.Duration) *endpoint {
+func newEndpoint(root string, base http.RoundTripper, f fields, timeout time.Duration, now func() time.Time) *endpoint {
 	return &endpoint{
-		root: strings.TrimRight(root, "/"),
-		client: &http.Client{
-			Transport:     base,
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
+		root:    strings.TrimRight(root, "/"),
+		client:  &http.Client{Transport: stay{base}},
 		fields:  f,
 		timeout: timeout,
+		now:     now,
 	}
+}
+
+// stay leaves no Location in an answer: http.Client would follow it, or put one
+// that it cannot parse into its error.
+type stay struct{ base http.RoundTripper }
+
+func (s stay) RoundTrip(req *http.Request) (*http.Response, error) {
+	base := s.base
+	if base == nil {
+		base = http.DefaultTransport
+	}
+	resp, err := base.RoundTrip(req)
+	if err != nil || resp == nil || resp.Header.Get("Location") == "" {
+		return resp, err
+	}
+	here := *resp
+	here.Header = resp.Header.Clone()
+	here.Header.Del("Location")
+	return &here, nil
 }
 
 // login exchanges credentials for a token pair.
@@ -252,7 +271,7 @@ func (e *endpoint) logout(ctx context.Context, tok *oauth2.Token) error {
 
 // issue makes a call that answers a token pair.
 func (e *endpoint) issue(ctx context.Context, op string, body map[string]string, secrets ...string) (*oauth2.Token, error) {
-	before := time.Now().Round(0)
+	before := e.now().Round(0)
 	a, err := e.call(ctx, op, nil, body, secrets...)
 	if err != nil {
 		return nil, err
@@ -291,7 +310,7 @@ func (e *endpoint) call(ctx context.Context, op string, auth http.Header, body m
 	defer resp.Body.Close()
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if !succeeded(resp.StatusCode) {
-		return nil, refusal(op, resp, data, err == nil, secrets)
+		return nil, refusal(op, resp, data, err == nil && len(data) <= maxAnswer, secrets)
 	}
 	switch {
 	case err != nil:
@@ -385,8 +404,9 @@ func refusal(op string, resp *http.Response, data []byte, whole bool, secrets []
 		e.foreign = !whole
 		return e
 	}
-	e.foreign = !json.Valid(data)
 	body := object(data)
+	// An object is whole, but the 403 of a page's "403 Forbidden" is JSON too.
+	e.foreign = !json.Valid(data) || !whole && body == nil
 	detail := object(body["error"])
 	if detail == nil {
 		detail = body
@@ -400,8 +420,8 @@ func refusal(op string, resp *http.Response, data []byte, whole bool, secrets []
 // 10.2.3); a date is compared with the answer's own, not with our clock.
 func retryAfter(h http.Header) time.Duration {
 	value := h.Get("Retry-After")
-	if n, err := strconv.ParseFloat(value, 64); err == nil {
-		return max(0, seconds(n))
+	if n, err := strconv.ParseFloat(value, 64); err == nil && n > 0 {
+		return seconds(n)
 	}
 	at, err := http.ParseTime(value)
 	if err != nil {
@@ -411,7 +431,7 @@ func retryAfter(h http.Header) time.Duration {
 	if err != nil {
 		now = time.Now()
 	}
-	return max(0, at.Sub(now))
+	return min(max(0, at.Sub(now)), century)
 }
 
 // printable makes s fit for a log: on one line, short, without the secrets of
@@ -426,7 +446,10 @@ func printable(s string, secrets []string) string {
 			s = strings.ReplaceAll(s, secret, "[redacted]")
 		}
 	}
-	words := strings.FieldsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f })
+	if respells(s, secrets) {
+		return "[redacted]"
+	}
+	words := wordsOf(s)
 	for i, w := range words {
 		if len(w) > 40 {
 			words[i] = "[redacted]"
@@ -435,6 +458,35 @@ func printable(s string, secrets []string) string {
 	s = strings.ToValidUTF8(strings.Join(words, " "), "?")
 	if runes := []rune(s); len(runes) > 200 {
 		s = string(runes[:200]) + "…"
+	}
+	return s
+}
+
+// respells tells whether s has a secret with other white space, or with JSON's
+// escapes: a server may repeat the request, or quote what repeats it.
+func respells(s string, secrets []string) bool {
+	for range 3 {
+		line := strings.Join(wordsOf(s), " ")
+		for _, secret := range secrets {
+			if words := wordsOf(secret); len(words) > 0 && strings.Contains(line, strings.Join(words, " ")) {
+				return true
+			}
+		}
+		s = escapes.ReplaceAllStringFunc(s, unescaped)
+	}
+	return false
+}
+
+func wordsOf(s string) []string {
+	return strings.FieldsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f })
+}
+
+// escapes are what JSON may write for characters.
+var escapes = regexp.MustCompile(`(\\(u[0-9A-Fa-f]{4}|["\\/bfnrt]))+`)
+
+func unescaped(escapes string) (s string) {
+	if json.Unmarshal([]byte(`"`+escapes+`"`), &s) != nil {
+		return escapes
 	}
 	return s
 }
@@ -485,30 +537,28 @@ func (a *answer) lifetime(body map[string]json.RawMessage, tok *oauth2.Token) ti
 		return lifetime
 	}
 	if date, err := http.ParseTime(a.date); err == nil && claims.Expiry > 0 {
-		return max(0, claims.expiry().Sub(date))
+		return min(max(0, claims.expiry().Sub(date)), century)
 	}
 	return 0
 }
 
 // jwtClaims are the registered claims that say how long a token lives (RFC
 // 7519, 4.1), in seconds since 1970; 0: absent.
-type jwtClaims struct {
-	Expiry   float64 `json:"exp"`
-	IssuedAt float64 `json:"iat"`
-}
+type jwtClaims struct{ Expiry, IssuedAt float64 }
 
 // claimsOf reads the claims of a JWT without verifying it: it is the server's
 // to verify, and we only ask when to refresh. No JWT has no claims.
-func claimsOf(token string) (c jwtClaims) {
+func claimsOf(token string) jwtClaims {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
-		return c
-	}
-	payload, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(parts[1], "="))
-	if err != nil || json.Unmarshal(payload, &c) != nil {
 		return jwtClaims{}
 	}
-	return c
+	payload, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(parts[1], "="))
+	if err != nil {
+		return jwtClaims{}
+	}
+	claims := object(payload)
+	return jwtClaims{Expiry: number(claims["exp"]), IssuedAt: number(claims["iat"])}
 }
 
 // lifetime is exp - iat; 0 if either is absent or they make no sense.
@@ -519,8 +569,10 @@ func (c jwtClaims) lifetime() time.Duration {
 	return seconds(c.Expiry - c.IssuedAt).Round(time.Millisecond)
 }
 
+// expiry is exp, in the year 5138 at the latest: JSON has no form for a time
+// beyond 9999.
 func (c jwtClaims) expiry() time.Time {
-	return time.UnixMilli(int64(c.Expiry * 1000))
+	return time.UnixMilli(int64(min(c.Expiry, 1e11) * 1000))
 }
 
 // century bounds what a server may say of the future, so that no sum overflows.
@@ -542,6 +594,14 @@ func object(raw json.RawMessage) (m map[string]json.RawMessage) {
 		return nil
 	}
 	return m
+}
+
+// number reads a JSON number; 0 if raw is none.
+func number(raw json.RawMessage) (n float64) {
+	if json.Unmarshal(raw, &n) != nil {
+		return 0
+	}
+	return n
 }
 
 // text returns the first of the named members that is a string with content.

@@ -112,10 +112,12 @@ func TestALifetimeIsReadWhereverItIsSaid(t *testing.T) {
 		"the JWT's, not nonsense":  {nil, `{"access_token":"` + both + `","expires_in":"soon"}`, 15 * time.Minute},
 		"the JWT's, not a zero":    {nil, `{"access_token":"` + both + `","expires_in":0}`, 15 * time.Minute},
 		"exp less the Date":        {date, `{"access_token":"` + expiryOnly + `"}`, 15 * time.Minute},
+		"exp less an ancient Date": {http.Header{"Date": {"Mon, 01 Jan 0001 00:00:00 GMT"}}, `{"access_token":"` + expiryOnly + `"}`, century},
+		"exp, with an iat of text": {date, `{"access_token":"e30.eyJleHAiOjE3MDAwMDA5MDAsImlhdCI6Im5vdyJ9.s"}`, 15 * time.Minute}, // {"exp":1700000900,"iat":"now"}
 		"exp without a Date":       {nil, `{"access_token":"` + expiryOnly + `"}`, 0},
 		"nowhere":                  {date, `{"access_token":"t"}`, 0},
 		"negative":                 {nil, `{"access_token":"t","expires_in":-5}`, 0},
-		"more than time can count": {nil, `{"access_token":"t","expires_in":1e300}`, 100 * 365 * 24 * time.Hour},
+		"more than time can count": {nil, `{"access_token":"t","expires_in":1e300}`, century},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -233,6 +235,65 @@ func TestNoErrorOrEventHoldsASecret(t *testing.T) {
 	fmt.Fprintln(&text, err)
 	if got := text.String(); !strings.Contains(got, "cannot parse") || strings.Contains(got, secret) || strings.Contains(got, "longlong") {
 		t.Errorf("want the messages, without secrets or anything as long as a token:\n%s", got)
+	}
+}
+
+func TestASecretIsKnownHoweverTheServerWritesIt(t *testing.T) {
+	for name, message := range map[string]string{
+		"the request":         `cannot parse {"currentPassword":"s3cr3t of \"Ada\" \u0026 \u003csons\u003e"}`,
+		"another one's JSON":  `cannot parse {"currentPassword":"s3cr3t of \"Ada\" & <sons>"}`,
+		"the request, quoted": `cannot parse "{\"currentPassword\":\"s3cr3t of \\\"Ada\\\" \\u0026 <sons>\"}"`,
+		"over two lines":      "wrong password: s3cr3t of\n\"Ada\" & <sons>",
+	} {
+		t.Run(name, func(t *testing.T) {
+			body, err := json.Marshal(map[string]string{"message": message})
+			if err != nil {
+				t.Fatal(err)
+			}
+			sessions := newSessions(t, nil, func(c *fincodeauth.Config) { c.Base = answering(400, nil, string(body)) })
+			err = sessions.Login(t.Context(), "a", fincodeauth.Credentials{Email: "ada@example.com", Password: secret})
+			if err == nil || !strings.HasSuffix(err.Error(), "answered 400: [redacted]") {
+				t.Errorf("error %v, want one whose message is redacted", err)
+			}
+		})
+	}
+}
+
+func TestALocationThatDoesNotParseIsNotQuoted(t *testing.T) {
+	for _, location := range []string{"%zz" + secret, "https://elsewhere.example/" + secret} {
+		sessions := newSessions(t, nil, func(c *fincodeauth.Config) {
+			c.Base = answering(302, http.Header{"Location": {location}}, "")
+		})
+		err := sessions.Login(t.Context(), "a", credentials)
+		var ee *fincodeauth.EndpointError
+		if !errors.As(err, &ee) || ee.Status != 302 || strings.Contains(err.Error(), secret) {
+			t.Errorf("error %v, want an EndpointError without the Location", err)
+		}
+	}
+}
+
+// "403" is JSON too.
+func TestAPageThatIsCutOffIsNoVerdict(t *testing.T) {
+	page := &parrot{answer: answer{status: 403, body: []byte("403"), cut: true}}
+	sessions := newSessions(t, nil, func(c *fincodeauth.Config) { c.Base = page })
+	if err := sessions.Adopt(t.Context(), "a", &oauth2.Token{RefreshToken: "r-1"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sessions.TokenSource("a").Token(); err == nil || errors.Is(err, fincodeauth.ErrLoginRequired) {
+		t.Errorf("error %v, want one that ends nothing", err)
+	}
+}
+
+func TestRetryAfterIsAtMostACentury(t *testing.T) {
+	for value, want := range map[string]time.Duration{
+		"NaN": 0, "-5": 0, "1e300": century, "Fri, 31 Dec 9999 23:59:59 GMT": century,
+	} {
+		header := http.Header{"Retry-After": {value}, "Date": {"Mon, 02 Jan 2006 15:04:05 GMT"}}
+		sessions := newSessions(t, nil, func(c *fincodeauth.Config) { c.Base = answering(503, header, "") })
+		var ee *fincodeauth.EndpointError
+		if err := sessions.Login(t.Context(), "a", credentials); !errors.As(err, &ee) || ee.RetryAfter != want {
+			t.Errorf("%s: %#v, want %v", value, ee, want)
+		}
 	}
 }
 

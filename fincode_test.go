@@ -1,8 +1,13 @@
 package fincodeauth_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"io"
+	"net/http"
+	"path"
 	"slices"
 	"sync"
 	"testing"
@@ -15,7 +20,8 @@ import (
 )
 
 // What the tests of this package share: Sessions at a FinCode in memory, a
-// Store that goes wrong on demand, and a memory for events.
+// Store that goes wrong on demand, a memory for events, and a FinCode that gives
+// one answer.
 
 var credentials = fincodeauth.Credentials{Email: fincodetest.Email, Password: fincodetest.Password}
 
@@ -132,6 +138,12 @@ func newBrittleStore() *brittleStore {
 	return &brittleStore{MemoryStore: fincodeauth.NewMemoryStore()}
 }
 
+// newBrittleStores returns two ways to one store, each of which fails by itself.
+func newBrittleStores() (one, two *brittleStore) {
+	one = newBrittleStore()
+	return one, &brittleStore{MemoryStore: one.MemoryStore}
+}
+
 // set changes how the store fails.
 func (s *brittleStore) set(change func(*brittleStore)) {
 	s.mu.Lock()
@@ -186,6 +198,43 @@ func (s *brittleStore) Delete(ctx context.Context, key string) error {
 	return s.MemoryStore.Delete(ctx, key)
 }
 
+// cutOffAfter makes the store unreachable when it has taken a record of that
+// kind, before it says so.
+func cutOffAfter(kind func(*fincodeauth.Record) bool) func(*brittleStore) {
+	return func(s *brittleStore) {
+		s.save = func(rec *fincodeauth.Record, save func() error) error {
+			if err := save(); err != nil || !kind(rec) {
+				return err
+			}
+			s.down(true)
+			return errStoreDown
+		}
+	}
+}
+
+// counting counts in saved what the store takes of each version, until it is
+// told otherwise.
+func counting(saved map[string]int) func(*brittleStore) {
+	return func(s *brittleStore) {
+		instead := s.save
+		s.save = func(rec *fincodeauth.Record, save func() error) error {
+			counted := func() error {
+				err := save()
+				if err == nil {
+					saved[rec.Version]++
+				}
+				return err
+			}
+			if instead != nil {
+				return instead(rec, counted)
+			}
+			return counted()
+		}
+	}
+}
+
+func isClaim(rec *fincodeauth.Record) bool { return !rec.RefreshStarted.IsZero() }
+
 // isSuccessor tells a rotated token's save from a claim's and an end's.
 func isSuccessor(rec *fincodeauth.Record) bool {
 	return rec.RefreshStarted.IsZero() && rec.Ended == ""
@@ -196,4 +245,58 @@ func elapsed(f func()) time.Duration {
 	start := time.Now()
 	f()
 	return time.Since(start)
+}
+
+// secret is what a call presents: a password, or a refresh token. JSON may write
+// it in several ways. secretAccess is the token that a logout presents as well.
+const (
+	secret       = `s3cr3t of "Ada" & <sons>`
+	secretAccess = "s3cr3t-access-t0ken"
+)
+
+// century is the most that FinCode may say of the future.
+const century = 100 * 365 * 24 * time.Hour
+
+// An answer is what FinCode answers to every call.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+	cut    bool // the connection breaks behind the body
+}
+
+// A parrot is a FinCode that gives one answer, and notes what it was asked.
+type parrot struct {
+	answer
+	calls []string // the last elements of their paths
+}
+
+func (f *parrot) RoundTrip(r *http.Request) (*http.Response, error) {
+	f.calls = append(f.calls, path.Base(r.URL.Path))
+	body := io.Reader(bytes.NewReader(f.body))
+	if f.cut {
+		body = io.MultiReader(body, broken{})
+	}
+	return &http.Response{StatusCode: f.status, Header: f.header.Clone(), Body: io.NopCloser(body), Request: r}, nil
+}
+
+type broken struct{}
+
+func (broken) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
+
+// A jsonStore keeps records in the form in which all stores that last do.
+type jsonStore struct{ *fincodeauth.MemoryStore }
+
+func newJSONStore() jsonStore { return jsonStore{fincodeauth.NewMemoryStore()} }
+
+func (s jsonStore) Save(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
+	data, err := json.Marshal(rec)
+	if err != nil {
+		return err
+	}
+	kept := new(fincodeauth.Record)
+	if err := json.Unmarshal(data, kept); err != nil {
+		return err
+	}
+	return s.MemoryStore.Save(ctx, key, kept, prev)
 }

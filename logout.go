@@ -20,6 +20,7 @@ func (s *session) logout(ctx context.Context) error {
 		if rec, err = s.retire(ctx); rec == nil || err != nil {
 			return err
 		}
+		s.renew(nil, nil)
 	}
 	s.delete(ctx)
 	if !hasTokens(rec.Token) {
@@ -28,7 +29,7 @@ func (s *session) logout(ctx context.Context) error {
 	tok := rec.Token
 	// The record is gone, so nobody else presents its refresh token any more,
 	// unless somebody had claimed it: who revokes its successor.
-	if rec.RefreshStarted.IsZero() && tok.RefreshToken != "" && !newLease(tok, 0).valid() {
+	if rec.RefreshStarted.IsZero() && tok.RefreshToken != "" && !s.all.newLease(tok).valid(s.all.now()) {
 		if tok, err = s.all.endpoint.refresh(ctx, tok.RefreshToken); err != nil {
 			s.all.observe(LoggedOut, s.key, 0, err)
 			return err
@@ -49,7 +50,7 @@ func (s *session) retire(ctx context.Context) (*Record, error) {
 		if err != nil {
 			return nil, err
 		}
-		err = s.save(context.WithoutCancel(ctx), loggedOut(), rec.Version)
+		err = s.save(context.WithoutCancel(ctx), s.all.cfg.RefreshTimeout, loggedOut(rec.Version), rec.Version)
 		if !errors.Is(err, ErrConflict) {
 			return rec, err
 		}
@@ -58,7 +59,7 @@ func (s *session) retire(ctx context.Context) (*Record, error) {
 
 // erase removes the record of that version, if it is there.
 func (s *session) erase(ctx context.Context, version string) error {
-	err := s.save(ctx, loggedOut(), version)
+	err := s.save(ctx, s.all.cfg.RefreshTimeout, loggedOut(version), version)
 	switch {
 	case err == nil:
 		s.delete(ctx)
@@ -68,10 +69,10 @@ func (s *session) erase(ctx context.Context, version string) error {
 	return err
 }
 
-// loggedOut is a record that is about to be deleted: a Delete itself compares
-// no version.
-func loggedOut() *Record {
-	return &Record{Version: newVersion(), Token: &oauth2.Token{}, Ended: endedLogout}
+// loggedOut is a record that is about to be deleted, in the place of the one of
+// version prev: a Delete itself compares no version.
+func loggedOut(prev string) *Record {
+	return &Record{Version: newVersion(prev), Token: &oauth2.Token{}, Ended: endedLogout}
 }
 
 // delete deletes a record that says that the session is logged out. If it fails,
@@ -84,18 +85,18 @@ func (s *session) delete(ctx context.Context) {
 
 // revoke tells FinCode of tokens that nobody will use any more.
 func (s *session) revoke(ctx context.Context, tok *oauth2.Token) error {
-	started := time.Now()
+	started := s.all.now()
 	err := s.all.endpoint.logout(ctx, tok)
-	s.all.observe(LoggedOut, s.key, time.Since(started), err)
+	s.all.observe(LoggedOut, s.key, s.all.since(started), err)
 	return err
 }
 
 // loadStable loads the record, but gives one that is about to be deleted a
 // moment to go: what replaced it would be deleted instead.
 func (s *session) loadStable(ctx context.Context) (*Record, error) {
-	for began := time.Now(); ; {
+	for began := s.all.now(); ; {
 		rec, err := s.load(ctx)
-		if err != nil || rec.Ended != endedLogout || time.Since(began) > saveWait {
+		if err != nil || rec.Ended != endedLogout || s.all.since(began) > saveWait {
 			return rec, err
 		}
 		select {

@@ -19,8 +19,12 @@ type pending struct {
 	// version: somebody took the claim over.
 	over *oauth2.Token
 
-	// supersedes: it replaces any record, as a login does.
+	// supersedes: it replaces any other session, as a login does.
 	supersedes bool
+
+	// unheard: a Save of it may have landed although it failed; and builtOn: it
+	// did, and another process has gone on from there.
+	unheard, builtOn bool
 
 	// failed is the error of a caller who finds it pending and no good token.
 	failed error
@@ -29,8 +33,8 @@ type pending struct {
 // mayReplace tells whether p may replace a record that it does not know.
 func (p *pending) mayReplace(there *Record) bool {
 	switch {
-	case p.supersedes:
-		return true
+	case p.supersedes: // but not what may have come of it, or after it
+		return !p.unheard || sessionOf(there.Version) == sessionOf(p.prev)
 	case there.Ended != "":
 		return false
 	case p.rec.Ended != "": // a refresh token that stays, or is absent, may have a newer access token
@@ -50,7 +54,7 @@ func (s *session) keep(ctx context.Context, p *pending) bool {
 	s.pinToo()
 	first := make(chan error, 1)
 	go func() {
-		started := time.Now()
+		started := s.all.now()
 		err := s.saveFirst(ctx, p, started)
 		if err == nil {
 			s.unpin() // first: whoever waits may go on to what drops the session
@@ -62,7 +66,7 @@ func (s *session) keep(ctx context.Context, p *pending) bool {
 		if err != errOutdated {
 			err = s.saveAgain(ctx, p, started)
 		}
-		if err == errOutdated && hasTokens(p.rec.Token) {
+		if err == errOutdated && hasTokens(p.rec.Token) && !p.builtOn {
 			s.revoke(ctx, p.rec.Token)
 		}
 	}()
@@ -82,34 +86,36 @@ func (s *session) keep(ctx context.Context, p *pending) bool {
 
 // saveFirst tries to save p for the first time.
 func (s *session) saveFirst(ctx context.Context, p *pending, started time.Time) error {
-	err := s.saveNow(ctx, p)
+	err := s.saveNow(ctx, p, s.all.cfg.RefreshTimeout/4)
 	if err == nil || err == errOutdated {
 		s.settled(p, err == nil)
 	} else {
-		s.all.observe(SaveFailed, s.key, time.Since(started), err)
+		s.all.observe(SaveFailed, s.key, s.all.since(started), err)
 	}
 	return err
 }
 
 // saveAgain saves p, which failed once, until that lands, the session is ended
-// or replaced, or the context of Close ends.
+// or replaced, or the context of Close ends. Many short attempts are made before
+// a process that watches the claim takes its owner for dead.
 func (s *session) saveAgain(ctx context.Context, p *pending, started time.Time) error {
 	closing := s.all.closing
-	for delay := saveRetryMin; ; delay = min(2*delay, saveRetryMax) {
+	most := s.all.cfg.RefreshTimeout
+	for delay, limit := saveRetryMin, most/4; ; delay, limit = min(2*delay, saveRetryMax, most/4), min(2*limit, most) {
 		if s.all.isAbandoned() {
 			return ErrClosed
 		}
 		select {
-		case <-time.After(jittered(delay)):
+		case <-time.After(s.all.jittered(delay)):
 		case <-closing: // now or never: try at once, and often from here on
 			closing, delay = nil, saveRetryMin
 		case <-s.all.abandoned:
 			continue
 		}
-		switch err := s.saveNow(ctx, p); err {
+		switch err := s.saveNow(ctx, p, limit); err {
 		case nil:
 			s.settled(p, true)
-			s.all.observe(Saved, s.key, time.Since(started), nil)
+			s.all.observe(Saved, s.key, s.all.since(started), nil)
 			return nil
 		case errOutdated:
 			s.settled(p, false)
@@ -119,8 +125,8 @@ func (s *session) saveAgain(ctx context.Context, p *pending, started time.Time) 
 }
 
 // saveNow tries once to save p: over the version that it replaces, or over
-// whatever record it may replace as well.
-func (s *session) saveNow(ctx context.Context, p *pending) error {
+// whatever record it may replace as well. The store has until limit.
+func (s *session) saveNow(ctx context.Context, p *pending, limit time.Duration) error {
 	for {
 		if s.currentEra() != p.era {
 			// It may have landed after a Logout that found no record yet.
@@ -129,26 +135,28 @@ func (s *session) saveNow(ctx context.Context, p *pending) error {
 			}
 			return errOutdated
 		}
-		err := s.save(ctx, p.rec, p.prev)
+		err := s.save(ctx, limit, p.rec, p.prev)
 		if err == nil && s.currentEra() != p.era {
 			continue
 		}
 		if !errors.Is(err, ErrConflict) {
+			p.unheard = err != nil
 			return err
 		}
 		there, err := s.loadStable(ctx)
 		switch {
-		case errors.Is(err, ErrNotFound) && p.supersedes:
+		case errors.Is(err, ErrNotFound) && p.supersedes && !p.unheard:
 			p.prev = ""
 		case errors.Is(err, ErrNotFound):
 			return errOutdated
 		case err != nil:
 			return err
-		case there.Version == p.rec.Version:
-			return nil
+		case there.Version == p.rec.Version, there.Ended == "" && sameTokens(there.Token, p.rec.Token):
+			return nil // somebody may have claimed it already
 		case p.mayReplace(there):
 			p.prev = there.Version
 		default:
+			p.builtOn = there.Ended == "" && sessionOf(there.Version) == sessionOf(p.rec.Version)
 			return errOutdated
 		}
 	}
@@ -180,7 +188,7 @@ func (s *session) version(ctx context.Context) (string, error) {
 
 // replace begins a new era with tok, over the record of version prev.
 func (s *session) replace(ctx context.Context, tok *oauth2.Token, prev string) {
-	p := &pending{rec: &Record{Version: newVersion(), Token: tok}, prev: prev, supersedes: true, failed: errUnsaved}
-	s.renew(newLease(tok, s.all.cfg.RefreshBefore), p)
+	p := &pending{rec: &Record{Version: newVersion(""), Token: tok}, prev: prev, supersedes: true, failed: errUnsaved}
+	s.renew(s.all.newLease(tok), p)
 	s.keep(ctx, p)
 }

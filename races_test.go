@@ -3,6 +3,7 @@ package fincodeauth_test
 import (
 	"context"
 	"errors"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -529,5 +530,223 @@ func TestALoginDuringALoadIsUsedAsItIs(t *testing.T) {
 			t.Error("the token of the Login was refreshed away")
 		}
 		wantCalls(t, fc, 0, 0)
+	})
+}
+
+func TestALogoutEndsTheLoginThatItFindsInItsSecondLook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newBrittleStore()
+		sessions := newSessions(t, fc, withStore(store))
+		var loads atomic.Int32
+		store.set(func(s *brittleStore) {
+			s.load = func() error {
+				if loads.Add(1) == 3 { // after Login's, and the first of Logout
+					time.Sleep(time.Second)
+				}
+				return nil
+			}
+		})
+		fc.Inject(fincodetest.Login, 1, fincodetest.Fault{Before: 500 * time.Millisecond})
+		go sessions.Login(t.Context(), "a", credentials)
+		time.Sleep(100 * time.Millisecond)
+		if err := sessions.Logout(t.Context(), "a"); err != nil {
+			t.Fatal(err)
+		}
+		_, err := sessions.TokenSource("a").Token()
+		wantSessionError(t, err, false, false)
+		if !errors.Is(err, fincodeauth.ErrNotFound) {
+			t.Errorf("error %v, want ErrNotFound", err)
+		}
+		if c := fc.Counts(); c.Logins != 1 || c.Logouts != 1 {
+			t.Errorf("counts %+v, want a login and its logout", c)
+		}
+	})
+}
+
+func TestATokenThatAnotherProcessHasBuiltOnIsNotRevoked(t *testing.T) {
+	for name, presenting := range map[string]time.Duration{"claimed": 10 * time.Second, "rotated": 0} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fc := fincodetest.New(fincodetest.Config{})
+				store, other := newBrittleStores()
+				one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(other))
+				logIn(t, one, "a")
+				time.Sleep(2 * time.Hour)
+				store.set(cutOffAfter(isSuccessor))
+				token(t, one.TokenSource("a"))
+				token(t, two.TokenSource("a"))
+				time.Sleep(56 * time.Minute)
+				fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Before: presenting})
+				token(t, two.TokenSource("a")) // has it refreshed
+				synctest.Wait()
+				store.down(false)
+				time.Sleep(30 * time.Second) // time for the save that is tried again, and for the other's call
+				if n := fc.Counts().Logouts; n != 0 {
+					t.Errorf("FinCode made %d logouts of a session in use", n)
+				}
+				for range 2 {
+					for _, s := range []*fincodeauth.Sessions{one, two} {
+						if status := whoami(t, fc, token(t, s.TokenSource("a"))); status != http.StatusOK {
+							t.Errorf("the token answers %d", status)
+						}
+					}
+					time.Sleep(2 * time.Hour)
+				}
+				wantCalls(t, fc, 3, 3)
+			})
+		})
+	}
+}
+
+func TestASaveThatLandedUnheardIsDoneEvenIfAnotherHasClaimedItsToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store, other := newBrittleStores()
+		var seen events
+		one, two := newSessions(t, fc, withStore(store), seen.observe), newSessions(t, fc, withStore(other))
+		store.set(cutOffAfter(isSuccessor))
+		logIn(t, one, "a")
+		tok := token(t, one.TokenSource("a"))
+		token(t, two.TokenSource("a"))
+		time.Sleep(56 * time.Minute)
+		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Before: 10 * time.Second})
+		token(t, two.TokenSource("a"))
+		synctest.Wait()
+		store.down(false)
+		time.Sleep(8 * time.Second) // the other is still presenting it
+		if token(t, one.TokenSource("a")) != tok {
+			t.Error("the token is not in use any more")
+		}
+		synctest.Wait()
+		seen.want(t, fincodeauth.LoggedIn, fincodeauth.SaveFailed, fincodeauth.Saved)
+		time.Sleep(10 * time.Second)
+		wantCalls(t, fc, 1, 1)
+	})
+}
+
+func TestALoginThatAnotherProcessHasBuiltOnReplacesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store, other := newBrittleStores()
+		one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(other))
+		store.set(cutOffAfter(isSuccessor))
+		logIn(t, one, "a")
+		time.Sleep(2 * time.Hour)
+		newer := token(t, two.TokenSource("a"))
+		store.down(false)
+		time.Sleep(10 * time.Second)
+		if record(t, store, "a").Token.AccessToken != newer.AccessToken {
+			t.Error("the store lost the newer token")
+		}
+		if token(t, one.TokenSource("a")).AccessToken != newer.AccessToken {
+			t.Error("the process that logged in has another token")
+		}
+		wantCalls(t, fc, 1, 1)
+	})
+}
+
+func TestALoginThatWasLoggedOutElsewhereIsNotSavedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store, other := newBrittleStores()
+		one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(other))
+		logIn(t, one, "a")
+		store.set(cutOffAfter(isSuccessor))
+		logIn(t, one, "a") // over the record of the first
+		if err := two.Logout(t.Context(), "a"); err != nil {
+			t.Fatal(err)
+		}
+		store.down(false)
+		time.Sleep(10 * time.Second)
+		if rec, err := store.Load(t.Context(), "a"); !errors.Is(err, fincodeauth.ErrNotFound) {
+			t.Errorf("the store has %v again (%v)", rec, err)
+		}
+		if _, err := one.TokenSource("a").Token(); !errors.Is(err, fincodeauth.ErrNotFound) {
+			t.Errorf("error %v, want ErrNotFound", err)
+		}
+	})
+}
+
+func TestACallerWhoWaitedForASlowSaveGetsNoTokenOfALogout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newBrittleStore()
+		sessions := newSessions(t, fc, withStore(store))
+		logIn(t, sessions, "a")
+		tok := token(t, sessions.TokenSource("a"))
+		time.Sleep(30 * time.Minute)
+		store.set(func(s *brittleStore) {
+			s.save = func(rec *fincodeauth.Record, save func() error) error {
+				if isSuccessor(rec) {
+					time.Sleep(3 * time.Second)
+				}
+				return save()
+			}
+		})
+		failed := make(chan error, 1)
+		go func() {
+			_, err := sessions.TokenSource("a").Refresh(t.Context(), tok)
+			failed <- err
+		}()
+		time.Sleep(500 * time.Millisecond) // now it waits for the save
+		wantCalls(t, fc, 1, 1)
+		if err := sessions.Logout(t.Context(), "a"); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-failed; !errors.Is(err, fincodeauth.ErrNotFound) {
+			t.Errorf("error %v, want ErrNotFound", err)
+		}
+		time.Sleep(10 * time.Second) // the save ends
+	})
+}
+
+func TestALoginThatIsSavedLateDoesNotReplaceANewerOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store, other := newBrittleStores()
+		one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(other))
+		store.set(cutOffAfter(isSuccessor))
+		logIn(t, one, "a")
+		time.Sleep(2 * time.Hour)
+		token(t, two.TokenSource("a"))
+		logIn(t, two, "a")
+		newer := token(t, two.TokenSource("a"))
+		store.down(false)
+		time.Sleep(10 * time.Second)
+		if record(t, store, "a").Token.AccessToken != newer.AccessToken {
+			t.Error("the store lost the newer login")
+		}
+		_, err := one.TokenSource("a").Token()
+		if err != nil {
+			t.Errorf("one: %v", err)
+		}
+		time.Sleep(2 * time.Hour)
+		if _, err := two.TokenSource("a").Token(); err != nil {
+			t.Errorf("two: %v", err)
+		}
+	})
+}
+
+// D3: a session whose tokens always come too late makes two rotations a Token, without backoff.
+
+func TestATokenThatALoginElsewhereMadeUselessIsRevoked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := fincodeauth.NewMemoryStore()
+		one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(store))
+		logIn(t, one, "a")
+		time.Sleep(57 * time.Minute) // due, and still good
+		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{After: 2 * time.Second})
+		token(t, one.TokenSource("a")) // begins to refresh
+		time.Sleep(time.Second)
+		logIn(t, two, "a")
+		time.Sleep(10 * time.Second)
+		if c := fc.Counts(); c.Refreshes != 1 || c.Logouts != 1 {
+			t.Errorf("%d refreshes and %d logouts, want one of each", c.Refreshes, c.Logouts)
+		}
+		if want := token(t, two.TokenSource("a")); token(t, one.TokenSource("a")).AccessToken != want.AccessToken {
+			t.Error("one does not use the token of the login")
+		}
 	})
 }

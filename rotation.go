@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net/http"
 	"time"
 
@@ -45,6 +44,8 @@ type rotation struct {
 // A claim is a process's right to present a refresh token.
 type claim struct {
 	version string    // of the record that carries it
+	over    string    // the version that it replaces
+	renewal bool      // and that is a claim of this process, too
 	since   time.Time // begun to be saved
 	landed  bool      // it is known to be in the store
 
@@ -94,7 +95,7 @@ func (s *session) fly(ctx context.Context) <-chan singleflight.Result {
 // refresh returns a token that is good now, and sees to it that a refresh that
 // is due is made.
 func (s *session) refresh(ctx context.Context) (*oauth2.Token, error) {
-	held, started := s.rotation.err, time.Now()
+	held, started := s.rotation.err, s.all.now()
 	l, err := s.rotate(ctx)
 	if err == nil {
 		return l.token, nil
@@ -104,7 +105,7 @@ func (s *session) refresh(ctx context.Context) (*oauth2.Token, error) {
 	}
 	s.later(backoffMin)
 	if err != held {
-		s.all.observe(RefreshFailed, s.key, time.Since(started), err)
+		s.all.observe(RefreshFailed, s.key, s.all.since(started), err)
 	}
 	return nil, s.failed(err)
 }
@@ -117,14 +118,20 @@ func (s *session) failed(err error) error {
 // rotate follows the protocol until there is a good token.
 func (s *session) rotate(ctx context.Context) (*lease, error) {
 	defer s.forgetCredentials()
-	p := patience{since: time.Now(), pause: pollMin}
+	p := patience{since: s.all.now(), pause: pollMin}
 	for {
 		era := s.enter()
 		l, err := s.follow(ctx, era, &p)
-		if l != nil {
+		switch {
+		case l.valid(s.all.now()):
 			return l, nil
-		}
-		if err != errAgain && s.currentEra() == era {
+		case l != nil && p.overslept:
+			err := errors.New("new tokens expire on their way here")
+			s.backOff(err)
+			return nil, err
+		case l != nil:
+			p = patience{since: s.all.now(), pause: pollMin, overslept: true}
+		case err != errAgain && s.currentEra() == era:
 			return nil, err
 		}
 	}
@@ -132,7 +139,7 @@ func (s *session) rotate(ctx context.Context) (*lease, error) {
 
 // follow goes through the protocol once, step by step.
 func (s *session) follow(ctx context.Context, era uint64, p *patience) (*lease, error) {
-	if l := s.good(); l != nil && time.Now().UnixNano() < l.refreshAt {
+	if l := s.good(); l != nil && s.all.now().UnixNano() < l.refreshAt {
 		return l, nil // an earlier flight, or a Login meanwhile, saw to it
 	}
 	if unsaved := s.unsaved(); unsaved != nil { // there is nothing to present until the store has it
@@ -148,7 +155,7 @@ func (s *session) follow(ctx context.Context, era uint64, p *patience) (*lease, 
 	if s.claimedByAnother(rec) && !s.ownerGone(rec) {
 		return s.standBy(rec, p)
 	}
-	if p.isSpent(s.all.cfg.RefreshTimeout) {
+	if s.isSpent(p) {
 		return nil, errors.New("the store takes no claim")
 	}
 	if err := s.heldBack(); err != nil {
@@ -201,12 +208,18 @@ func (s *session) look(ctx context.Context, era uint64) (*Record, error) {
 
 // load returns the session's record.
 func (s *session) load(ctx context.Context) (*Record, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.all.cfg.RefreshTimeout)
+	return s.loadWithin(ctx, s.all.cfg.RefreshTimeout)
+}
+
+func (s *session) loadWithin(ctx context.Context, limit time.Duration) (*Record, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	rec, err := s.all.cfg.Store.Load(ctx, s.key)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("loading its record: %w", err)
+	case rec.Version == "": // nothing can be saved over it
+		return nil, errors.New("its record is damaged, it has no version: restore it, or delete it and log in again")
 	case rec.Token == nil:
 		rec.Token = &oauth2.Token{}
 	}
@@ -219,11 +232,13 @@ func (s *session) adopt(era uint64, rec *Record) *lease {
 	if ours := s.lease.Load(); ours != nil && sameTokens(ours.token, rec.Token) {
 		return nil
 	}
-	l := newLease(rec.Token, s.all.cfg.RefreshBefore)
-	if !l.valid() || s.isRejected(l.token) || !s.install(era, l, nil) {
+	l := s.all.newLease(rec.Token)
+	if !l.valid(s.all.now()) || s.isRejected(l.token) || !s.install(era, l, nil) {
 		return nil
 	}
-	s.rotation = rotation{era: era}
+	if !s.rotation.mine.is(rec) {
+		s.rotation = rotation{era: era}
+	} // else a clock was set back, and what is known of the claim stays true
 	s.all.observe(Adopted, s.key, 0, nil)
 	return l
 }
@@ -240,8 +255,13 @@ func (s *session) end(era uint64, why *SessionError) error {
 
 // claimedByAnother is the question of step 3.
 func (s *session) claimedByAnother(rec *Record) bool {
-	mine := s.rotation.mine
-	return !rec.RefreshStarted.IsZero() && (mine == nil || mine.version != rec.Version)
+	return !rec.RefreshStarted.IsZero() && !s.rotation.mine.is(rec)
+}
+
+// is tells whether it is this claim that rec carries, or the one that this was
+// to renew.
+func (c *claim) is(rec *Record) bool {
+	return c != nil && (rec.Version == c.version || c.renewal && rec.Version == c.over)
 }
 
 // ownerGone tells whether the claim has stood still for so long that its owner
@@ -250,9 +270,9 @@ func (s *session) claimedByAnother(rec *Record) bool {
 func (s *session) ownerGone(rec *Record) bool {
 	r := &s.rotation
 	if r.seen != rec.Version {
-		r.seen, r.seenSince = rec.Version, time.Now()
+		r.seen, r.seenSince = rec.Version, s.all.now()
 	}
-	return time.Since(r.seenSince) >= 2*s.all.cfg.RefreshTimeout
+	return s.all.since(r.seenSince) >= 2*s.all.cfg.RefreshTimeout
 }
 
 // A patience is how long a flight has been waiting for the same thing.
@@ -260,26 +280,30 @@ type patience struct {
 	since time.Time
 	claim string        // of another, that was looked at last
 	pause time.Duration // until the next look
+
+	// overslept: a new token had expired when it was there, for this machine
+	// slept meanwhile. It is not the rule, so there is one more try.
+	overslept bool
 }
 
 // isSpent tells whether that is so long that callers are better told.
-func (p *patience) isSpent(refreshTimeout time.Duration) bool {
-	return time.Since(p.since) > 3*refreshTimeout
+func (s *session) isSpent(p *patience) bool {
+	return s.all.since(p.since) > 3*s.all.cfg.RefreshTimeout
 }
 
 // standBy is step 3 while another process is refreshing: its token is used as
 // long as it is good, and polled for otherwise.
 func (s *session) standBy(rec *Record, p *patience) (*lease, error) {
 	if rec.Version != p.claim { // somebody is alive
-		p.claim, p.since = rec.Version, time.Now()
+		p.claim, p.since = rec.Version, s.all.now()
 	}
 	if l, _ := s.makeDo(errAgain); l != nil {
 		return l, nil
 	}
-	if p.isSpent(s.all.cfg.RefreshTimeout) {
+	if s.isSpent(p) {
 		return nil, errors.New("another process is refreshing it")
 	}
-	if err := s.pauseFor(jittered(p.pause)); err != nil {
+	if err := s.pauseFor(s.all.jittered(p.pause)); err != nil {
 		return nil, err
 	}
 	p.pause = min(2*p.pause, pollMax)
@@ -291,17 +315,19 @@ func (s *session) standBy(rec *Record, p *patience) (*lease, error) {
 // one. It returns errAgain if somebody was faster.
 func (s *session) claim(ctx context.Context, rec *Record) (*Record, error) {
 	last := s.rotation.mine
-	next := &claim{version: newVersion(), since: time.Now(), interrupted: !rec.RefreshStarted.IsZero()}
-	if last != nil && last.version == rec.Version {
+	next := &claim{version: newVersion(rec.Version), over: rec.Version, since: s.all.now(), interrupted: !rec.RefreshStarted.IsZero()}
+	if last.is(rec) {
+		next.renewal = true
 		next.interrupted, next.verdict, next.credentials = last.interrupted, last.verdict, last.credentials
-	} else if last != nil && !last.landed {
+	}
+	if last != nil && !last.landed && last.over == rec.Version {
 		next.version = last.version // it may land yet, and must be known as ours
 	}
 	s.rotation.mine = next
 	claimed := rec.clone()
 	claimed.Version = next.version
 	claimed.RefreshStarted = next.since.UTC()
-	err := s.save(ctx, claimed, rec.Version)
+	err := s.save(ctx, s.all.cfg.RefreshTimeout, claimed, rec.Version)
 	switch {
 	case errors.Is(err, ErrConflict):
 		return nil, errAgain
@@ -317,7 +343,7 @@ func (s *session) claim(ctx context.Context, rec *Record) (*Record, error) {
 	case s.rotation.unwritable && next.interrupted:
 		s.rotation.unwritable = false
 		return nil, s.yield()
-	case next.isOld(s.all.cfg.RefreshTimeout):
+	case s.isOld(next):
 		return nil, errAgain
 	}
 	return claimed, nil
@@ -334,20 +360,23 @@ func (s *session) yield() error {
 
 // isOld tells whether a claim is so old that, when a call made under it ends,
 // others might have taken it over: it is to be renewed first.
-func (c *claim) isOld(refreshTimeout time.Duration) bool {
-	return time.Since(c.since) > refreshTimeout/2
+func (s *session) isOld(c *claim) bool {
+	now := s.all.now()
+	// The monotonic clock stands still while the machine is suspended.
+	age := max(now.Sub(c.since), now.Round(0).Sub(c.since.Round(0)))
+	return age > s.all.cfg.RefreshTimeout/2
 }
 
 // save saves rec over the version prev, and settles an unknown outcome by a
-// Load (step 6).
-func (s *session) save(ctx context.Context, rec *Record, prev string) error {
-	saving, cancel := context.WithTimeout(ctx, s.all.cfg.RefreshTimeout)
+// Load (step 6). Each of them may take as long as limit.
+func (s *session) save(ctx context.Context, limit time.Duration, rec *Record, prev string) error {
+	saving, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	err := s.all.cfg.Store.Save(saving, s.key, rec, prev)
 	if err == nil || errors.Is(err, ErrConflict) {
 		return err
 	}
-	if there, loadErr := s.load(ctx); loadErr == nil && there.Version == rec.Version {
+	if there, loadErr := s.loadWithin(ctx, limit); loadErr == nil && there.Version == rec.Version {
 		return nil
 	}
 	return err
@@ -361,7 +390,7 @@ func (s *session) present(ctx context.Context, era uint64, claimed *Record) (*le
 		mine.verdict = errors.New("there is no refresh token")
 	}
 	if mine.verdict == nil {
-		started := time.Now()
+		started := s.all.now()
 		tok, err := s.all.endpoint.refresh(ctx, claimed.Token.RefreshToken)
 		if err == nil {
 			return s.succeed(ctx, era, claimed, tok, Refreshed, started)
@@ -384,18 +413,18 @@ func (s *session) present(ctx context.Context, era uint64, claimed *Record) (*le
 // succeed puts a new token into use and saves it over the claim.
 func (s *session) succeed(ctx context.Context, era uint64, claimed *Record, tok *oauth2.Token, how EventType, started time.Time) (*lease, error) {
 	s.rotation = rotation{era: era}
-	l := newLease(tok, s.all.cfg.RefreshBefore)
+	l := s.all.newLease(tok)
 	p := &pending{
 		era:    era,
-		rec:    &Record{Version: newVersion(), Token: tok},
+		rec:    &Record{Version: newVersion(claimed.Version), Token: tok},
 		prev:   claimed.Version,
 		over:   claimed.Token,
 		failed: errUnsaved,
 	}
-	s.all.observe(how, s.key, time.Since(started), nil)
+	s.all.observe(how, s.key, s.all.since(started), nil)
 	installed := s.install(era, l, p)
 	kept := s.keep(ctx, p)
-	if !installed || !kept {
+	if !installed || !kept || s.currentEra() != era {
 		return nil, errAgain
 	}
 	return l, nil
@@ -409,9 +438,9 @@ func (s *session) release(ctx context.Context, claimed *Record) {
 		return
 	}
 	free := claimed.clone()
-	free.Version = newVersion()
+	free.Version = newVersion(claimed.Version)
 	free.RefreshStarted = time.Time{}
-	if s.save(ctx, free, claimed.Version) == nil {
+	if s.save(ctx, s.all.cfg.RefreshTimeout, free, claimed.Version) == nil {
 		s.rotation.mine = nil
 	} // else the claim is still known as ours
 }
@@ -442,13 +471,13 @@ func (s *session) conclude(ctx context.Context, era uint64, claimed *Record) (*l
 // one process does.
 func (s *session) logInAgain(ctx context.Context, era uint64, claimed *Record, cause *SessionError) (*lease, error) {
 	mine := s.rotation.mine
-	if mine.isOld(s.all.cfg.RefreshTimeout) {
+	if s.isOld(mine) {
 		return nil, errAgain // what is known stays known
 	}
-	started := time.Now()
+	started := s.all.now()
 	var err error
 	if mine.credentials == nil {
-		if mine.credentials, err = s.ask(ctx, cause); err == nil && mine.isOld(s.all.cfg.RefreshTimeout) {
+		if mine.credentials, err = s.ask(ctx, cause); err == nil && s.isOld(mine) {
 			return nil, errAgain
 		}
 	}
@@ -498,7 +527,7 @@ func (s *session) ask(ctx context.Context, cause *SessionError) (*Credentials, e
 func (s *session) saveEnd(ctx context.Context, era uint64, claimed *Record, why *SessionError) error {
 	p := &pending{
 		era:    era,
-		rec:    &Record{Version: newVersion(), Token: &oauth2.Token{}, Ended: why.ended()},
+		rec:    &Record{Version: newVersion(claimed.Version), Token: &oauth2.Token{}, Ended: why.ended()},
 		prev:   claimed.Version,
 		over:   claimed.Token,
 		failed: why,
@@ -515,13 +544,13 @@ func (s *session) saveEnd(ctx context.Context, era uint64, claimed *Record, why 
 // than in 1 s, doubled with each failure up to 1 min, or than FinCode asked.
 func (s *session) backOff(err error) {
 	r := &s.rotation
-	delay := jittered(min(backoffMin<<min(r.failures, 6), backoffMax) * 5 / 4)
+	delay := s.all.jittered(min(backoffMin<<min(r.failures, 6), backoffMax) * 5 / 4)
 	if e, ok := errors.AsType[*EndpointError](err); ok && e.RetryAfter > 0 {
 		delay = min(e.RetryAfter, backoffAsked)
 	}
 	r.failures++
 	r.err = err
-	r.retryAt = time.Now().Add(delay)
+	r.retryAt = s.all.now().Add(delay)
 	s.later(delay)
 }
 
@@ -531,7 +560,7 @@ func (s *session) heldBack() error {
 	if s.all.isClosing() {
 		return ErrClosed
 	}
-	if r := &s.rotation; time.Now().Before(r.retryAt) {
+	if r := &s.rotation; s.all.now().Before(r.retryAt) {
 		return r.err
 	}
 	return nil
@@ -544,7 +573,7 @@ func (s *session) later(delay time.Duration) {
 	if s.era != s.rotation.era {
 		return // it is not about the token in use
 	}
-	at := int64(time.Since(s.all.started) + delay)
+	at := int64(s.all.since(s.all.started) + delay)
 	if at > s.earlyAt.Load() {
 		s.earlyAt.Store(at)
 	}
@@ -560,9 +589,4 @@ func (s *session) pauseFor(d time.Duration) error {
 	case <-s.all.closing:
 		return ErrClosed
 	}
-}
-
-// jittered returns a random duration from four fifths of d to d.
-func jittered(d time.Duration) time.Duration {
-	return d - time.Duration(rand.Int64N(int64(d)/5+1))
 }

@@ -722,6 +722,231 @@ func TestASlowClaimIsRenewedBeforeItIsUsed(t *testing.T) {
 	})
 }
 
+// renewalFails returns a process whose claim is in the store, and the store, that
+// did not take its renewal; the process does not know that.
+func renewalFails(t *testing.T, fc *fincodetest.FinCode) (*fincodeauth.Sessions, *brittleStore) {
+	t.Helper()
+	store := newBrittleStore()
+	sessions := newSessions(t, fc, withStore(store))
+	logIn(t, sessions, "a")
+	time.Sleep(2 * time.Hour)
+	claims := 0
+	store.set(func(s *brittleStore) {
+		s.save = func(_ *fincodeauth.Record, save func() error) error {
+			if claims++; claims == 2 {
+				return errStoreDown
+			}
+			err := save()
+			time.Sleep(10 * time.Second) // so that it has to be renewed
+			return err
+		}
+	})
+	if _, err := sessions.TokenSource("a").Token(); !errors.Is(err, errStoreDown) {
+		t.Fatalf("error %v, want the store's", err)
+	}
+	store.down(false)
+	if rec := record(t, store, "a"); claims != 2 || rec.RefreshStarted.IsZero() {
+		t.Fatalf("%d claims, and %v in the store; want the first of two", claims, rec)
+	}
+	return sessions, store
+}
+
+func TestAProcessDoesNotWaitForItsOwnClaimWhoseRenewalFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		sessions, _ := renewalFails(t, fc)
+		if waited := elapsed(func() { token(t, sessions.TokenSource("a")) }); waited > 0 {
+			t.Errorf("waited %v for a claim of our own", waited)
+		}
+		wantCalls(t, fc, 1, 1)
+	})
+}
+
+func TestABreachAfterARenewalThatFailedIsNoInterruption(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		sessions, store := renewalFails(t, fc)
+		present(t, fc, record(t, store, "a").Token.RefreshToken) // the thief
+		_, err := sessions.TokenSource("a").Token()
+		wantSessionError(t, err, true, false)
+	})
+}
+
+func TestNoVersionComesBackAfterAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store, other := newBrittleStores()
+		one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(other))
+		saved := make(map[string]int)
+		other.set(counting(saved))
+		logIn(t, two, "a")
+		time.Sleep(2 * time.Hour)
+
+		// The claim of the first is in the store, but it cannot know. The other
+		// takes it over, and leaves a claim of its own.
+		store.set(cutOffAfter(isClaim))
+		store.set(counting(saved))
+		if _, err := one.TokenSource("a").Token(); !errors.Is(err, errStoreDown) {
+			t.Fatalf("error %v, want the store's", err)
+		}
+		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 503})
+		if _, err := two.TokenSource("a").Token(); err == nil || errors.Is(err, fincodeauth.ErrLoginRequired) {
+			t.Fatalf("error %v, want FinCode's 503", err)
+		}
+
+		store.down(false)
+		store.set(counting(saved))
+		token(t, one.TokenSource("a")) // takes over in its turn
+		if len(saved) < 5 {
+			t.Errorf("%d versions, want at least those of a login, three claims and a new token", len(saved))
+		}
+		for version, times := range saved {
+			if times > 1 {
+				t.Errorf("version %s was saved %d times", version, times)
+			}
+		}
+		wantCalls(t, fc, 2, 1)
+	})
+}
+
+func TestAClaimFromBeforeTheMachineWasSuspendedIsRenewedBeforeItIsUsed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newBrittleStore()
+		laptop := newMachine()
+		sessions := laptop.newSessions(t, fc, withStore(store))
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		claims := suspendedAtItsClaim(store, laptop, refreshTimeout/2+time.Second)
+		token(t, sessions.TokenSource("a"))
+		if n := claims.Load(); n != 2 {
+			t.Errorf("%d claims, want the first to have been renewed", n)
+		}
+		wantCalls(t, fc, 1, 1)
+	})
+}
+
+func TestATokenThatAnotherTookOverWhileTheMachineWasSuspendedIsNotPresented(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newBrittleStore()
+		laptop := newMachine()
+		suspended, awake := laptop.newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(store))
+		logIn(t, suspended, "a")
+		time.Sleep(2 * time.Hour)
+		suspendedAtItsClaim(store, laptop, time.Minute)
+		got := make(chan *oauth2.Token, 1)
+		go func() { got <- token(t, suspended.TokenSource("a")) }()
+		time.Sleep(time.Second)
+		want := token(t, awake.TokenSource("a"))
+		if tok := <-got; tok == nil || tok.AccessToken != want.AccessToken {
+			t.Error("the suspended process did not take the other's token")
+		}
+		wantCalls(t, fc, 1, 1)
+	})
+}
+
+// suspendedAtItsClaim suspends the machine for d when the first claim from now on
+// is in the store, and counts the claims.
+func suspendedAtItsClaim(store *brittleStore, m *machine, d time.Duration) *atomic.Int32 {
+	claims := new(atomic.Int32)
+	store.set(func(s *brittleStore) {
+		s.save = func(rec *fincodeauth.Record, save func() error) error {
+			err := save()
+			if !isSuccessor(rec) && claims.Add(1) == 1 {
+				m.suspend(d)
+			}
+			return err
+		}
+	})
+	return claims
+}
+
+func TestARefusedTokenIsPresentedOnceEvenIfAClockSetBackMakesItLookGood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{RefreshLifetime: time.Hour})
+		store := fincodeauth.NewMemoryStore()
+		logIn(t, newSessions(t, fc, withStore(store)), "a")
+		old := record(t, store, "a").Token.AccessToken
+		time.Sleep(2 * time.Hour)
+
+		server := newMachine()
+		sessions := server.newSessions(t, fc, withStore(store), logInAgain)
+		fc.Inject(fincodetest.Login, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 503})
+		if _, err := sessions.TokenSource("a").Token(); err == nil || errors.Is(err, fincodeauth.ErrLoginRequired) {
+			t.Fatalf("error %v, want FinCode's 503", err)
+		}
+		server.set(-90 * time.Minute)
+		if token(t, sessions.TokenSource("a")).AccessToken != old {
+			t.Fatal("the old token does not look good")
+		}
+		time.Sleep(time.Hour)
+		if tok := token(t, sessions.TokenSource("a")); whoami(t, fc, tok) != http.StatusOK {
+			t.Error("there was no login again")
+		}
+		wantCalls(t, fc, 1, 0)
+	})
+}
+
+func TestAStoreThatHangsForAWhileIsNoSignOfADeadOwner(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := fincodeauth.NewMemoryStore()
+		hanging := &hangingStore{Store: store, calls: 4} // two saves, and the Loads that settle them
+		one, two := newSessions(t, fc, withStore(hanging)), newSessions(t, fc, withStore(store))
+		logIn(t, one, "a")
+		time.Sleep(2 * time.Hour)
+		tok := token(t, one.TokenSource("a"))
+		waited := elapsed(func() {
+			if got, err := two.TokenSource("a").Token(); err != nil || got.AccessToken != tok.AccessToken {
+				t.Errorf("the other process has another token, or none: %v", err)
+			}
+		})
+		if waited >= 2*refreshTimeout || hanging.left.Load() > 0 {
+			t.Errorf("the token was saved after %v, with %d more calls to hang", waited, hanging.left.Load())
+		}
+		time.Sleep(time.Hour + refreshTimeout)
+		for _, s := range []*fincodeauth.Sessions{one, two} {
+			if _, err := s.TokenSource("a").Token(); err != nil {
+				t.Errorf("the session is lost: %v", err)
+			}
+		}
+		wantCalls(t, fc, 2, 2)
+	})
+}
+
+// A hangingStore takes a claim, and does not answer that many calls after it.
+type hangingStore struct {
+	fincodeauth.Store
+	calls int32
+	left  atomic.Int32
+}
+
+func (s *hangingStore) Load(ctx context.Context, key string) (*fincodeauth.Record, error) {
+	if s.left.Load() > 0 {
+		return nil, s.hang(ctx)
+	}
+	return s.Store.Load(ctx, key)
+}
+
+func (s *hangingStore) Save(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
+	if s.left.Load() > 0 {
+		return s.hang(ctx)
+	}
+	err := s.Store.Save(ctx, key, rec, prev)
+	if !isSuccessor(rec) {
+		s.left.Store(s.calls)
+		s.calls = 0 // once is enough
+	}
+	return err
+}
+
+func (s *hangingStore) hang(ctx context.Context) error {
+	s.left.Add(-1)
+	<-ctx.Done()
+	return ctx.Err()
+}
+
 func TestATokenThatArrivesAfterATakeoverIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})

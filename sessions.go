@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"slices"
@@ -115,6 +116,11 @@ type Sessions struct {
 	uses     atomic.Uint64
 	recent   atomic.Pointer[session] // the one used last
 
+	// The machine that this runs on: time.Now and rand.Float64, but for the
+	// simulation, which has others.
+	now    func() time.Time
+	random func() float64
+
 	mu     sync.Mutex // guards what follows
 	held   int        // in sessions
 	closed bool
@@ -127,13 +133,20 @@ type Sessions struct {
 // New returns the Sessions that cfg describes, or an error that says what to
 // change in it. It makes no call.
 func New(cfg Config) (*Sessions, error) {
+	return newOn(cfg, time.Now, rand.Float64)
+}
+
+// newOn is New on a machine whose clock and chance are these.
+func newOn(cfg Config, now func() time.Time, random func() float64) (*Sessions, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, fmt.Errorf("fincodeauth: Config: %w", err)
 	}
 	return &Sessions{
 		cfg:       cfg,
-		endpoint:  newEndpoint(cfg.BaseURL, cfg.Base, newFields(cfg.Header, cfg.RequestID), cfg.RefreshTimeout),
-		started:   time.Now(),
+		endpoint:  newEndpoint(cfg.BaseURL, cfg.Base, newFields(cfg.Header, cfg.RequestID), cfg.RefreshTimeout, now),
+		started:   now(),
+		now:       now,
+		random:    random,
 		closing:   make(chan struct{}),
 		abandoned: make(chan struct{}),
 	}, nil
@@ -256,12 +269,12 @@ func (a *Sessions) Adopt(ctx context.Context, key string, tok *oauth2.Token) err
 	own.Expiry = own.Expiry.Round(0)
 	if own.Expiry.IsZero() {
 		if own.ExpiresIn > 0 {
-			own.Expiry = time.Now().Round(0).Add(seconds(float64(own.ExpiresIn)))
+			own.Expiry = a.now().Round(0).Add(seconds(float64(own.ExpiresIn)))
 		} else if claims := claimsOf(own.AccessToken); claims.Expiry > 0 {
 			own.Expiry = claims.expiry()
 		}
 	}
-	if own.Expiry.After(time.Now().Add(century)) {
+	if own.Expiry.After(a.now().Add(century)) {
 		own.Expiry = time.Time{} // JSON has no form for some of these
 	}
 	return a.begin(ctx, key, Adopted, func(context.Context) (*oauth2.Token, error) { return &own, nil })
@@ -282,12 +295,12 @@ func (a *Sessions) begin(ctx context.Context, key string, event EventType, obtai
 	if err != nil {
 		return fail(err)
 	}
-	started := time.Now()
+	started := a.now()
 	tok, err := obtain(ctx)
 	if err != nil {
 		return fail(err)
 	}
-	a.observe(event, key, time.Since(started), nil)
+	a.observe(event, key, a.since(started), nil)
 	s.replace(context.WithoutCancel(ctx), tok, prev)
 	return nil
 }
@@ -394,10 +407,18 @@ func (a *Sessions) String() string { return "Sessions(" + a.cfg.BaseURL + ")" }
 // Format prints what String returns, whatever the verb.
 func (a *Sessions) Format(f fmt.State, _ rune) { fmt.Fprint(f, a.String()) }
 
+// since is how long ago t was read off a.now, by the monotonic clock.
+func (a *Sessions) since(t time.Time) time.Duration { return a.now().Sub(t) }
+
+// jittered returns a random duration from four fifths of d to d.
+func (a *Sessions) jittered(d time.Duration) time.Duration {
+	return d - time.Duration(a.random()*float64(d)/5)
+}
+
 // observe hands an event to Config.Observe.
 func (a *Sessions) observe(t EventType, key string, elapsed time.Duration, err error) {
 	if a.cfg.Observe != nil {
-		a.cfg.Observe(Event{Type: t, Key: key, Time: time.Now(), Elapsed: elapsed, Err: err})
+		a.cfg.Observe(Event{Type: t, Key: key, Time: a.now(), Elapsed: elapsed, Err: err})
 	}
 }
 

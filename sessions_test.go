@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -33,6 +36,8 @@ func TestNewSaysWhatToChange(t *testing.T) {
 		"another scheme":            {fincodeauth.Config{BaseURL: "ftp://acme.fincode.tech"}, "https"},
 		"a user in it":              {fincodeauth.Config{BaseURL: "https://u:hunter2@acme.fincode.tech"}, "leave only"},
 		"a query":                   {fincodeauth.Config{BaseURL: ok + "?a=b"}, "leave only"},
+		"an empty query":            {fincodeauth.Config{BaseURL: ok + "?"}, "leave only"},
+		"an empty fragment":         {fincodeauth.Config{BaseURL: ok + "#"}, "leave only"},
 		"no tenant":                 {fincodeauth.Config{BaseURL: fincodeauth.Sandbox("")}, "no host"},
 		"a tenant that escapes":     {fincodeauth.Config{BaseURL: fincodeauth.Sandbox("evil.example/")}, "does not parse"},
 		"negative RefreshBefore":    {fincodeauth.Config{BaseURL: ok, RefreshBefore: -1}, "RefreshBefore"},
@@ -350,6 +355,57 @@ func TestTheLeastRecentlyUsedSessionIsDroppedAndLoadedAgainOnUse(t *testing.T) {
 	seen.want(t, fincodeauth.Adopted)
 }
 
+// With so many sessions that they are dropped by the hundred, those in use stay,
+// and everybody gets the token of the right one, whoever else comes and goes.
+func TestSessionsInUseAreNotDroppedWhileOthersComeAndGo(t *testing.T) {
+	store := fincodeauth.NewMemoryStore()
+	name := func(i int) string { return fmt.Sprint("user-", i) }
+	const users = 4000
+	for i := range users {
+		tok := &oauth2.Token{AccessToken: name(i), RefreshToken: "r", Expiry: time.Now().Add(time.Hour)}
+		if err := store.Save(t.Context(), name(i), &fincodeauth.Record{Version: "v", Token: tok}, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var loaded [users]atomic.Int32
+	sessions := newSessions(t, fincodetest.New(fincodetest.Config{}), withStore(store), func(c *fincodeauth.Config) {
+		c.MaxSessions = 640
+		c.Observe = func(e fincodeauth.Event) {
+			i, _ := strconv.Atoi(strings.TrimPrefix(e.Key, "user-"))
+			loaded[i].Add(1)
+		}
+	})
+	each := sessions.TokenSource("")
+	use := func(i int) {
+		tok, err := each.TokenContext(fincodeauth.WithSession(t.Context(), name(i)))
+		if err != nil || tok.AccessToken != name(i) {
+			t.Errorf("session %s has token %v, error %v", name(i), tok, err)
+		}
+	}
+	for i := range users {
+		use(i)
+		use(i % 100)
+	}
+	for i := range loaded[:100] {
+		if n := loaded[i].Load(); n != 1 {
+			t.Errorf("session %d, always in use, was loaded %d times", i, n)
+		}
+	}
+	before := loaded[100].Load()
+	if use(100); loaded[100].Load() == before {
+		t.Error("the session used least recently is still in memory")
+	}
+	var wg sync.WaitGroup
+	for g := range 4 {
+		wg.Go(func() {
+			for i := range users {
+				use((i + g*users/8) % users)
+			}
+		})
+	}
+	wg.Wait()
+}
+
 func TestASourceOutlivesItsSessionsPlaceInMemory(t *testing.T) {
 	fc := fincodetest.New(fincodetest.Config{})
 	sessions := newSessions(t, fc, func(c *fincodeauth.Config) { c.MaxSessions = 1 })
@@ -454,11 +510,82 @@ func TestTheZeroMemoryStoreIsEmpty(t *testing.T) {
 	token(t, sessions.TokenSource("a"))
 }
 
+// sessionsIn returns what is before the dot in each Version that store takes from
+// now on.
+func sessionsIn(store *brittleStore) *[]string {
+	saved := new([]string)
+	store.set(func(s *brittleStore) {
+		s.save = func(rec *fincodeauth.Record, save func() error) error {
+			session, _, _ := strings.Cut(rec.Version, ".")
+			*saved = append(*saved, session)
+			return save()
+		}
+	})
+	return saved
+}
+
+func TestVersionsBeginTheSameFromALoginToTheNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newBrittleStore()
+		saved := sessionsIn(store)
+		sessions := newSessions(t, fc, withStore(store))
+		src := sessions.TokenSource("a")
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 429})
+		if _, err := src.Token(); err == nil { // claims and releases
+			t.Error("no error of a call that FinCode did not take")
+		}
+		time.Sleep(2 * time.Second)
+		token(t, src) // claims and replaces
+		if err := sessions.Logout(t.Context(), "a"); err != nil {
+			t.Fatal(err)
+		}
+		first := *saved
+		if len(first) != 6 || len(slices.Compact(slices.Clone(first))) != 1 {
+			t.Errorf("versions of one login begin with %q", first)
+		}
+		logIn(t, sessions, "a")
+		logIn(t, sessions, "a") // over the record of the one before
+		if all := *saved; len(slices.Compact(slices.Clone(all))) != 3 {
+			t.Errorf("versions of three logins begin with %q", all)
+		}
+	})
+}
+
+func TestALoginByCredentialsGoesOnWithTheSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{RefreshLifetime: time.Hour})
+		store := newBrittleStore()
+		saved := sessionsIn(store)
+		sessions := newSessions(t, fc, withStore(store), logInAgain)
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		token(t, sessions.TokenSource("a"))
+		if s := *saved; len(s) != 3 || len(slices.Compact(s)) != 1 {
+			t.Errorf("versions of a login, a claim and a login begin with %q", *saved)
+		}
+	})
+}
+
 func TestAnExpiryThatNoStoreCanWriteIsTakenForUnknown(t *testing.T) {
 	files := newFileStore(t)
 	sessions := newSessions(t, fincodetest.New(fincodetest.Config{}), withStore(files))
 	err := sessions.Adopt(t.Context(), "a", &oauth2.Token{AccessToken: "t", Expiry: time.Date(20000, 1, 1, 0, 0, 0, 0, time.UTC)})
 	if err != nil || record(t, files, "a").Token.AccessToken != "t" {
 		t.Errorf("error %v, want it saved", err)
+	}
+}
+
+func TestAnAdoptedJWTOfTheFarFutureIsSaved(t *testing.T) {
+	store := newJSONStore()
+	sessions := newSessions(t, nil, withStore(store))
+	const jwt = "e30.eyJleHAiOjFlMzA4fQ.s" // {"exp":1e308}
+	if err := sessions.Adopt(t.Context(), "a", &oauth2.Token{AccessToken: jwt}); err != nil {
+		t.Fatal(err)
+	}
+	if tok := record(t, store, "a").Token; tok.AccessToken != jwt || !tok.Expiry.IsZero() {
+		t.Errorf("expiry %v was saved, want none", tok.Expiry)
 	}
 }

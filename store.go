@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -45,7 +46,8 @@ type Store interface {
 // JSON handler takes the JSON form).
 type Record struct {
 	// Version is unique to this Save, and never empty. The package makes it; a
-	// Store only compares it.
+	// Store only compares it. What is before its first dot stays the same from a
+	// Login, or an Adopt, to the next.
 	Version string `json:"version"`
 
 	// Token is the session's current pair. Both tokens in it are empty once
@@ -211,7 +213,7 @@ func (l *localStore) enter(ctx context.Context, key string) (e *localEntry, leav
 		return nil, nil, err
 	}
 	if err == nil && tok != nil {
-		e.rec = (&Record{Version: newVersion(), Token: tok}).clone()
+		e.rec = (&Record{Version: newVersion(""), Token: tok}).clone()
 	}
 	return e, leave, nil
 }
@@ -308,8 +310,20 @@ func (l *localStore) String() string { return "LocalStore" }
 // Format prints what String returns, whatever the verb.
 func (l *localStore) Format(f fmt.State, _ rune) { fmt.Fprint(f, l.String()) }
 
-// newVersion returns a version that no other Save has.
-func newVersion() string { return rand.Text() }
+// newVersion returns a version that no other Save has, of the session of the
+// record whose version is prev; "": of a new one, begun by Login or Adopt. What
+// is before its dot says which that is.
+func newVersion(prev string) string {
+	if prev == "" {
+		return rand.Text()
+	}
+	return sessionOf(prev) + "." + rand.Text()
+}
+
+func sessionOf(version string) string {
+	session, _, _ := strings.Cut(version, ".")
+	return session
+}
 
 // hasTokens tells whether tok holds any token.
 func hasTokens(tok *oauth2.Token) bool {

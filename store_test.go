@@ -246,6 +246,29 @@ func TestARecordThatCannotBeReadIsNamedAndNotOverwritten(t *testing.T) {
 	}
 }
 
+func TestARecordWithoutAVersionIsReportedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fincodeauth.NewMemoryStore()
+		rec := &fincodeauth.Record{Token: &oauth2.Token{RefreshToken: "r-1"}}
+		if err := store.Save(t.Context(), "a", rec, ""); err != nil {
+			t.Fatal(err)
+		}
+		fc := fincodetest.New(fincodetest.Config{})
+		sessions := newSessions(t, fc, withStore(store))
+		var err error
+		for call, do := range map[string]func(){
+			"Login":  func() { err = sessions.Login(t.Context(), "a", credentials) },
+			"Token":  func() { _, err = sessions.TokenSource("a").Token() },
+			"Logout": func() { err = sessions.Logout(t.Context(), "a") },
+		} {
+			if waited := elapsed(do); err == nil || !strings.Contains(err.Error(), "has no version") || waited > 0 {
+				t.Errorf("%s: error %v after %v, want one that says what is wrong, at once", call, err, waited)
+			}
+		}
+		wantCalls(t, fc, 0, 0)
+	})
+}
+
 func TestASlowSaveOfOneKeyHoldsBackNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hang := make(chan struct{})

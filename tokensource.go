@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,7 +39,7 @@ func (ts *TokenSource) TokenContext(ctx context.Context) (*oauth2.Token, error) 
 		return nil, err
 	}
 	if l := s.lease.Load(); l != nil {
-		now := time.Now()
+		now := ts.all.now()
 		switch wall := now.UnixNano(); {
 		case wall < l.refreshAt:
 			return l.token, nil
@@ -119,9 +118,9 @@ type lease struct {
 // never is an instant that no clock reaches.
 const never = math.MaxInt64
 
-// newLease schedules tok, whose refresh is to begin refreshBefore its expiry.
-func newLease(tok *oauth2.Token, refreshBefore time.Duration) *lease {
-	now := time.Now()
+// newLease schedules tok.
+func (a *Sessions) newLease(tok *oauth2.Token) *lease {
+	now := a.now()
 	l := &lease{token: tok, issued: now.UnixNano(), refreshAt: never, expireAt: never}
 	if tok.AccessToken == "" {
 		l.refreshAt, l.expireAt = 0, 0
@@ -139,8 +138,8 @@ func newLease(tok *oauth2.Token, refreshBefore time.Duration) *lease {
 	l.expireAt = expiry - int64(min(10*time.Second, l.lifetime/20))
 	l.refreshAt = l.expireAt
 	if tok.RefreshToken != "" {
-		before := min(refreshBefore, l.lifetime/5)
-		before -= time.Duration(rand.Float64() * float64(before) / 10) // so that processes spread
+		before := min(a.cfg.RefreshBefore, l.lifetime/5)
+		before -= time.Duration(a.random() * float64(before) / 10) // so that processes spread
 		l.refreshAt = min(expiry-int64(before), l.expireAt)
 	}
 	return l
@@ -155,6 +154,9 @@ func expiryOf(tok *oauth2.Token, now time.Time) time.Time {
 	}
 	if expiry.After(now.Add(century)) {
 		return time.Time{}
+	}
+	if epoch := time.Unix(0, 0); !expiry.IsZero() && expiry.Before(epoch) {
+		return epoch // just as long over, and nanoseconds count from there
 	}
 	return expiry
 }
@@ -171,8 +173,8 @@ func lifetimeOf(tok *oauth2.Token, left time.Duration) time.Duration {
 	return max(0, left)
 }
 
-// valid tells whether the token may be handed out.
-func (l *lease) valid() bool { return l != nil && time.Now().UnixNano() < l.expireAt }
+// valid tells whether the token may be handed out now.
+func (l *lease) valid(now time.Time) bool { return l != nil && now.UnixNano() < l.expireAt }
 
 // A session is one key's state in this process. The rotation protocol that it
 // follows is in rotation.go.
@@ -303,7 +305,7 @@ func (s *session) reject(tok *oauth2.Token) bool {
 	if tok.RefreshToken == "" && s.all.cfg.Credentials == nil {
 		return false
 	}
-	if age := time.Duration(time.Now().UnixNano() - l.issued); age >= 0 && age < l.youth(s.strikes.count) {
+	if age := time.Duration(s.all.now().UnixNano() - l.issued); age >= 0 && age < l.youth(s.strikes.count) {
 		return false
 	}
 	s.rejected = tok.AccessToken
@@ -380,7 +382,7 @@ func (s *session) isRejected(tok *oauth2.Token) bool {
 
 // good returns the lease if its token is valid and was not rejected, else nil.
 func (s *session) good() *lease {
-	if l := s.lease.Load(); l.valid() && !s.isRejected(l.token) {
+	if l := s.lease.Load(); l.valid(s.all.now()) && !s.isRejected(l.token) {
 		return l
 	}
 	return nil

@@ -121,6 +121,35 @@ func TestARefreshBeginsFiveMinutesBeforeExpiryLessARandomTenth(t *testing.T) {
 	})
 }
 
+func TestATokenThatExpiredOnItsWayHereIsRefreshedOnceMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		sessions := newSessions(t, fc, func(c *fincodeauth.Config) { c.RefreshTimeout = 3 * time.Hour })
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{After: 2 * time.Hour}) // as if the machine slept
+		if status := whoami(t, fc, token(t, sessions.TokenSource("a"))); status != http.StatusOK {
+			t.Errorf("the token answers %d", status)
+		}
+		wantCalls(t, fc, 2, 2)
+	})
+}
+
+func TestTokensThatAllExpireOnTheirWayHereAreAnError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		sessions := newSessions(t, fc, func(c *fincodeauth.Config) { c.RefreshTimeout = 3 * time.Hour })
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		fc.Inject(fincodetest.Refresh, 10, fincodetest.Fault{After: 2 * time.Hour})
+		_, err := sessions.TokenSource("a").Token()
+		if err == nil || !strings.Contains(err.Error(), "expire on their way") || errors.Is(err, fincodeauth.ErrLoginRequired) {
+			t.Errorf("error %v, want one that says that the tokens come too late", err)
+		}
+		wantCalls(t, fc, 2, 2)
+	})
+}
+
 func TestAShortTokenIsRefreshedInItsLastFifth(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{AccessLifetime: 100 * time.Millisecond})
@@ -487,4 +516,24 @@ func TestARefreshThatReturnsTheSameAccessTokenIsMadeOnce(t *testing.T) {
 			t.Errorf("one Refresh made %d rotations", n-1)
 		}
 	})
+}
+
+func TestATokenThatExpiredInAnotherAgeIsRefreshed(t *testing.T) {
+	for _, year := range []int{1, 1440, 1677} { // in nanoseconds, these may look like the future
+		synctest.Test(t, func(t *testing.T) {
+			fc := fincodetest.New(fincodetest.Config{})
+			store := fincodeauth.NewMemoryStore()
+			logIn(t, newSessions(t, fc, withStore(store)), "a")
+			rec := record(t, store, "a")
+			prev := rec.Version
+			old := rec.Token.AccessToken
+			rec.Version, rec.Token.Expiry = "2", time.Date(year, 9, 21, 0, 12, 44, 0, time.UTC)
+			if err := store.Save(t.Context(), "a", rec, prev); err != nil {
+				t.Fatal(err)
+			}
+			if token(t, newSessions(t, fc, withStore(store)).TokenSource("a")).AccessToken == old {
+				t.Errorf("the token of %d is handed out", year)
+			}
+		})
+	}
 }

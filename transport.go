@@ -370,7 +370,7 @@ func newTrust(baseURL string, hosts []string) (*trust, error) {
 	switch {
 	case u.Hostname() == "" || strings.HasPrefix(u.Host, "."):
 		return nil, fmt.Errorf("BaseURL %q has no host: write it as https://tenant.fincode.software/api/v6/services", u.Redacted())
-	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
+	case u.User != nil || strings.ContainsAny(baseURL, "?#"): // an empty one, too, would swallow the path of a call
 		return nil, fmt.Errorf("BaseURL %q has a user, a query or a fragment: leave only scheme, host and path", u.Redacted())
 	case !t.base.secure():
 		return nil, fmt.Errorf("BaseURL %q is not https: only a loopback address may do without", u.Redacted())

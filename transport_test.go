@@ -66,6 +66,10 @@ func TestARequestGetsTheTokenAndFinCodesHeaders(t *testing.T) {
 			http.Header{"Uuid": {"7"}}, map[string]string{"uuid": "7"}},
 		"another header": {func(tr *fincodeauth.Transport) { tr.Header = http.Header{"x-tenant": {"acme"}} },
 			nil, map[string]string{"X-Tenant": "acme", "platform": ""}},
+		"a field that the caller wrote in both ways": {nil, http.Header{"platform": {"a"}, "Platform": {"b"}}, map[string]string{"platform": "b"}},
+		"a field that the caller emptied":            {nil, http.Header{"Platform": nil}, map[string]string{"platform": ""}},
+		"a request ID that is not needed": {func(tr *fincodeauth.Transport) { tr.RequestID = func() string { panic("asked for") } },
+			http.Header{"uuid": {"7"}}, map[string]string{"uuid": ""}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			mock := httpmock.NewMockTransport()

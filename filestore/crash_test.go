@@ -2,6 +2,7 @@ package filestore
 
 import (
 	"errors"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -238,6 +239,41 @@ func TestNewLeavesForeignFiles(t *testing.T) {
 	if _, err := os.Stat(path); err != nil {
 		t.Error(err)
 	}
+}
+
+func TestNewLeavesForeignFolders(t *testing.T) {
+	s := newStore(t)
+	long := time.Now().Add(-2 * abandonedAfter)
+	for _, name := range []string{"old-photos", "new-photos", "k-photos", "h-photos"} {
+		theirs := filepath.Join(s.dir, name)
+		path := filepath.Join(theirs, "photo")
+		if err := errors.Join(os.Mkdir(theirs, 0o700), os.WriteFile(path, nil, 0o600), os.Chtimes(theirs, long, long)); err != nil {
+			t.Fatal(err)
+		}
+		open(t, s.dir)
+		if _, err := os.Stat(path); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// The package's own numbers never get there.
+func TestSaveBehindTheHighestNumberIsAnError(t *testing.T) {
+	s := newStore(t)
+	save(t, s, "v1", "")
+	last := file{math.MaxUint64, "G"}
+	if err := os.WriteFile(s.folder(key).path(last), data(t, "v2"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for call, err := range map[string]error{
+		"Save":   s.Save(t.Context(), key, record("v3"), "v2"),
+		"Delete": s.Delete(t.Context(), key),
+	} {
+		if err == nil || errors.Is(err, fincodeauth.ErrConflict) || !strings.Contains(err.Error(), "remove "+string(s.folder(key))) {
+			t.Errorf("%s = %v, want an error that says what to remove", call, err)
+		}
+	}
+	want(t, s, "v2")
 }
 
 func TestBlockedFolderIsAnErrorNotALoop(t *testing.T) {

@@ -67,9 +67,12 @@ func (s state) version() string {
 }
 
 const (
-	newPrefix = "new-" // of a folder that is being made
-	oldPrefix = "old-" // of one that is being removed
-	tombstone = "deleted\n"
+	// New removes what bears these: nobody else may call a folder so.
+	newPrefix = "fincodeauth-new-" // of a folder that is being made
+	oldPrefix = "fincodeauth-old-" // of one that is being removed
+
+	draftSuffix = ".draft"
+	tombstone   = "deleted\n"
 )
 
 // errStartOver: another writer was faster, and nothing was changed.
@@ -294,6 +297,9 @@ func (f folder) tidy() {
 	if err != nil || len(files) == 1 && len(others) == 0 {
 		return
 	}
+	if slices.ContainsFunc(others, isNoDraft) {
+		return // no crash leaves that: it may be somebody else's folder
+	}
 	cur, err := f.current(context.Background())
 	switch {
 	case err != nil: // whoever asks for this session is told
@@ -345,13 +351,22 @@ type draft struct{ *os.File }
 
 // announce makes an empty draft.
 func (f folder) announce() (draft, error) {
-	d, err := os.CreateTemp(string(f), "*.draft")
+	d, err := os.CreateTemp(string(f), "*"+draftSuffix)
 	return draft{d}, err
+}
+
+// isNoDraft tells whether name is none that announce gives.
+func isNoDraft(name string) bool {
+	digits, ok := strings.CutSuffix(name, draftSuffix)
+	return !ok || strings.Trim(digits, "0123456789") != ""
 }
 
 // publish completes the draft and links it to path, durably. The error is
 // fs.ErrExist if path exists, and errStartOver if somebody removed the draft.
 func (d draft) publish(data []byte, path string) error {
+	if _, ok := parseFile(filepath.Base(path)); !ok { // nobody would find it
+		return fmt.Errorf("no number follows the highest file's; remove %s", filepath.Dir(path))
+	}
 	if err := writeSync(d.File, data); err != nil {
 		return err
 	}

@@ -116,7 +116,7 @@ func resave(ctx context.Context, store fincodeauth.Store, key string) error {
 			continue
 		}
 		prev := rec.Version
-		rec.Version = rand.Text()
+		rec.Version += "." + rand.Text()
 		if err := store.Save(ctx, key, rec, prev); !errors.Is(err, fincodeauth.ErrConflict) {
 			return err
 		}
@@ -169,7 +169,7 @@ func expire(t testing.TB, store fincodeauth.Store, keys []string) {
 			t.Fatal(err)
 		}
 		prev := rec.Version
-		rec.Version, rec.Token.Expiry = rand.Text(), time.Now().Add(-time.Minute)
+		rec.Version, rec.Token.Expiry = prev+"."+rand.Text(), time.Now().Add(-time.Minute)
 		if err := store.Save(t.Context(), key, rec, prev); err != nil {
 			t.Fatal(err)
 		}

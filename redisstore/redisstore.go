@@ -130,7 +130,7 @@ func (s *Store) Load(ctx context.Context, key string) (*fincodeauth.Record, erro
 	switch {
 	case errors.Is(err, redis.Nil):
 		err = fincodeauth.ErrNotFound
-	case err == nil && json.Unmarshal(data, rec) != nil:
+	case err == nil && (json.Unmarshal(data, rec) != nil || rec.Version == ""):
 		err = errors.New("its record is damaged: restore it, or delete it and log in again")
 	}
 	if err != nil {

@@ -1,6 +1,8 @@
 package redisstore_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -50,5 +52,51 @@ func TestPrintingAStoreShowsNoSecret(t *testing.T) {
 		if got := fmt.Sprintf(verb, store); got != "redisstore(fincode:)" {
 			t.Errorf("%s prints %s", verb, got)
 		}
+	}
+}
+
+func TestADamagedRecordIsNamed(t *testing.T) {
+	want := `redisstore: load "alice": its record is damaged: restore it, or delete it and log in again`
+	for _, record := range []string{`{"version": "v1", "token": secret`, `{}`, `null`} {
+		store := (&hash{"fincode:alice", record}).store(t)
+		if _, err := store.Load(t.Context(), "alice"); err == nil || err.Error() != want {
+			t.Errorf("Load of %s = %v, want %s", record, err, want)
+		}
+	}
+}
+
+// A hash is all that this Redis holds: a record under a key.
+type hash struct{ key, record string }
+
+// store returns a Store in it, without a server.
+func (h *hash) store(t testing.TB) *redisstore.Store {
+	client := redis.NewClient(&redis.Options{})
+	t.Cleanup(func() { client.Close() })
+	client.AddHook(h)
+	store, err := redisstore.New(client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return store
+}
+
+func (h *hash) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (h *hash) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+func (h *hash) ProcessHook(redis.ProcessHook) redis.ProcessHook {
+	return func(_ context.Context, cmd redis.Cmder) error {
+		got, ok := cmd.(*redis.StringCmd)
+		switch {
+		case !ok:
+			cmd.SetErr(errors.New("no HGET"))
+		case got.Args()[1] != h.key:
+			cmd.SetErr(redis.Nil)
+		default:
+			got.SetVal(h.record)
+		}
+		return cmd.Err()
 	}
 }

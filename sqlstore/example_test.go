@@ -101,7 +101,7 @@ func saveAgain(ctx context.Context, store fincodeauth.Store, key string) error {
 			continue
 		}
 		prev := rec.Version
-		rec.Version = rand.Text()
+		rec.Version += "." + rand.Text()
 		if err := store.Save(ctx, key, rec, prev); !errors.Is(err, fincodeauth.ErrConflict) {
 			return err
 		}

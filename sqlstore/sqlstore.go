@@ -96,7 +96,7 @@ func (s *Store) Load(ctx context.Context, key string) (*fincodeauth.Record, erro
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		err = fincodeauth.ErrNotFound
-	case err == nil && json.Unmarshal([]byte(data), rec) != nil:
+	case err == nil && (json.Unmarshal([]byte(data), rec) != nil || rec.Version == ""):
 		err = fmt.Errorf("its record in table %s is damaged: restore it, or delete it and log in again", s.sql.table)
 	}
 	if err != nil {

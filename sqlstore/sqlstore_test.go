@@ -145,10 +145,12 @@ func TestADuplicateOfTheFirstSaveIsAConflict(t *testing.T) {
 }
 
 func TestADamagedRecordIsNamed(t *testing.T) {
-	_, err := newStore(t, &database{record: `{"version": "v1", "token": secret`}, sqlstore.SQLite).Load(t.Context(), "alice")
 	want := `sqlstore: load "alice": its record in table fincode_sessions is damaged: restore it, or delete it and log in again`
-	if err == nil || err.Error() != want {
-		t.Errorf("Load = %v, want %s", err, want)
+	for _, record := range []string{`{"version": "v1", "token": secret`, `{}`, `null`} {
+		_, err := newStore(t, &database{record: record}, sqlstore.SQLite).Load(t.Context(), "alice")
+		if err == nil || err.Error() != want {
+			t.Errorf("Load of %s = %v, want %s", record, err, want)
+		}
 	}
 }
 

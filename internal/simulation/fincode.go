@@ -1,0 +1,298 @@
+package simulation
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/fincodeauth/fincodeauth"
+)
+
+const root = "https://simulation.fincode.software/api/v6/services"
+
+var credentials = fincodeauth.Credentials{Email: "ada@example.com", Password: "analytical engine"}
+
+// A fincode is the server, as FINCODE.md knows it. Its tokens say what they
+// are: a pair 2.7 is the seventh of the second login.
+type fincode struct {
+	world *world
+
+	// Guarded by world.mu.
+	families []*family
+	pairs    map[string]*pair // by refresh token
+	access   map[string]*pair // by access token
+	down     time.Time        // until then
+}
+
+// A family is what descends from one login.
+type family struct {
+	id        int
+	latest    *pair
+	revoked   bool // at FinCode
+	saidBye   bool // by the package
+	outside   bool // and not by the package
+	loggedOut bool // in the store: it must not come back there
+	cameBack  bool // it did, by a first Save that was late
+}
+
+// A pair is an access token and the refresh token that it came with.
+type pair struct {
+	family  *family
+	number  int
+	refresh string
+	access  string
+	issued  time.Time // on the true clock
+	expires time.Time
+	revoked bool // the access token
+	used    bool // the refresh token
+
+	history
+}
+
+func (p *pair) String() string { return fmt.Sprintf("%d.%d", p.family.id, p.number) }
+
+func newFinCode(w *world) *fincode {
+	return &fincode{world: w, pairs: make(map[string]*pair), access: make(map[string]*pair)}
+}
+
+func (f *fincode) String() string { return "FinCode" }
+
+// An answer is FinCode's, or a gateway's.
+type answer struct {
+	status     int
+	body       string
+	retryAfter time.Duration
+	cut        bool
+	issued     *pair // that it carries
+}
+
+func refusal(status int, code string) *answer {
+	return &answer{status: status, body: fmt.Sprintf(`{"success":false,"error":{"code":%q,"message":"no"}}`, code)}
+}
+
+// serve answers a request; world.mu is held.
+func (f *fincode) serve(r *request) *answer {
+	if time.Now().Before(f.down) {
+		return refusal(http.StatusServiceUnavailable, "SERVICE_UNAVAILABLE")
+	}
+	switch r.op {
+	case "login":
+		f.families = append(f.families, &family{id: len(f.families) + 1})
+		return f.issue(f.families[len(f.families)-1])
+	case "refresh-token":
+		return f.rotate(r)
+	case "logout":
+		p := f.access[r.access]
+		if p == nil || !f.accepts(p) {
+			return refusal(http.StatusUnauthorized, "AUTH_REQUIRED")
+		}
+		f.world.say(f, "logs %v out", p)
+		p.family.revoked, p.family.saidBye = true, true
+		return &answer{status: http.StatusOK, body: `{"message":"bye"}`}
+	}
+	if p := f.access[r.access]; p == nil || !f.accepts(p) {
+		return refusal(http.StatusUnauthorized, "AUTH_REQUIRED")
+	}
+	return &answer{status: http.StatusOK, body: "{}"}
+}
+
+// accepts tells whether the pair's access token is good.
+func (f *fincode) accepts(p *pair) bool {
+	return !p.revoked && !p.family.revoked && time.Now().Before(p.expires)
+}
+
+// rotate uses a refresh token up; world.mu is held.
+func (f *fincode) rotate(r *request) *answer {
+	p := f.pairs[r.refresh]
+	switch {
+	case p == nil:
+		return refusal(http.StatusUnauthorized, "AUTH_REQUIRED")
+	case p.used:
+		f.world.say(f, "was presented %v before: 403", p)
+		if f.world.luck.reuseRevokes {
+			if !p.explained() {
+				f.world.breaks(f, "%v is presented again, and nothing explains it: its family is revoked", p)
+			}
+			p.family.revoked, p.family.outside = true, true
+		}
+		return refusal(http.StatusForbidden, "FORBIDDEN")
+	case p.family.revoked:
+		f.world.say(f, "revoked %v: 401", p)
+		return refusal(http.StatusUnauthorized, "AUTH_REQUIRED")
+	}
+	p.used, p.usedBy = true, r.sent
+	f.world.stats.Rotations++
+	if f.world.luck.rotationRevokes {
+		p.revoked = true
+	}
+	return f.issue(p.family)
+}
+
+// issue makes the family's next pair; world.mu is held.
+func (f *fincode) issue(fam *family) *answer {
+	l := f.world.luck
+	p := &pair{family: fam, number: 1, issued: time.Now(), expires: time.Now().Add(l.lifetime)}
+	if fam.latest != nil {
+		p.number = fam.latest.number + 1
+	}
+	fam.latest = p
+	p.refresh = fmt.Sprintf("refresh-%v", p)
+	p.access = fmt.Sprintf("access-%v", p)
+	if l.jwt {
+		iat := p.issued.Add(l.serverClock).Unix()
+		claims := fmt.Sprintf(`{"iat":%d,"exp":%d}`, iat, iat+int64(l.lifetime/time.Second))
+		p.access = "e30." + base64.RawURLEncoding.EncodeToString([]byte(claims)) + "." + strings.ReplaceAll(p.access, ".", "-")
+	}
+	f.pairs[p.refresh], f.access[p.access] = p, p
+	f.world.say(f, "issues %v", p)
+	body := map[string]any{"access_token": p.access, "refresh_token": p.refresh}
+	if l.expiresIn {
+		body["expires_in"] = int64(l.lifetime / time.Second)
+	}
+	data, err := json.Marshal(body)
+	if err != nil {
+		panic(err)
+	}
+	return &answer{status: http.StatusOK, body: string(data), issued: p}
+}
+
+// A request is what FinCode reads out of one.
+type request struct {
+	op, refresh, access string
+	sent                *presentation // of the refresh token, if it is one
+}
+
+func read(r *http.Request) *request {
+	var body struct {
+		Refresh string `json:"refresh_token"`
+	}
+	if r.Body != nil {
+		defer r.Body.Close()
+		if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
+			panic(err) // the package's own
+		}
+	}
+	return &request{op: path.Base(r.URL.Path), refresh: body.Refresh, access: r.Header.Get("X-Auth-Token")}
+}
+
+// RoundTrip is how a process reaches FinCode: its Config.Base.
+func (p *process) RoundTrip(r *http.Request) (*http.Response, error) {
+	w, req := p.machine.world, read(r)
+	entered := time.Now()
+	if err := p.step("before " + req.op); err != nil {
+		return nil, err
+	}
+	if err := r.Context().Err(); err != nil {
+		w.promise.givesUp(p, req)
+		return nil, err
+	}
+	d := w.dice(req.op, p.id)
+	hooks := httptrace.ContextClientTrace(r.Context())
+	if hooks != nil && hooks.GetConn != nil {
+		hooks.GetConn(r.URL.Host)
+	}
+	if w.happens(d, ConnectionRefused) {
+		time.Sleep(quick(d).up)
+		w.sayNow(p, "%s: refused", req.op)
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
+	}
+	if hooks != nil && hooks.GotConn != nil {
+		hooks.GotConn(httptrace.GotConnInfo{})
+	}
+	way := p.wayToFinCode(d, req)
+	req.sent = w.promise.sends(p, req, entered, way.echo > 0)
+	heard, err := send(r.Context(), w, way, func() *answer { return w.fincode.reply(d, req) })
+	if dead := p.step("after " + req.op); dead != nil {
+		return nil, dead
+	}
+	w.promise.hears(p, req, req.sent, heard)
+	if err != nil {
+		w.sayNow(p, "%s: %v", req.op, err)
+		return nil, err
+	}
+	w.sayNow(p, "%s: %d", req.op, heard.status)
+	return heard.response(r), nil
+}
+
+// wayToFinCode is how a request gets there, as luck has it.
+func (p *process) wayToFinCode(d *rand.Rand, req *request) passage {
+	w := p.machine.world
+	way := quick(d)
+	if w.happens(d, SlowFinCode) {
+		way.slow(d, w.luck.timeout)
+	}
+	way.lost = w.happens(d, RequestLost)
+	way.unheard = w.happens(d, AnswerLost)
+	if req.op == "refresh-token" && w.happens(d, RequestTwice) {
+		way.echo = between(d, time.Microsecond, time.Second)
+		way.last = d.IntN(2) == 0
+	}
+	w.sayNow(p, "%s %s: %v", req.op, req.refresh, way)
+	return way
+}
+
+// reply answers a request, as luck has it.
+func (f *fincode) reply(d *rand.Rand, r *request) *answer {
+	w := f.world
+	switch {
+	case w.happens(d, Answer503):
+		return &answer{status: http.StatusServiceUnavailable, body: "<html>", retryAfter: retryAfter(d)}
+	case w.happens(d, Answer429):
+		a := refusal(http.StatusTooManyRequests, "RATE_LIMIT_EXCEEDED")
+		a.retryAfter = retryAfter(d)
+		return a
+	case w.happens(d, Page403):
+		return &answer{status: http.StatusForbidden, body: "<html>blocked"}
+	case r.op == api && w.happens(d, UnauthorizedAPI):
+		return refusal(http.StatusUnauthorized, "AUTH_REQUIRED")
+	}
+	w.mu.Lock()
+	a := f.serve(r)
+	w.mu.Unlock()
+	switch {
+	case a.status != http.StatusOK:
+	case w.happens(d, Answer500):
+		return refusal(http.StatusInternalServerError, "SERVER_ERROR")
+	case w.happens(d, AnswerGarbage):
+		return &answer{status: http.StatusOK, body: `{"message":"welcome"}`}
+	case w.happens(d, AnswerCut):
+		return &answer{status: http.StatusOK, body: a.body[:len(a.body)/2], cut: true}
+	}
+	return a
+}
+
+// retryAfter is in whole seconds, and mostly absent.
+func retryAfter(d *rand.Rand) time.Duration {
+	return max(0, between(d, -30*time.Second, 30*time.Second).Round(time.Second))
+}
+
+// response makes a the answer to r.
+func (a *answer) response(r *http.Request) *http.Response {
+	resp := &http.Response{StatusCode: a.status, Header: make(http.Header), Request: r}
+	if a.retryAfter > 0 {
+		resp.Header.Set("Retry-After", strconv.Itoa(int(a.retryAfter/time.Second)))
+	}
+	body := io.Reader(bytes.NewReader([]byte(a.body)))
+	if a.cut {
+		body = io.MultiReader(body, broken{})
+	}
+	resp.Body = io.NopCloser(body)
+	resp.ContentLength = -1
+	return resp
+}
+
+// broken is the rest of a body whose connection broke.
+type broken struct{}
+
+func (broken) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }

@@ -1,0 +1,271 @@
+package simulation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"github.com/fincodeauth/fincodeauth"
+)
+
+// A machine has clocks, and runs one process after another.
+type machine struct {
+	world *world
+	id    int
+	wrong atomic.Int64 // how far the wall clock is ahead
+
+	// Guarded by world.mu.
+	process   *process // nil: none runs
+	processes int
+	jumped    time.Time // when the wall clock was changed last
+	wakeAt    time.Time // until then nothing runs here
+	frozen    []pause   // while these the monotonic clock stood still
+}
+
+// A pause is a time in which a machine, or its process, stood still.
+type pause struct{ from, to time.Time }
+
+func newMachine(w *world, id int) *machine {
+	m := &machine{world: w, id: id}
+	if w.luck.clocks > 0 {
+		m.wrong.Store(int64(between(w.dice("clock", id), -w.luck.clocks, w.luck.clocks)))
+	}
+	return m
+}
+
+func (m *machine) String() string { return string(rune('A' + m.id)) }
+
+// wall is the machine's wall clock.
+func (m *machine) wall() time.Time { return time.Now().Add(time.Duration(m.wrong.Load())) }
+
+// now is what time.Now is on the machine.
+func (m *machine) now() time.Time {
+	at := time.Now()
+	m.world.mu.Lock()
+	defer m.world.mu.Unlock()
+	monotonic := at.Sub(m.world.started)
+	for _, p := range m.frozen {
+		if at.After(p.from) {
+			monotonic -= min(at.Sub(p.from), p.to.Sub(p.from))
+		}
+	}
+	return Reading(m.wall(), monotonic)
+}
+
+// Reading returns a Time whose wall clock and monotonic clock read this: on a
+// machine that slept, or whose clock was set, they moved apart, and nothing in
+// package time makes such a one. Its layout is that of time.Time, whose comment
+// explains it.
+func Reading(wall time.Time, monotonic time.Duration) time.Time {
+	type layout struct {
+		wall uint64
+		ext  int64
+		loc  *time.Location
+	}
+	const hasMonotonic, secondsFrom1885ToUnix, nanosecondBits = 1 << 63, 2682288000, 30
+	t := layout{
+		wall: hasMonotonic | uint64(wall.Unix()+secondsFrom1885ToUnix)<<nanosecondBits | uint64(wall.Nanosecond()),
+		ext:  int64(monotonic) + 1,
+		loc:  time.UTC,
+	}
+	return *(*time.Time)(unsafe.Pointer(&t))
+}
+
+// random is what rand.Float64 is on the machine.
+func (m *machine) random() float64 { return m.world.dice("jitter", m.id).Float64() }
+
+// sleep lets nothing run on the machine for d; if frozen, its monotonic clock
+// stands still too.
+func (m *machine) sleep(d time.Duration, frozen bool) {
+	m.world.mu.Lock()
+	defer m.world.mu.Unlock()
+	now := time.Now()
+	if m.process == nil || now.Before(m.wakeAt) {
+		return
+	}
+	m.world.say(m.process, "sleeps for %v (machine suspended: %t)", d, frozen)
+	m.wakeAt = now.Add(d)
+	m.process.slept = append(m.process.slept, pause{now, m.wakeAt})
+	if frozen {
+		m.frozen = append(m.frozen, pause{now, m.wakeAt})
+	}
+}
+
+// start runs a new process on the machine, if none runs there.
+func (m *machine) start() {
+	w := m.world
+	p := &process{machine: m, gone: make(chan struct{}), died: make(chan struct{}), ended: make(chan struct{})}
+	p.sessions = p.boot()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if m.process != nil {
+		return
+	}
+	m.processes++
+	p.id = m.processes*len(w.machines) + m.id
+	p.name = fmt.Sprintf("%v%d", m, m.processes)
+	m.process = p
+	w.promise.processes = append(w.promise.processes, p)
+	w.say(p, "starts, with its clock wrong by %v", time.Duration(m.wrong.Load()))
+	go func() {
+		defer close(p.ended)
+		w.callers(p)
+	}()
+}
+
+// crash ends the machine's process, if that is p: nothing of it runs again, but
+// what it sent is on its way.
+func (m *machine) crash(p *process) {
+	m.world.mu.Lock()
+	defer m.world.mu.Unlock()
+	if p == nil || m.process != p {
+		return
+	}
+	m.world.say(p, "CRASHES")
+	p.dead = true
+	close(p.died)
+	p.leave()
+	m.process = nil
+	rest := between(m.world.dice("restart", m.id), time.Millisecond, 2*time.Minute)
+	m.world.underway.Go(func() {
+		select {
+		case <-time.After(rest):
+		case <-m.world.calmed:
+		}
+		m.start()
+	})
+}
+
+// A process is a run of a program that uses the package.
+type process struct {
+	machine  *machine
+	id       int
+	name     string
+	sessions *fincodeauth.Sessions
+	gone     chan struct{} // closed when it crashes, or is about to be closed
+	died     chan struct{} // closed when it crashes
+	ended    chan struct{} // closed when its callers have returned
+
+	// Guarded by world.mu.
+	dead    bool
+	leaving bool // gone is closed
+	slept   []pause
+	view    view
+}
+
+func (p *process) String() string { return p.name }
+
+func (p *process) isDead() bool {
+	p.machine.world.mu.Lock()
+	defer p.machine.world.mu.Unlock()
+	return p.dead
+}
+
+// leave sends the callers away; world.mu is held.
+func (p *process) leave() {
+	if !p.leaving {
+		p.leaving = true
+		close(p.gone)
+	}
+}
+
+// sleptSince tells whether the process slept at any time since t; world.mu is
+// held.
+func (p *process) sleptSince(t time.Time) bool {
+	for _, s := range p.slept {
+		if s.to.After(t) {
+			return true
+		}
+	}
+	return false
+}
+
+// errDead is what a dead process hears, when all is over.
+var errDead = errors.New("the process is dead")
+
+// step is where a process may crash or sleep: whenever it is about to ask
+// something of the world, and when it hears the answer.
+func (p *process) step(where string) error {
+	w := p.machine.world
+	w.promise.stillRuns(p, where)
+	d := w.dice(where, p.id)
+	if w.happens(d, CrashHere) {
+		p.machine.crash(p)
+	} else if w.happens(d, SleepHere) {
+		p.machine.sleep(time.Duration(d.Int64N(int64(10*time.Minute))), d.IntN(2) == 0)
+	}
+	for {
+		w.mu.Lock()
+		dead, left := p.dead, time.Until(p.machine.wakeAt)
+		if p.machine.process != p { // closed: the next one's sleep is not its own
+			left = 0
+		}
+		w.mu.Unlock()
+		switch {
+		case dead:
+			<-w.over
+			return errDead
+		case left <= 0:
+			return nil
+		}
+		time.Sleep(left + time.Duration(d.Int64N(int64(time.Millisecond))))
+	}
+}
+
+// boot starts the package in the process.
+func (p *process) boot() *fincodeauth.Sessions {
+	w := p.machine.world
+	cfg := fincodeauth.Config{
+		BaseURL:        root,
+		Store:          storeOf{p},
+		Base:           p,
+		RefreshTimeout: w.luck.timeout,
+		Observe:        func(e fincodeauth.Event) { w.promise.observed(p, e) },
+	}
+	if w.luck.credentials {
+		cfg.Credentials = func(_ context.Context, _ string, cause error) (fincodeauth.Credentials, error) {
+			if err := p.step("credentials"); err != nil {
+				return fincodeauth.Credentials{}, err
+			}
+			w.promise.ended(p, cause)
+			return credentials, nil
+		}
+	}
+	sessions, err := w.boot(cfg, p.machine.now, p.machine.random)
+	if err != nil {
+		panic(err)
+	}
+	return sessions
+}
+
+// close closes the process as a deployment does, and gives it grace for that.
+func (p *process) close(grace time.Duration) {
+	w := p.machine.world
+	w.mu.Lock()
+	if p.leaving {
+		w.mu.Unlock()
+		return
+	}
+	p.leave()
+	w.say(p, "is being closed")
+	w.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	err := p.sessions.Close(ctx)
+	select {
+	case <-p.ended:
+	case <-p.died:
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if p.dead {
+		return
+	}
+	w.say(p, "is closed: %v", err)
+	p.view.closed = true
+	p.view.gaveUp = err != nil
+	p.machine.process = nil
+}

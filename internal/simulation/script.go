@@ -1,0 +1,293 @@
+package simulation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/fincodeauth/fincodeauth"
+)
+
+// An event is something that happens of itself.
+type event struct {
+	at    time.Duration
+	fault Fault
+}
+
+// comeBack is no fault: a user who finds that the session has ended logs in.
+const comeBack = Fault(faults)
+
+func (w *world) isLoggedIn() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := w.store.current()
+	return now != nil && now.pair != nil
+}
+
+// script returns what happens, in its order.
+func (w *world) script() []event {
+	d := w.dice("script", 0)
+	var events []event
+	for f := Crash; int(f) < faults; f++ {
+		for range int(w.luck.odds[f]) {
+			events = append(events, event{between(d, 0, w.luck.length), f})
+		}
+	}
+	for at := time.Duration(0); at < w.luck.length; at += w.luck.length / 30 {
+		events = append(events, event{at, comeBack})
+	}
+	slices.SortStableFunc(events, func(a, b event) int { return int(a.at - b.at) })
+	return events
+}
+
+// play is the bad time, after a good beginning.
+func (w *world) play() {
+	w.calm = true
+	for _, m := range w.machines {
+		m.start()
+	}
+	time.Sleep(time.Millisecond)
+	w.machines[0].process.login()
+	w.mu.Lock()
+	w.calm = false
+	w.mu.Unlock()
+	begun := time.Now()
+	for _, e := range w.script() {
+		time.Sleep(time.Until(begun.Add(e.at)))
+		if w.isBroken() {
+			return
+		}
+		w.act(e.fault)
+	}
+	time.Sleep(time.Until(begun.Add(w.luck.length)))
+}
+
+// act has one of the script's faults happen.
+func (w *world) act(f Fault) {
+	d := w.dice("act", int(f))
+	m := w.machines[d.IntN(len(w.machines))]
+	if f == comeBack {
+		if w.isLoggedIn() {
+			return
+		}
+		f = Login
+	}
+	w.mu.Lock()
+	w.stats.Faults[f]++
+	w.say(name("script"), "%v (%v)", f, m)
+	p := m.process
+	w.mu.Unlock()
+	switch f {
+	case Crash:
+		m.crash(p)
+	case Deploy:
+		if p != nil {
+			grace := between(d, time.Second, time.Minute)
+			w.underway.Go(func() {
+				p.close(grace)
+				m.start()
+			})
+		}
+	case Stop, Suspend:
+		m.sleep(between(d, time.Second, 10*time.Minute), f == Suspend)
+	case ClockJump:
+		m.setClock(hours(d, 6))
+	case Login:
+		if p != nil {
+			w.users.Go(p.login)
+		}
+	case Logout:
+		if p != nil {
+			w.users.Go(p.logout)
+			if d.IntN(3) == 0 { // in another window: not at the same instant, where anything may be first
+				w.users.Go(func() {
+					time.Sleep(between(d, 1, 50*time.Millisecond))
+					p.login()
+				})
+			}
+		}
+	default:
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.atTheServers(f, time.Now().Add(between(d, time.Second, 5*time.Minute)), d.IntN(2) == 0)
+	}
+}
+
+// atTheServers has something happen at the store, or at FinCode; w.mu is held.
+func (w *world) atTheServers(f Fault, until time.Time, silent bool) {
+	fam := w.fincode.families[len(w.fincode.families)-1]
+	switch f {
+	case StoreDown:
+		w.store.down, w.store.silent = until, silent
+	case FinCodeDown:
+		w.fincode.down = until
+	case AccessRevoked:
+		for _, p := range w.fincode.access {
+			p.revoked = true
+		}
+	case FamilyRevoked:
+		fam.revoked, fam.outside = true, true
+	case Thief:
+		fam.latest.stolen = true
+		fam.outside = true
+		w.fincode.rotate(&request{refresh: fam.latest.refresh})
+	}
+}
+
+// setClock has the machine's wall clock jump.
+func (m *machine) setClock(by time.Duration) {
+	m.world.mu.Lock()
+	defer m.world.mu.Unlock()
+	m.wrong.Add(int64(by))
+	m.jumped = time.Now()
+}
+
+// login logs the user in by the process.
+func (p *process) login() {
+	p.userDoes("login", func(ctx context.Context, s *fincodeauth.Sessions) error { return s.Login(ctx, key, credentials) })
+}
+
+// logout logs the user out by the process.
+func (p *process) logout() {
+	p.userDoes("logout", func(ctx context.Context, s *fincodeauth.Sessions) error { return s.Logout(ctx, key) })
+}
+
+// userDoes lets the user do something that begins or ends the session.
+func (p *process) userDoes(what string, do func(context.Context, *fincodeauth.Sessions) error) {
+	w := p.machine.world
+	if p.step("user") != nil {
+		return
+	}
+	d := w.dice("user", p.id)
+	ctx, cancel := context.WithTimeout(context.Background(), between(d, time.Second, time.Hour))
+	defer cancel()
+	w.mu.Lock()
+	w.say(p, "%s begins", what)
+	if p.view.users == 0 {
+		p.view.usersSince = time.Now()
+	}
+	p.view.users++
+	w.mu.Unlock()
+	err := do(ctx, p.sessions)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if p.dead {
+		return
+	}
+	w.say(p, "%s: %v", what, err)
+	p.view.users--
+	w.promise.userDid(p, what, err)
+}
+
+// rest is the calm after it: nothing goes wrong any more, and before long every
+// process must have a good token, or know that a login is needed, and then have
+// one for ever.
+func (w *world) rest() {
+	w.mu.Lock()
+	w.calm = true
+	w.store.down, w.fincode.down = time.Time{}, time.Time{}
+	close(w.calmed)
+	awake := time.Now()
+	for _, m := range w.machines {
+		if m.wakeAt.After(awake) {
+			awake = m.wakeAt
+		}
+	}
+	w.mu.Unlock()
+	time.Sleep(time.Until(awake) + time.Second)
+	w.underway.Wait()
+	if w.isBroken() {
+		return
+	}
+	w.sayNow(name("script"), "all is calm")
+	notExpired, accepted := w.recovery()
+	w.everyProcess(func(p *process) { w.probe(p, "has a token", notExpired, p.hasToken) })
+	w.everyProcess(func(p *process) { w.probe(p, "is accepted", accepted, p.isAccepted) })
+	time.Sleep(w.luck.lifetime * 3 / 2)
+	w.everyProcess(func(p *process) { w.probe(p, "is accepted again", time.Minute, p.isAccepted) })
+}
+
+// everyProcess has all do the same, beginning one after another.
+func (w *world) everyProcess(do func(*process)) {
+	var all sync.WaitGroup
+	for _, m := range w.machines {
+		p := m.process
+		all.Go(func() {
+			time.Sleep(time.Duration(m.id))
+			do(p)
+		})
+	}
+	all.Wait()
+}
+
+// probe has a process try until it succeeds or knows that a login is needed, and
+// checks that this takes no longer than limit.
+func (w *world) probe(p *process, what string, limit time.Duration, try func(context.Context) error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*limit)
+	defer cancel()
+	for began := time.Now(); ; time.Sleep(250 * time.Millisecond) {
+		err := try(ctx)
+		took := time.Since(began)
+		if err == nil || errors.Is(err, fincodeauth.ErrLoginRequired) || ctx.Err() != nil {
+			w.promise.serves(p, what, took, limit, err)
+			return
+		}
+	}
+}
+
+// hasToken returns nil if the process hands out a token that has not expired.
+func (p *process) hasToken(ctx context.Context) error {
+	tok, err := p.sessions.TokenSource(key).TokenContext(ctx)
+	if err != nil {
+		return err
+	}
+	w := p.machine.world
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	of := w.fincode.access[tok.AccessToken]
+	if of == nil {
+		return errors.New("a token that does not exist")
+	}
+	if time.Now().After(of.expires.Add(time.Second)) && !w.promise.clockChanged(p, of) {
+		return fmt.Errorf("%v has expired", of)
+	}
+	return nil
+}
+
+// isAccepted returns nil if the API accepts the process's token.
+func (p *process) isAccepted(ctx context.Context) error {
+	resp, err := p.get(ctx)
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return errors.New(resp.Status)
+	}
+	return nil
+}
+
+// end closes everything, and asks whether anything is left.
+func (w *world) end() {
+	close(w.over)
+	var all sync.WaitGroup
+	late, cancel := context.WithCancel(context.Background())
+	cancel()
+	for _, p := range w.promise.processes {
+		if p.isDead() {
+			all.Go(func() {
+				_ = p.sessions.Close(late)
+				<-p.ended
+			})
+		}
+	}
+	all.Wait()
+	time.Sleep(time.Minute) // until what the dead have under way ends
+	w.everyProcess(func(p *process) { p.close(time.Hour) })
+	w.users.Wait()
+	w.network.Wait()
+	w.promise.atEnd()
+}

@@ -1,0 +1,57 @@
+package simulation
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/fincodeauth/fincodeauth"
+)
+
+// Stats are what happened: numbers that show that the bad cases did.
+type Stats struct {
+	Seeds         int
+	Simulated     time.Duration // time in the bubbles
+	Calls, Waits  int           // of callers, and those of them who had to wait
+	Presentations int           // of refresh tokens
+	Rotations     int           // at FinCode
+	Takeovers     int
+	Unheard       int // presentations whose outcome nobody knew
+	Interrupted   int // sessions that ended so
+	Breaches      int // sessions that ended by a reuse that nothing at the client explains
+	Events        [fincodeauth.LoggedOut + 1]int
+	Faults        [faults]int
+}
+
+// Add adds what happened elsewhere.
+func (s *Stats) Add(o Stats) {
+	s.Seeds += o.Seeds
+	s.Simulated += o.Simulated
+	s.Calls += o.Calls
+	s.Waits += o.Waits
+	s.Presentations += o.Presentations
+	s.Rotations += o.Rotations
+	s.Takeovers += o.Takeovers
+	s.Unheard += o.Unheard
+	s.Interrupted += o.Interrupted
+	s.Breaches += o.Breaches
+	for i := range s.Events {
+		s.Events[i] += o.Events[i]
+	}
+	for i := range s.Faults {
+		s.Faults[i] += o.Faults[i]
+	}
+}
+
+// Print writes the numbers down.
+func (s *Stats) Print(w io.Writer) {
+	fmt.Fprintf(w, "%d seeds, %.1f simulated years: %d calls (%d waited), %d rotations, %d presentations, %d of unknown outcome, %d takeovers\n",
+		s.Seeds, s.Simulated.Hours()/24/365, s.Calls, s.Waits, s.Rotations, s.Presentations, s.Unheard, s.Takeovers)
+	fmt.Fprintf(w, "sessions ended: %d interrupted, %d reused and not interrupted\n", s.Interrupted, s.Breaches)
+	for t := fincodeauth.LoggedIn; t <= fincodeauth.LoggedOut; t++ {
+		fmt.Fprintf(w, "%9d  event %v\n", s.Events[t], t)
+	}
+	for f := range Fault(faults) {
+		fmt.Fprintf(w, "%9d  %v\n", s.Faults[f], f)
+	}
+}

@@ -1,0 +1,181 @@
+package fincodeauth_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// A plantedBug is one line of the package that is wrong.
+type plantedBug struct {
+	name   string
+	file   string
+	right  string // part of one line
+	wrong  string
+	within int // seeds, in which TestSimulation finds it
+}
+
+var plantedBugs = []plantedBug{
+	{"no claim is saved", "rotation.go",
+		`err := s.save(ctx, s.all.cfg.RefreshTimeout, claimed, rec.Version)`,
+		`var err error`,
+		100},
+	{"the record is not loaded again after a 403", "rotation.go",
+		`there, err := s.load(ctx)`,
+		`there, err := claimed, error(nil)`,
+		20000},
+	{"the claim is not renewed", "rotation.go",
+		`last := s.rotation.mine`,
+		`last := s.rotation.mine; if last.is(rec) { return rec, nil }`,
+		500},
+	{"a claim is taken over by its own timestamp", "rotation.go",
+		`return s.all.since(r.seenSince) >=`,
+		`return s.all.since(rec.RefreshStarted) >=`,
+		100},
+	{"the refresh runs on its caller's context", "rotation.go",
+		`return s.refresh(context.WithoutCancel(ctx))`,
+		`return s.refresh(ctx)`,
+		500},
+	{"a save is not tried again", "pending.go",
+		`err = s.saveAgain(ctx, p, started)`,
+		`err = ErrClosed`,
+		500},
+	{"a save compares no version", "rotation.go",
+		`err := s.all.cfg.Store.Save(saving, s.key, rec, prev)`,
+		`if there, err := s.load(ctx); err == nil { prev = there.Version }; err := s.all.cfg.Store.Save(saving, s.key, rec, prev)`,
+		100},
+	{"a logout is not noticed when the answer arrives", "pending.go",
+		`case errors.Is(err, ErrNotFound) && p.supersedes && !p.unheard:`,
+		`case errors.Is(err, ErrNotFound):`,
+		20000},
+	{"the expiry is compared with the monotonic clock", "tokensource.go",
+		`switch wall := now.UnixNano(); {`,
+		`switch wall := ts.all.started.Add(now.Sub(ts.all.started)).Round(0).UnixNano(); {`,
+		100},
+	{"the expiry is exp, read on the local clock", "endpoint.go",
+		`tok.Expiry = before.Add(lifetime)`,
+		`tok.Expiry = before.Add(lifetime); if c := claimsOf(tok.AccessToken); c.Expiry > 0 { tok.Expiry = c.expiry() }`,
+		500},
+	{"a claim's age is that of the monotonic clock alone", "rotation.go",
+		`age := max(now.Sub(c.since), now.Round(0).Sub(c.since.Round(0)))`,
+		`age := now.Sub(c.since)`,
+		20000},
+	{"a token is handed out that expired on its way", "rotation.go",
+		`case l.valid(s.all.now()):`,
+		`case l != nil:`,
+		20000},
+	{"a process forgets its claim when the renewal fails", "rotation.go",
+		`(rec.Version == c.version || c.renewal && rec.Version == c.over)`,
+		`rec.Version == c.version`,
+		5000},
+	{"a claim's version is used a second time", "rotation.go",
+		`if last != nil && !last.landed && last.over == rec.Version {`,
+		`if last != nil && !last.landed {`,
+		5000},
+	{"a clock that is set back makes the verdict forgotten", "rotation.go",
+		`if !s.rotation.mine.is(rec) {`,
+		`if true {`,
+		20000},
+	{"a token is revoked that somebody has built on", "pending.go",
+		`hasTokens(p.rec.Token) && !p.builtOn {`,
+		`hasTokens(p.rec.Token) {`,
+		20000},
+	{"a login overwrites what came of it", "pending.go",
+		`return !p.unheard || sessionOf(there.Version) == sessionOf(p.prev)`,
+		`return true`,
+		20000},
+	{"a token on its way into the store is not given up at a logout", "pending.go",
+		`if s.currentEra() != p.era {`,
+		`if false {`,
+		5000},
+	{"a logout leaves the token of a login under way in use", "logout.go",
+		"\t\ts.renew(nil, nil)\n\t}",
+		"\t}",
+		20000},
+	{"a failed call is tried again at once", "rotation.go",
+		`r.retryAt = s.all.now().Add(delay)`,
+		`r.retryAt = s.all.now()`,
+		500},
+	{"a store that fails passes for one without the session", "rotation.go",
+		`s.rotation.seen = "" // while`,
+		`return nil, &SessionError{Key: s.key, Err: err} // while`,
+		500},
+	{"Close does not wait", "sessions.go",
+		`a.work.Wait()`,
+		``,
+		5000},
+	{"a save is tried as patiently as a call", "pending.go",
+		`err := s.saveNow(ctx, p, s.all.cfg.RefreshTimeout/4)`,
+		`err := s.saveNow(ctx, p, s.all.cfg.RefreshTimeout)`,
+		20000},
+	{"an attempt of unknown outcome is forgotten", "rotation.go",
+		`mine.interrupted = true`,
+		`mine.interrupted = false`,
+		500},
+}
+
+// TestPlantedBugsAreFound builds the package with each of them, and has
+// TestSimulation find it.
+func TestPlantedBugsAreFound(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds the package for each planted bug")
+	}
+	for _, bug := range plantedBugs {
+		t.Run(bug.name, func(t *testing.T) {
+			t.Parallel()
+			hunt := exec.Command(bug.plant(t), "-test.run", "^TestSimulation$", "-seeds", fmt.Sprint(bug.within), "-broken", "1")
+			hunt.Env = append(os.Environ(), "GOMAXPROCS=1") // others hunt on the other cores
+			out, err := hunt.CombinedOutput()
+			if err == nil {
+				t.Fatalf("not found in %d seeds", bug.within)
+			}
+			found := regexp.MustCompile(`seed (\d+):\n\s+(.*)`).FindStringSubmatch(string(out))
+			if found == nil {
+				t.Fatalf("found, but not by a broken promise:\n%s", out)
+			}
+			t.Logf("seed %s: %s", found[1], found[2])
+		})
+	}
+}
+
+// plant returns a program with the tests of the package that has the bug.
+func (b plantedBug) plant(t *testing.T) string {
+	t.Helper()
+	right, err := os.ReadFile(b.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(right), b.right); n != 1 {
+		t.Fatalf("%s has %q %d times, not once: bring the planted bug up to date", b.file, b.right, n)
+	}
+	dir := t.TempDir()
+	wrong := filepath.Join(dir, b.file)
+	write(t, wrong, strings.Replace(string(right), b.right, b.wrong, 1))
+	path, err := filepath.Abs(b.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{path: wrong}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "overlay.json"), string(overlay))
+	program := filepath.Join(dir, "planted.test")
+	build := exec.Command("go", "test", "-c", "-overlay", filepath.Join(dir, "overlay.json"), "-o", program, ".")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return program
+}
+
+func write(t *testing.T, file, text string) {
+	t.Helper()
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
