@@ -1,0 +1,270 @@
+package bench_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/oauth2"
+
+	"github.com/fincodeauth/fincodeauth"
+	"github.com/fincodeauth/fincodeauth/fincodetest"
+)
+
+// size is how many of something there are: few with -short.
+func size(full, short int) int {
+	if testing.Short() {
+		return short
+	}
+	return full
+}
+
+// A pool is many users' sessions behind one source of tokens, and the requests
+// that come for them: by a Zipf distribution. A user has one context and one key,
+// so that those of who comes often are in the processor's cache: a server has just
+// made them when it asks.
+type pool struct {
+	source   *fincodeauth.TokenSource
+	peers    *sync.Map         // key -> oauth2.TokenSource
+	contexts []context.Context // by user
+	keys     []any             // by user
+	requests []uint32          // users
+}
+
+// full is made once: 100,000 sessions take some seconds.
+var full = sync.OnceValues(func() (*pool, error) {
+	n := size(100_000, 1000)
+	sessions, err := fincodeauth.New(fincodeauth.Config{BaseURL: api, Store: madeUp{time.Now()}, MaxSessions: n})
+	if err != nil {
+		return nil, err
+	}
+	p := &pool{source: sessions.TokenSource(""), peers: new(sync.Map)}
+	for i := range n {
+		key := user(i)
+		ctx := fincodeauth.WithSession(context.Background(), key)
+		tok, err := p.source.TokenContext(ctx)
+		if err != nil {
+			return nil, err
+		}
+		p.peers.Store(key, oauth2.ReuseTokenSource(tok, nil))
+		p.contexts = append(p.contexts, ctx)
+		p.keys = append(p.keys, key)
+	}
+	zipf := rand.NewZipf(rand.New(rand.NewPCG(1, 2)), 1.1, 1, uint64(n-1))
+	for range 1 << 18 {
+		p.requests = append(p.requests, uint32(zipf.Uint64()))
+	}
+	return p, nil
+})
+
+// user is 16 bytes long, a size in which Go allocates memory: see
+// BenchmarkMemory.
+func user(n int) string { return fmt.Sprintf("user-%011d", n) }
+
+// madeUp is a Store that has a good record under each key, and keeps none.
+type madeUp struct{ now time.Time }
+
+func (m madeUp) Load(_ context.Context, key string) (*fincodeauth.Record, error) {
+	return &fincodeauth.Record{Version: "v", Token: &oauth2.Token{
+		AccessToken:  fmt.Sprintf("access-%57s", key), // 64 bytes
+		RefreshToken: fmt.Sprintf("refresh%57s", key),
+		Expiry:       m.now.Add(time.Hour),
+		ExpiresIn:    3600,
+	}}, nil
+}
+
+func (madeUp) Save(context.Context, string, *fincodeauth.Record, string) error { return nil }
+func (madeUp) Delete(context.Context, string) error                            { return nil }
+
+// BenchmarkTokenOfMany looks tokens up among those of 100,000 sessions. Users of
+// x/oauth2 have a map of sources for that.
+func BenchmarkTokenOfMany(b *testing.B) {
+	p, err := full()
+	if err != nil {
+		b.Fatal(err)
+	}
+	lookUps := []struct {
+		name string
+		ask  func(user uint32) error
+	}{
+		{"fincodeauth", func(user uint32) error {
+			_, err := p.source.TokenContext(p.contexts[user])
+			return err
+		}},
+		{"oauth2-in-a-map", func(user uint32) error {
+			source, _ := p.peers.Load(p.keys[user])
+			_, err := source.(oauth2.TokenSource).Token()
+			return err
+		}},
+	}
+	for _, l := range lookUps {
+		b.Run("peer="+l.name, func(b *testing.B) {
+			var goroutines atomic.Uint32
+			b.ReportAllocs()
+			b.ResetTimer()
+			b.RunParallel(func(pb *testing.PB) {
+				i := int(goroutines.Add(1)) * len(p.requests) / 7 // each begins elsewhere
+				for ; pb.Next(); i++ {
+					if err := l.ask(p.requests[i%len(p.requests)]); err != nil {
+						b.Error(err)
+					}
+				}
+			})
+		})
+	}
+}
+
+// workers is how many callers there are at once where sessions are many.
+const workers = 256
+
+// share calls do(0) to do(n-1), by that many workers.
+func share(n int, do func(int) error) error {
+	var next atomic.Int64
+	var failed atomic.Pointer[error]
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				if err := do(i); err != nil {
+					failed.Store(&err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if err := failed.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// BenchmarkRotations has 100,000 sessions' tokens refreshed, all due at once, and
+// makes the bare calls of the endpoint beside it. FinCode and the store are in
+// memory, and tokens opaque: signing one takes longer than all the rest.
+func BenchmarkRotations(b *testing.B) {
+	n := size(100_000, 500)
+	var took [2]time.Duration // ours, bare
+	for round := 0; b.Loop(); round++ {
+		for i := range took {
+			which := (i + round) % len(took) // neither is always the first
+			run := []func(int) (time.Duration, error){rotateAll, callAll}[which]
+			elapsed, err := run(n)
+			if err != nil {
+				b.Fatal(err)
+			}
+			took[which] += elapsed
+		}
+	}
+	total := float64(n * b.N)
+	b.ReportMetric(0, "ns/op") // of the setting up, mostly
+	b.ReportMetric(total/took[0].Seconds(), "rotations/s")
+	b.ReportMetric(total/took[1].Seconds(), "bare/s")
+	b.ReportMetric(took[1].Seconds()/took[0].Seconds(), "ratio")
+}
+
+// rotateAll returns how long n sessions take whose tokens have expired.
+func rotateAll(n int) (time.Duration, error) {
+	ctx := context.Background()
+	fc, tokens, err := logInAll(ctx, n)
+	if err != nil {
+		return 0, err
+	}
+	store := fincodeauth.NewMemoryStore()
+	contexts := make([]context.Context, n)
+	for i, tok := range tokens {
+		contexts[i] = fincodeauth.WithSession(ctx, user(i))
+		tok.Expiry = time.Now().Add(-time.Hour)
+		if err := store.Save(ctx, user(i), &fincodeauth.Record{Version: "v", Token: tok}, ""); err != nil {
+			return 0, err
+		}
+	}
+	sessions, err := fincodeauth.New(fincodeauth.Config{BaseURL: api, Base: fc, Store: store})
+	if err != nil {
+		return 0, err
+	}
+	source := sessions.TokenSource("")
+	runtime.GC()
+	began := time.Now()
+	err = share(n, func(i int) error {
+		_, err := source.TokenContext(contexts[i])
+		return err
+	})
+	elapsed := time.Since(began)
+	if got := fc.Counts(); err == nil && (got.RefreshCalls != n || got.Refreshes != n) {
+		err = fmt.Errorf("%d calls made %d rotations, want %d", got.RefreshCalls, got.Refreshes, n)
+	}
+	return elapsed, errors.Join(err, sessions.Close(ctx))
+}
+
+// callAll returns how long n bare calls of the endpoint take.
+func callAll(n int) (time.Duration, error) {
+	ctx := context.Background()
+	fc, tokens, err := logInAll(ctx, n)
+	if err != nil {
+		return 0, err
+	}
+	runtime.GC()
+	began := time.Now()
+	err = share(n, func(i int) error {
+		next, err := refresh(ctx, api, fc, tokens[i].RefreshToken)
+		tokens[i] = next
+		return err
+	})
+	return time.Since(began), err
+}
+
+func logInAll(ctx context.Context, n int) (*fincodetest.FinCode, []*oauth2.Token, error) {
+	fc := fincodetest.New(fincodetest.Config{OpaqueTokens: true})
+	tokens := make([]*oauth2.Token, n)
+	err := share(n, func(i int) (err error) {
+		tokens[i], err = logIn(ctx, api, fc)
+		return err
+	})
+	return fc, tokens, err
+}
+
+// BenchmarkMemory holds 1,000,000 sessions.
+func BenchmarkMemory(b *testing.B) {
+	for b.Loop() {
+		each, err := bytesEach(size(1_000_000, 10_000))
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.ReportMetric(each, "B/session")
+	}
+	b.ReportMetric(0, "ns/op")
+}
+
+// bytesEach is what a session takes of the heap beyond its own strings, when that
+// many are held.
+func bytesEach(sessions int) (float64, error) {
+	all, err := fincodeauth.New(fincodeauth.Config{BaseURL: api, Store: madeUp{time.Now()}, MaxSessions: sessions})
+	if err != nil {
+		return 0, err
+	}
+	source := all.TokenSource("")
+	before := heap()
+	err = share(sessions, func(i int) error {
+		_, err := source.TokenContext(fincodeauth.WithSession(context.Background(), user(i)))
+		return err
+	})
+	each := float64(heap()-before) / float64(sessions)
+	runtime.KeepAlive(all)
+	const strings = 16 + 64 + 64 // the key, the access token, the refresh token
+	return each - strings, err
+}
+
+// heap is what is in use, in bytes.
+func heap() uint64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC() // what the first one only found
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}

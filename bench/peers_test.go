@@ -1,0 +1,296 @@
+package bench_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"io"
+	"maps"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	gcp "cloud.google.com/go/auth"
+	"cloud.google.com/go/auth/httptransport"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
+	"github.com/aws/smithy-go/auth/bearer"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+	"github.com/bradleyfalzon/ghinstallation/v2"
+	"golang.org/x/oauth2"
+	clientgo "k8s.io/client-go/transport"
+
+	"github.com/fincodeauth/fincodeauth"
+)
+
+// A client is a peer that is set up for an account.
+type client struct {
+	http.RoundTripper
+
+	// token looks a token up. nil: the peer has no call for that.
+	token func(context.Context) error
+}
+
+// A peer is one way to authenticate requests.
+type peer struct {
+	name string
+	open func(testing.TB, *account) client
+}
+
+// The peers, in the order of the report. What each does more or less than
+// fincodeauth stands at its constructor; none of them keeps a token in a store,
+// waits for other processes, or sends a request again after any 401.
+var (
+	floor = peer{"floor", openFloor}
+	ours  = peer{"fincodeauth", openFincodeauth}
+	peers = []peer{
+		floor,
+		ours,
+		{"oauth2", openOAuth2},
+		{"client-go", openClientGo},
+		{"gcp-auth", openGCP},
+		{"azcore", openAzcore},
+		{"smithy", openSmithy},
+		{"ghinstallation", openGHInstallation},
+	}
+)
+
+func openFincodeauth(tb testing.TB, a *account) client {
+	tb.Helper()
+	sessions, err := fincodeauth.New(fincodeauth.Config{BaseURL: a.url, Base: a.base})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { sessions.Close(context.Background()) })
+	if err := sessions.Adopt(tb.Context(), "ada", a.pair); err != nil {
+		tb.Fatal(err)
+	}
+	source := sessions.TokenSource("ada")
+	return client{sessions.Transport("ada"), func(context.Context) error {
+		_, err := source.Token()
+		return err
+	}}
+}
+
+// openFloor is the least that the contract of http.RoundTripper allows: a
+// shallow copy of the request, with a map of its own for the header, and the
+// fields that fincodeauth sets, made beforehand. Its look-up is that of the time.
+func openFloor(tb testing.TB, a *account) client {
+	type field struct {
+		name   string
+		values []string
+	}
+	var own []field
+	for name, values := range ownFields(a) {
+		own = append(own, field{name, values})
+	}
+	return client{
+		roundTripper(func(req *http.Request) (*http.Response, error) {
+			out := *req
+			out.Header = make(http.Header, len(req.Header)+len(own))
+			maps.Copy(out.Header, req.Header)
+			for _, field := range own {
+				out.Header[field.name] = field.values
+			}
+			return a.base.RoundTrip(&out)
+		}),
+		func(context.Context) error {
+			if time.Now().IsZero() {
+				return io.EOF
+			}
+			return nil
+		},
+	}
+}
+
+// ownFields are those that fincodeauth sets.
+func ownFields(a *account) http.Header {
+	fields := fincodeauth.DefaultHeader()
+	fields.Set("Authorization", "Bearer "+a.pair.AccessToken)
+	fields.Set("X-Auth-Token", a.pair.AccessToken)
+	return fields
+}
+
+type tokenFunc func() (*oauth2.Token, error)
+
+func (f tokenFunc) Token() (*oauth2.Token, error) { return f() }
+
+// openOAuth2 sets one field in a deep copy of the request. All callers wait for
+// a refresh, with no regard to their contexts. With early it is its
+// ReuseTokenSourceWithExpiry. Without, it is its ReuseTokenSource, which takes a
+// token as expired 10 s early: more than a short one's whole life, so it is told
+// an expiry that is as much later.
+func openOAuth2(_ testing.TB, a *account) client {
+	const margin = 10 * time.Second
+	source := oauth2.ReuseTokenSource(nil, tokenFunc(func() (*oauth2.Token, error) {
+		tok, err := a.refresh(context.Background())
+		if err == nil {
+			tok.Expiry = tok.Expiry.Add(margin)
+		}
+		return tok, err
+	}))
+	if a.early > 0 {
+		source = oauth2.ReuseTokenSourceWithExpiry(nil, tokenFunc(func() (*oauth2.Token, error) {
+			return a.refresh(context.Background())
+		}), a.early)
+	}
+	return client{&oauth2.Transport{Source: source, Base: a.base}, lookUp(source)}
+}
+
+func lookUp(source oauth2.TokenSource) func(context.Context) error {
+	return func(context.Context) error {
+		_, err := source.Token()
+		return err
+	}
+}
+
+// openClientGo wraps x/oauth2's Transport and gets another token for the request
+// after one that was answered 401. All callers wait for a refresh.
+func openClientGo(_ testing.TB, a *account) client {
+	source := clientgo.NewCachedTokenSource(tokenFunc(func() (*oauth2.Token, error) {
+		return a.refresh(context.Background())
+	}))
+	return client{clientgo.ResettableTokenSourceWrapTransport(source)(a.base), lookUp(source)}
+}
+
+// openGCP sets one field in a deep copy of the request, and checks the universe
+// domain. It refreshes in the background if early. It is the middleware alone:
+// NewClient would copy the request twice, and trace it.
+func openGCP(tb testing.TB, a *account) client {
+	cached := gcp.NewCachedTokenProvider(providerFunc(func(ctx context.Context) (*gcp.Token, error) {
+		tok, err := a.refresh(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return &gcp.Token{Value: tok.AccessToken, Type: "Bearer", Expiry: tok.Expiry}, nil
+	}), &gcp.CachedTokenProviderOptions{
+		ExpireEarly:         max(a.early, time.Nanosecond), // 0 means 225 s
+		DisableAsyncRefresh: a.early == 0,
+	})
+	hc := &http.Client{Transport: a.base}
+	credentials := gcp.NewCredentials(&gcp.CredentialsOptions{TokenProvider: cached})
+	if err := httptransport.AddAuthorizationMiddleware(hc, credentials); err != nil {
+		tb.Fatal(err)
+	}
+	return client{hc.Transport, func(ctx context.Context) error {
+		_, err := credentials.Token(ctx)
+		return err
+	}}
+}
+
+type providerFunc func(context.Context) (*gcp.Token, error)
+
+func (f providerFunc) Token(ctx context.Context) (*gcp.Token, error) { return f(ctx) }
+
+// openAzcore sends requests through a pipeline, which is what azcore has instead
+// of a RoundTripper: with its policies for retries (none are made), headers and
+// logs (none are written), of which the one for retries makes the copy of the
+// request. It refuses a URL that is not https, and sends a request
+// again after the 401 of a challenge that Azure makes. With early, the one caller
+// that refreshes waits, and the others do not; it tries that once in 30 s.
+func openAzcore(_ testing.TB, a *account) client {
+	pipeline := runtime.NewPipeline("bench", "v1.0.0", runtime.PipelineOptions{
+		PerRetry: []policy.Policy{runtime.NewBearerTokenPolicy(azureCredential{a}, []string{"scope"}, nil)},
+	}, &policy.ClientOptions{
+		Transport: azureTransport{a.base},
+		Retry:     policy.RetryOptions{MaxRetries: -1},
+		Telemetry: policy.TelemetryOptions{Disabled: true},
+	})
+	return client{roundTripper(func(req *http.Request) (*http.Response, error) {
+		r, err := runtime.NewRequestFromRequest(req)
+		if err != nil {
+			return nil, err
+		}
+		runtime.SkipBodyDownload(r) // as every RoundTripper does
+		return pipeline.Do(r)
+	}), nil}
+}
+
+type azureTransport struct{ http.RoundTripper }
+
+func (t azureTransport) Do(req *http.Request) (*http.Response, error) { return t.RoundTrip(req) }
+
+type azureCredential struct{ *account }
+
+func (c azureCredential) GetToken(ctx context.Context, _ policy.TokenRequestOptions) (azcore.AccessToken, error) {
+	tok, err := c.refresh(ctx)
+	if err != nil {
+		return azcore.AccessToken{}, err
+	}
+	// A RefreshOn of zero means 5 minutes before the expiry.
+	return azcore.AccessToken{Token: tok.AccessToken, ExpiresOn: tok.Expiry, RefreshOn: tok.Expiry.Add(-c.early)}, nil
+}
+
+// openSmithy puts the thinnest RoundTripper around what smithy has, a cache of
+// tokens and a signer: it sets one field in a deep copy of the request, and
+// refuses a URL that is not https. It refreshes in the background if early.
+func openSmithy(_ testing.TB, a *account) client {
+	cache := bearer.NewTokenCache(bearer.TokenProviderFunc(func(ctx context.Context) (bearer.Token, error) {
+		tok, err := a.refresh(ctx)
+		if err != nil {
+			return bearer.Token{}, err
+		}
+		return bearer.Token{Value: tok.AccessToken, CanExpire: true, Expires: tok.Expiry}, nil
+	}), func(o *bearer.TokenCacheOptions) {
+		o.RefreshBeforeExpires = a.early
+		o.DisableAsyncRefresh = a.early == 0
+	})
+	signer := bearer.NewSignHTTPSMessage()
+	return client{
+		roundTripper(func(req *http.Request) (*http.Response, error) {
+			ctx := req.Context()
+			tok, err := cache.RetrieveBearerToken(ctx)
+			if err != nil {
+				return nil, err
+			}
+			signed, err := signer.SignWithBearerToken(ctx, tok, &smithyhttp.Request{Request: req})
+			if err != nil {
+				return nil, err
+			}
+			return a.base.RoundTrip(signed.(*smithyhttp.Request).WithContext(ctx)) // the signer drops it
+		}),
+		func(ctx context.Context) error {
+			_, err := cache.RetrieveBearerToken(ctx)
+			return err
+		},
+	}
+}
+
+// openGHInstallation sets one field in a copy of the request, and one more that
+// it lacks. It speaks to GitHub alone: here the base answers in GitHub's place
+// with the account's token, which it takes as expired a minute early.
+func openGHInstallation(tb testing.TB, a *account) client {
+	t, err := ghinstallation.New(roundTripper(func(req *http.Request) (*http.Response, error) {
+		if req.Method != http.MethodPost {
+			return a.base.RoundTrip(req)
+		}
+		tok, err := a.refresh(req.Context())
+		if err != nil {
+			return nil, err
+		}
+		body, err := json.Marshal(map[string]any{"token": tok.AccessToken, "expires_at": tok.Expiry})
+		return &http.Response{StatusCode: http.StatusCreated, Body: io.NopCloser(bytes.NewReader(body))}, err
+	}), 1, 1, githubKey())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return client{t, func(ctx context.Context) error {
+		_, err := t.Token(ctx)
+		return err
+	}}
+}
+
+// githubKey is made once: it takes a noticeable part of a second.
+var githubKey = sync.OnceValue(func() []byte {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		panic(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})
+})

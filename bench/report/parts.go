@@ -1,0 +1,344 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"runtime"
+	"slices"
+	"strings"
+)
+
+// A peer is who is measured: its name in the benchmarks, and its module.
+type peer struct{ name, module string }
+
+var peers = []peer{
+	{"floor", ""},
+	{"fincodeauth", ""},
+	{"oauth2", "golang.org/x/oauth2"},
+	{"client-go", "k8s.io/client-go"},
+	{"gcp-auth", "cloud.google.com/go/auth"},
+	{"azcore", "github.com/Azure/azure-sdk-for-go/sdk/azcore"},
+	{"smithy", "github.com/aws/smithy-go"},
+	{"ghinstallation", "github.com/bradleyfalzon/ghinstallation/v2"},
+}
+
+// A part of the report is one question, and what was measured to answer it.
+type part struct {
+	Title   string
+	What    string // is measured, in a sentence or a few
+	Columns []string
+	Rows    [][]string
+	Goals   []goal
+	Picture string // the name of its file
+}
+
+// Whys says of the goals that were missed why they were.
+func (p part) Whys() (list []string) {
+	for _, g := range p.Goals {
+		if !g.Met() && g.Why != "" && !slices.Contains(list, g.Why) {
+			list = append(list, g.Why)
+		}
+	}
+	return list
+}
+
+// A goal is a bound that a measurement is held against.
+type goal struct {
+	What  string
+	Got   float64
+	Bound float64
+	least bool // Bound is a lower one
+	unit  string
+	Why   string // it was missed, if it was
+}
+
+func atMost(what string, got, bound float64, unit string) goal {
+	return goal{What: what, Got: got, Bound: bound, unit: unit}
+}
+
+func atLeast(what string, got, bound float64, unit string) goal {
+	return goal{What: what, Got: got, Bound: bound, unit: unit, least: true}
+}
+
+// because adds why the goal was missed, for the case that it was.
+func (g goal) because(why string) goal {
+	g.Why = why
+	return g
+}
+
+// Met is plain: a measurement that is not there meets nothing.
+func (g goal) Met() bool {
+	if g.least {
+		return g.Got >= g.Bound
+	}
+	return g.Got <= g.Bound
+}
+
+func (g goal) Verdict() string {
+	if g.Met() {
+		return "met"
+	}
+	return "missed"
+}
+
+// Wanted is the bound in words.
+func (g goal) Wanted() string {
+	if g.least {
+		return "at least " + number(g.Bound) + g.unit
+	}
+	return "at most " + number(g.Bound) + g.unit
+}
+
+// Measured is what was found.
+func (g goal) Measured() string { return number(g.Got) + g.unit }
+
+// parts are all of them, in the order of the report.
+func parts(r *results) []part {
+	return []part{
+		requests(r), lookUps(r), many(r), throughput(r), latency(r), stampede(r), rotations(r), memory(r), storeCalls(),
+	}
+}
+
+func requests(r *results) part {
+	p := part{
+		Title: "One request",
+		What: "A GET with five header fields of its caller, over a base that answers at once. fincodeauth sets five more, the others one; " +
+			"the floor sets the same five as fincodeauth and does nothing else: a shallow copy of the request, a map for its header, the values set.",
+		Columns: []string{""},
+		Picture: "request.svg",
+	}
+	for _, n := range procs() {
+		p.Columns = append(p.Columns, goroutines(n))
+	}
+	p.Columns = append(p.Columns, "bytes", "allocations")
+	for _, peer := range peers {
+		row := []string{peer.name}
+		for _, n := range procs() {
+			row = append(row, duration(r.median(request(peer.name, n, "sec/op"))))
+		}
+		row = append(row, number(r.median(request(peer.name, 1, "B/op"))), number(r.median(request(peer.name, 1, "allocs/op"))))
+		p.Rows = append(p.Rows, row)
+	}
+	for _, n := range procs() {
+		own := request("fincodeauth", n, "sec/op")
+		theirs, floor := request("oauth2", n, "sec/op"), request("floor", n, "sec/op")
+		p.Goals = append(p.Goals,
+			atMost("of oauth2's time, "+goroutines(n), r.ratio(own, theirs), 0.5, "").
+				because("The floor alone takes "+number(r.ratio(floor, theirs))+" of oauth2's time with "+goroutines(n)+": what costs is a map for ten fields."),
+			atMost("of the floor's time, "+goroutines(n), r.ratio(own, floor), 1.5, ""))
+	}
+	p.Goals = append(p.Goals, atMost("allocations", r.median(request("fincodeauth", 1, "allocs/op")), 3, "").
+		because("The floor makes "+number(r.median(request("floor", 1, "allocs/op")))+": the request, and all others for a map of more than eight fields. "+
+			"A request without fields of its caller costs three, which a test of the root package asserts."))
+	return p
+}
+
+func request(peer string, procs int, unit string) measure {
+	return measure{"Request/peer=" + peer, procs, unit}
+}
+
+func lookUps(r *results) part {
+	p := part{
+		Title: "One look-up of a token",
+		What: "The token is there and good. The floor is time.Now, without which nobody knows that. A time is the clock's, divided by all look-ups: " +
+			"it falls as goroutines are added, if they do not stand in each other's way.",
+		Columns: []string{""},
+		Picture: "token.svg",
+	}
+	for _, n := range procs() {
+		p.Columns = append(p.Columns, goroutines(n))
+	}
+	p.Columns = append(p.Columns, "allocations")
+	for _, peer := range peers {
+		if peer.name == "azcore" {
+			continue // it has no call for that
+		}
+		row := []string{peer.name}
+		for _, n := range procs() {
+			row = append(row, duration(r.median(lookUp(peer.name, n, "sec/op"))))
+		}
+		p.Rows = append(p.Rows, append(row, number(r.median(lookUp(peer.name, 1, "allocs/op")))))
+	}
+	for _, n := range procs() {
+		p.Goals = append(p.Goals, atMost("of time.Now, "+goroutines(n),
+			r.ratio(lookUp("fincodeauth", n, "sec/op"), lookUp("floor", n, "sec/op")), 1.5, ""))
+		if n > 1 {
+			p.Goals = append(p.Goals, atMost("of one goroutine's time, "+goroutines(n),
+				r.ratio(lookUp("fincodeauth", n, "sec/op"), lookUp("fincodeauth", 1, "sec/op")), 1, ""))
+		}
+	}
+	p.Goals = append(p.Goals, atMost("allocations", r.median(lookUp("fincodeauth", 1, "allocs/op")), 0, ""))
+	return p
+}
+
+func lookUp(peer string, procs int, unit string) measure {
+	return measure{"Token/peer=" + peer, procs, unit}
+}
+
+func many(r *results) part {
+	p := part{
+		Title: "One look-up among 100,000 sessions",
+		What: "One client serves them all, and each request's context says whose it is (WithSession). Which one comes next follows a Zipf distribution (s = 1.1), and each user has a context of their own, made before. " +
+			"Users of x/oauth2 have a map of sources for that: a sync.Map, here.",
+		Columns: []string{""},
+	}
+	for _, n := range procs() {
+		p.Columns = append(p.Columns, goroutines(n))
+		p.Goals = append(p.Goals, atMost("more than with one session, "+goroutines(n),
+			1e9*r.difference(lookUpOfMany("fincodeauth", n), lookUp("fincodeauth", n, "sec/op")), 100, " ns").
+			because("What it waits for is memory that no cache holds, one after the other: the context and the key in it, the slot of the table, the session, and its token's times."))
+	}
+	for _, name := range []string{"fincodeauth", "oauth2-in-a-map"} {
+		row := []string{name}
+		for _, n := range procs() {
+			row = append(row, duration(r.median(lookUpOfMany(name, n))))
+		}
+		p.Rows = append(p.Rows, row)
+	}
+	return p
+}
+
+func lookUpOfMany(peer string, procs int) measure {
+	return measure{"TokenOfMany/peer=" + peer, procs, "sec/op"}
+}
+
+func throughput(r *results) part {
+	p := part{
+		Title: "Throughput over a network",
+		What: "Eight callers send requests over loopback TLS, one after the other, through fincodeauth and, in turns of some milliseconds, without it. " +
+			"The bare requests carry the same header.",
+		Columns: []string{"", "requests a second", "bare", "ratio"},
+	}
+	for _, proto := range []string{"HTTP1", "HTTP2"} {
+		m := func(unit string) float64 { return r.median(of("Throughput/proto="+proto, unit)) }
+		p.Rows = append(p.Rows, []string{proto, number(m("req/s")), number(m("bare/s")), number(m("ratio"))})
+		p.Goals = append(p.Goals, atLeast("of the bare throughput, "+proto, m("ratio"), 0.97, "").
+			because("Client and server together have "+duration(float64(runtime.NumCPU())/m("bare/s"))+" of the processors for a bare request. "+
+				"fincodeauth adds what one request costs above, the copy of the header that the caller set for the bare ones, and their garbage."))
+	}
+	return p
+}
+
+// rotating is who is seen while tokens are rotated, but for the first.
+var rotating = []string{"no-rotation", "fincodeauth", "oauth2", "oauth2-early", "client-go", "gcp-auth", "gcp-auth-early", "azcore", "azcore-early-40s", "smithy", "smithy-early"}
+
+func latency(r *results) part {
+	p := part{
+		Title: "What callers see of a rotation",
+		What: "2,000 requests a second for 30 s over loopback TLS, each sent when it is due, whatever became of those before, and timed from that moment; each row in a process of its own. " +
+			"Tokens live 5 s, and the endpoint takes 300 ms to refresh one. Who has a way to refresh early is measured with it too, a fifth of the token's life before its end, " +
+			"which is when fincodeauth does; azcore tries that once in 30 s, and so has a token of 40 s for it. The picture shows the longest latency of each 10 ms. " +
+			"Stalled is the longest that the machine itself kept a request from being sent in time: a maximum near it is the machine's, and a ratio of two such is chance.",
+		Columns: []string{"", "p50", "p99", "p99.9", "maximum", "refreshes", "failed", "stalled"},
+		Picture: "latency.svg",
+	}
+	for _, name := range rotating {
+		m := func(unit string) float64 { return r.median(of("Latency/peer="+name, unit)) }
+		p.Rows = append(p.Rows, []string{name, duration(m("p50-sec")), duration(m("p99-sec")), duration(m("p99.9-sec")), duration(m("max-sec")),
+			number(m("refreshes")), number(m("failed")), duration(m("stalled-sec"))})
+	}
+	p.Goals = []goal{atMost("of the maximum without rotations",
+		r.ratio(of("Latency/peer=fincodeauth", "max-sec"), of("Latency/peer=no-rotation", "max-sec")), 1.3, "").
+		because("No request waits for a rotation: with a refresh of 300 ms that would be seen. Among 60,000 requests the longest is the machine's choice: " +
+			"it kept one from being sent in time for " + duration(r.median(of("Latency/peer=fincodeauth", "stalled-sec"))) + " while tokens were rotated, and for " +
+			duration(r.median(of("Latency/peer=no-rotation", "stalled-sec"))) + " while none was.")}
+	return p
+}
+
+func stampede(r *results) part {
+	p := part{
+		Title:   "10,000 callers at an expired token",
+		What:    "All ask at once for the token (those of azcore send a request), while the endpoint takes 300 ms for a refresh. Late is how long after the endpoint's answer the last of them was served.",
+		Columns: []string{"", "refreshes", "late"},
+	}
+	for _, peer := range peers {
+		m := func(unit string) float64 { return r.median(of("Stampede/peer="+peer.name, unit)) }
+		if !math.IsNaN(m("refreshes")) {
+			p.Rows = append(p.Rows, []string{peer.name, number(m("refreshes")), duration(m("late-sec"))})
+		}
+	}
+	p.Goals = []goal{
+		atMost("refreshes", slices.Max(append(r.measured[of("Stampede/peer=fincodeauth", "refreshes")], 0)), 1, ""),
+		atMost("late", 1e3*r.median(of("Stampede/peer=fincodeauth", "late-sec")), 20, " ms"),
+	}
+	return p
+}
+
+func rotations(r *results) part {
+	m := func(unit string) float64 { return r.median(of("Rotations", unit)) }
+	return part{
+		Title: "100,000 sessions due at once",
+		What: "256 callers have them refreshed against fincodetest, in memory and with opaque tokens, and with a MemoryStore; " +
+			"bare are the same calls of the endpoint, made with net/http, with nothing kept or claimed.",
+		Columns: []string{"", "a second"},
+		Rows:    [][]string{{"rotations", number(m("rotations/s"))}, {"bare calls", number(m("bare/s"))}},
+		Goals: []goal{atLeast("of the bare calls", m("ratio"), 0.8, "").
+			because("Here a call takes microseconds, and so does what a rotation adds to it: a goroutine, a load, two saves, and reading an answer of any shape. " +
+				"Beside an endpoint that signs its tokens, or one across a network, that is nothing.")},
+	}
+}
+
+func memory(r *results) part {
+	one, million := of("StartUp/records=1", "sec/op"), of("StartUp/records=1000000", "sec/op")
+	loads := max(r.median(of("StartUp/records=1", "loads/op")), r.median(of("StartUp/records=1000000", "loads/op")))
+	each := r.median(of("Memory", "B/session"))
+	return part{
+		Title: "A million sessions",
+		What: "Memory is the heap in use with 1,000,000 sessions held, divided by them, less the bytes of their own strings: the key and both tokens. " +
+			"A start is New, the first Token and Close, over a MemoryStore of one record and of 1,000,000.",
+		Columns: []string{"", ""},
+		Rows: [][]string{
+			{"memory, a session", number(each) + " bytes"},
+			{"start, one record", duration(r.median(one))},
+			{"start, 1,000,000 records", duration(r.median(million))},
+		},
+		Goals: []goal{atMost("bytes a session", each, 300, ""), atMost("loads of a start, whichever", loads, 1, "")},
+	}
+}
+
+// storeCalls are asserted by tests of module bench, and not measured.
+func storeCalls() part {
+	return part{
+		Title:   "Calls of the store",
+		What:    "These are asserted by tests, on every change.",
+		Columns: []string{"", "loads", "saves"},
+		Rows:    [][]string{{"a rotation", "1", "2"}, {"a request with a good token", "0", "0"}, {"a start", "1", "0"}},
+	}
+}
+
+func goroutines(n int) string {
+	if n == 1 {
+		return "1 goroutine"
+	}
+	return fmt.Sprintf("%d goroutines", n)
+}
+
+// number has three significant digits, and thousands apart.
+func number(x float64) string {
+	switch {
+	case math.IsNaN(x):
+		return "-"
+	case math.Abs(x) < 100:
+		return fmt.Sprintf("%.3g", x)
+	}
+	digits := fmt.Sprintf("%.0f", x)
+	for i := len(digits) - 3; i > 0; i -= 3 {
+		digits = digits[:i] + "," + digits[i:]
+	}
+	return strings.Replace(digits, "-,", "-", 1)
+}
+
+// duration is that of some seconds, with three significant digits.
+func duration(seconds float64) string {
+	switch {
+	case math.IsNaN(seconds):
+		return "-"
+	case seconds >= 1:
+		return number(seconds) + " s"
+	case seconds >= 1e-3:
+		return number(1e3*seconds) + " ms"
+	case seconds >= 1e-6:
+		return number(1e6*seconds) + " µs"
+	}
+	return number(1e9*seconds) + " ns"
+}
