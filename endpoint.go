@@ -335,11 +335,11 @@ func (e *endpoint) request(ctx context.Context, op string, auth http.Header, bod
 	if err != nil {
 		return nil, err
 	}
+	e.fields.addTo(&header{Header: req.Header}, nil)
 	for name, values := range auth {
 		req.Header[name] = values
 	}
 	req.Header.Set("Content-Type", "application/json")
-	e.fields.addTo(&header{Header: req.Header})
 	// net/http would send a request with such a key again after a lost answer.
 	req.Header.Del("Idempotency-Key")
 	req.Header.Del("X-Idempotency-Key")

@@ -216,16 +216,20 @@ type outgoing struct {
 func (t *Transport) authorized(req *http.Request, p *prepared, tok *oauth2.Token) *http.Request {
 	out := &outgoing{Request: *req}
 	h := header{
-		Header: make(http.Header, len(req.Header)+len(p.fields.list)+2),
+		Header: make(http.Header, len(req.Header)+len(p.fields.list)+3),
 		values: out.values[:0],
 	}
 	out.Header = h.Header
-	for name, values := range req.Header {
-		if !isTokenHeader(name) {
-			h.set(name, values...)
+	p.fields.addTo(&h, req.Header)
+	for name, values := range req.Header { // over ours: to look first for each would take longer
+		if isTokenHeader(name) {
+			continue
 		}
+		if isLower(name) {
+			h.giveWay(name, req.Header)
+		}
+		h.set(name, values...)
 	}
-	p.fields.addTo(&h)
 	if t.TokenHeaders == 0 || t.TokenHeaders&BearerToken != 0 {
 		h.set(authorization, t.bearer(tok))
 	}
@@ -287,10 +291,10 @@ type fields struct {
 	requestID func() string // makes uuid's value; nil: it is in the list
 }
 
-// A field is one of them, by its canonical name and as FinCode's pages write it.
+// A field is one of them, by its canonical name.
 type field struct {
-	name, lower string
-	values      []string
+	name   string
+	values []string
 }
 
 func newFields(h http.Header, requestID func() string) fields {
@@ -298,31 +302,38 @@ func newFields(h http.Header, requestID func() string) fields {
 	for name, values := range h {
 		name = http.CanonicalHeaderKey(name)
 		if name != uuid || requestID == nil {
-			f.list = append(f.list, field{name, strings.ToLower(name), slices.Clone(values)})
+			f.list = append(f.list, field{name, slices.Clone(values)})
 		}
 	}
 	return f
 }
 
-func (f fields) addTo(h *header) {
+// addTo adds the fields to h, all but those that cost something to make and that
+// the request has: what else it has comes after them, and replaces them.
+func (f fields) addTo(h *header, request http.Header) {
 	for _, own := range f.list {
-		if h.lacks(own.name, own.lower) {
-			h.set(own.name, own.values...)
-		}
+		h.set(own.name, own.values...)
 	}
-	if f.requestID != nil && h.lacks(uuid, "uuid") {
+	if f.requestID != nil && lacks(request, uuid) && lacks(request, "uuid") {
 		h.set(uuid, f.requestID())
 	}
 }
 
-// lacks tells whether a field is absent, in both ways to write it.
-func (h *header) lacks(name, lower string) bool {
-	if _, ok := h.Header[name]; ok {
-		return false
-	}
-	_, ok := h.Header[lower]
+func lacks(h http.Header, name string) bool {
+	_, ok := h[name]
 	return !ok
 }
+
+// giveWay removes the field that the request has under name, which FinCode's pages
+// write in lower case, unless the request has its canonical name too.
+func (h *header) giveWay(name string, request http.Header) {
+	if canonical := http.CanonicalHeaderKey(name); lacks(request, canonical) {
+		delete(h.Header, canonical)
+	}
+}
+
+// isLower tells whether name is written like that, and not canonical.
+func isLower(name string) bool { return name != "" && 'a' <= name[0] && name[0] <= 'z' }
 
 // An origin is what RFC 6454 calls so; host and port are as in a URL.
 type origin struct{ scheme, host, port string }
@@ -354,8 +365,9 @@ func (o origin) secure() bool {
 
 // A trust is who may be sent the token.
 type trust struct {
-	base  origin
-	hosts []origin // of any scheme; with port "": the scheme's own
+	base         origin
+	scheme, host string   // of base, as it was written
+	hosts        []origin // of any scheme; with port "": the scheme's own
 }
 
 func newTrust(baseURL string, hosts []string) (*trust, error) {
@@ -366,7 +378,7 @@ func newTrust(baseURL string, hosts []string) (*trust, error) {
 	if err != nil {
 		return nil, fmt.Errorf("BaseURL does not parse: %w", bare(err))
 	}
-	t := &trust{base: originOf(u)}
+	t := &trust{base: originOf(u), scheme: u.Scheme, host: u.Host}
 	switch {
 	case u.Hostname() == "" || strings.HasPrefix(u.Host, "."):
 		return nil, fmt.Errorf("BaseURL %q has no host: write it as https://tenant.fincode.software/api/v6/services", u.Redacted())
@@ -389,6 +401,9 @@ func newTrust(baseURL string, hosts []string) (*trust, error) {
 func (t *trust) covers(u *url.URL) bool {
 	if u == nil {
 		return false
+	}
+	if u.Scheme == t.scheme && u.Host == t.host { // so it is nearly always
+		return true
 	}
 	o := originOf(u)
 	if o == t.base {
