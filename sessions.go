@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -59,8 +58,8 @@ type Config struct {
 	RefreshTimeout time.Duration
 
 	// MaxSessions is how many sessions are held in memory. The least recently
-	// used is dropped first, to be loaded again on use; never one with unsaved
-	// work. 0: 100,000.
+	// used are dropped first, a sixteenth at once, to be loaded again on use;
+	// never one with unsaved work. 0: 100,000.
 	MaxSessions int
 
 	// Credentials is asked how to log in again at the moment at which FinCode
@@ -109,12 +108,9 @@ func DefaultHeader() http.Header {
 type Sessions struct {
 	cfg      Config // complete: no zero value is left that means another
 	endpoint *endpoint
+	sessions *table
 	flights  singleflight.Group // by session key
 	started  time.Time          // zero of session.earlyAt
-
-	sessions sync.Map // string -> *session
-	uses     atomic.Uint64
-	recent   atomic.Pointer[session] // the one used last
 
 	// The machine that this runs on: time.Now and rand.Float64, but for the
 	// simulation, which has others.
@@ -122,7 +118,6 @@ type Sessions struct {
 	random func() float64
 
 	mu     sync.Mutex // guards what follows
-	held   int        // in sessions
 	closed bool
 	work   sync.WaitGroup // pins; none is added from 0 once closed
 
@@ -144,6 +139,7 @@ func newOn(cfg Config, now func() time.Time, random func() float64) (*Sessions, 
 	return &Sessions{
 		cfg:       cfg,
 		endpoint:  newEndpoint(cfg.BaseURL, cfg.Base, newFields(cfg.Header, cfg.RequestID), cfg.RefreshTimeout, now),
+		sessions:  newTable(cfg.MaxSessions),
 		started:   now(),
 		now:       now,
 		random:    random,
@@ -339,7 +335,9 @@ func (a *Sessions) Close(ctx context.Context) error {
 		close(a.closing)
 	}
 	a.mu.Unlock()
-	a.each(func(s *session) { s.forget(s.currentEra()) })
+	for s := range a.sessions.all {
+		s.forget(s.currentEra())
+	}
 
 	done := make(chan struct{})
 	go func() {
@@ -358,11 +356,11 @@ func (a *Sessions) Close(ctx context.Context) error {
 		a.abandon()
 	}
 	var unsaved []string
-	a.each(func(s *session) {
+	for s := range a.sessions.all {
 		if s.unsaved() != nil {
 			unsaved = append(unsaved, s.key)
 		}
-	})
+	}
 	cause := context.Cause(ctx)
 	if len(unsaved) > 0 {
 		slices.Sort(unsaved)
@@ -422,61 +420,14 @@ func (a *Sessions) observe(t EventType, key string, elapsed time.Duration, err e
 	}
 }
 
-// each calls f for every session in memory.
-func (a *Sessions) each(f func(*session)) {
-	a.sessions.Range(func(_, s any) bool {
-		f(s.(*session))
-		return true
-	})
-}
-
-// session returns key's session, whose key is a non-empty string: as an any,
-// since it comes as one from a context and making one of it would allocate.
-func (a *Sessions) session(key any) *session {
-	s, ok := a.sessions.Load(key)
-	if !ok {
-		s = a.add(key.(string))
+// session returns key's session.
+func (a *Sessions) session(key string) *session {
+	s := a.sessions.find(key)
+	if s == nil || s.dropped.Load() { // it is, and about to be gone
+		s = a.sessions.add(&session{all: a, key: key})
 	}
-	s.(*session).touch()
-	return s.(*session)
-}
-
-// add makes room for key's session and adds it, if nobody was faster.
-func (a *Sessions) add(key string) any {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	s, loaded := a.sessions.LoadOrStore(key, &session{all: a, key: key})
-	if !loaded {
-		s.(*session).touch()
-		a.held++
-		if a.held > a.cfg.MaxSessions {
-			a.drop(a.held - (a.cfg.MaxSessions - a.cfg.MaxSessions/16))
-		}
-	}
+	a.sessions.touch(s)
 	return s
-}
-
-// drop drops the n least recently used sessions, but none that is pinned. It is
-// called with mu held, for a sixteenth of the sessions at once: their order is
-// not kept, or every request would have to take a lock to write it down.
-func (a *Sessions) drop(n int) {
-	type use struct {
-		s    *session
-		tick uint64
-	}
-	uses := make([]use, 0, a.held)
-	a.each(func(s *session) { uses = append(uses, use{s, s.used.Load()}) })
-	slices.SortFunc(uses, func(x, y use) int { return int(int64(x.tick - y.tick)) })
-	for _, u := range uses[:len(uses)-1] { // the last is the one to make room for
-		if n == 0 {
-			return
-		}
-		if u.s.drop() {
-			a.sessions.Delete(u.s.key)
-			a.held--
-			n--
-		}
-	}
 }
 
 // pinned returns key's session, pinned.

@@ -83,8 +83,8 @@ func (ts *TokenSource) replayed(ctx context.Context, tok *oauth2.Token, accepted
 // session returns the session that ctx, or the source itself, names.
 func (ts *TokenSource) session(ctx context.Context) (*session, error) {
 	if ts.key == "" {
-		key := ctx.Value(sessionKey{})
-		if name, _ := key.(string); name == "" {
+		key, _ := ctx.Value(sessionKey{}).(string)
+		if key == "" {
 			return nil, errors.New("fincodeauth: no session: put its key into the request's context with WithSession")
 		}
 		return ts.all.session(key), nil
@@ -94,7 +94,7 @@ func (ts *TokenSource) session(ctx context.Context) (*session, error) {
 		s = ts.all.session(ts.key)
 		ts.cached.Store(s)
 	}
-	s.touch()
+	ts.all.sessions.touch(s)
 	return s, nil
 }
 
@@ -183,7 +183,7 @@ type session struct {
 	key string
 
 	lease   atomic.Pointer[lease] // the token in use, written under mu; nil: none, or not loaded yet
-	used    atomic.Uint64         // when it was used last, a tick of all.uses
+	used    atomic.Uint64         // when it was used last, by the table's count
 	dropped atomic.Bool           // set under mu: all holds another under this key, or none
 	earlyAt atomic.Int64          // no early refresh before then, since all.started
 
@@ -195,15 +195,6 @@ type session struct {
 	strikes  strikes
 
 	rotation rotation // used by the flight alone
-}
-
-// touch notes that the session is used. Only a change of session writes: a
-// program with one session shares no cache line that anybody writes.
-func (s *session) touch() {
-	if s.all.recent.Load() != s {
-		s.all.recent.Store(s)
-		s.used.Store(s.all.uses.Add(1))
-	}
 }
 
 var errDropped = errors.New("dropped from memory")
