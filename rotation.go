@@ -41,6 +41,11 @@ type rotation struct {
 	err      error     // of the last call; nil: it succeeded
 }
 
+// isEmpty tells whether there is nothing to remember.
+func (r *rotation) isEmpty() bool {
+	return r.mine == nil && r.seen == "" && !r.unwritable && r.failures == 0
+}
+
 // A claim is a process's right to present a refresh token.
 type claim struct {
 	version string    // of the record that carries it
@@ -95,6 +100,14 @@ func (s *session) fly(ctx context.Context) <-chan singleflight.Result {
 // refresh returns a token that is good now, and sees to it that a refresh that
 // is due is made.
 func (s *session) refresh(ctx context.Context) (*oauth2.Token, error) {
+	if s.rotation == nil {
+		s.rotation = new(rotation)
+	}
+	defer func() {
+		if s.rotation.isEmpty() {
+			s.rotation = nil
+		}
+	}()
 	held, started := s.rotation.err, s.all.now()
 	l, err := s.rotate(ctx)
 	if err == nil {
@@ -184,7 +197,7 @@ func (s *session) makeDo(err error) (*lease, error) {
 func (s *session) enter() uint64 {
 	era := s.currentEra()
 	if s.rotation.era != era {
-		s.rotation = rotation{era: era}
+		*s.rotation = rotation{era: era}
 	}
 	return era
 }
@@ -237,7 +250,7 @@ func (s *session) adopt(era uint64, rec *Record) *lease {
 		return nil
 	}
 	if !s.rotation.mine.is(rec) {
-		s.rotation = rotation{era: era}
+		*s.rotation = rotation{era: era}
 	} // else a clock was set back, and what is known of the claim stays true
 	s.all.observe(Adopted, s.key, 0, nil)
 	return l
@@ -249,7 +262,7 @@ func (s *session) end(era uint64, why *SessionError) error {
 	if !s.forget(era) {
 		return errAgain
 	}
-	s.rotation = rotation{era: era}
+	*s.rotation = rotation{era: era}
 	return why
 }
 
@@ -268,7 +281,7 @@ func (c *claim) is(rec *Record) bool {
 // must be dead: a live one is done or renews it within RefreshTimeout, and the
 // half of it that a claim may be old when it is used.
 func (s *session) ownerGone(rec *Record) bool {
-	r := &s.rotation
+	r := s.rotation
 	if r.seen != rec.Version {
 		r.seen, r.seenSince = rec.Version, s.all.now()
 	}
@@ -412,7 +425,7 @@ func (s *session) present(ctx context.Context, era uint64, claimed *Record) (*le
 
 // succeed puts a new token into use and saves it over the claim.
 func (s *session) succeed(ctx context.Context, era uint64, claimed *Record, tok *oauth2.Token, how EventType, started time.Time) (*lease, error) {
-	s.rotation = rotation{era: era}
+	*s.rotation = rotation{era: era}
 	l := s.all.newLease(tok)
 	p := &pending{
 		era:    era,
@@ -532,7 +545,7 @@ func (s *session) saveEnd(ctx context.Context, era uint64, claimed *Record, why 
 		over:   claimed.Token,
 		failed: why,
 	}
-	s.rotation = rotation{era: era}
+	*s.rotation = rotation{era: era}
 	if !s.install(era, nil, p) || !s.keep(ctx, p) {
 		return errAgain
 	}
@@ -543,7 +556,7 @@ func (s *session) saveEnd(ctx context.Context, era uint64, claimed *Record, why 
 // backOff notes that a call to FinCode failed: the next one is made no sooner
 // than in 1 s, doubled with each failure up to 1 min, or than FinCode asked.
 func (s *session) backOff(err error) {
-	r := &s.rotation
+	r := s.rotation
 	delay := s.all.jittered(min(backoffMin<<min(r.failures, 6), backoffMax) * 5 / 4)
 	if e, ok := errors.AsType[*EndpointError](err); ok && e.RetryAfter > 0 {
 		delay = min(e.RetryAfter, backoffAsked)
@@ -560,7 +573,7 @@ func (s *session) heldBack() error {
 	if s.all.isClosing() {
 		return ErrClosed
 	}
-	if r := &s.rotation; s.all.now().Before(r.retryAt) {
+	if r := s.rotation; s.all.now().Before(r.retryAt) {
 		return r.err
 	}
 	return nil

@@ -177,24 +177,23 @@ func lifetimeOf(tok *oauth2.Token, left time.Duration) time.Duration {
 func (l *lease) valid(now time.Time) bool { return l != nil && now.UnixNano() < l.expireAt }
 
 // A session is one key's state in this process. The rotation protocol that it
-// follows is in rotation.go.
+// follows is in rotation.go. There may be a million: what only sessions in trouble
+// need is behind pointers, and what a request needs comes first.
 type session struct {
-	all *Sessions
-	key string
-
+	key     string
 	lease   atomic.Pointer[lease] // the token in use, written under mu; nil: none, or not loaded yet
 	used    atomic.Uint64         // when it was used last, by the table's count
 	dropped atomic.Bool           // set under mu: all holds another under this key, or none
-	earlyAt atomic.Int64          // no early refresh before then, since all.started
+	pins    int32                 // under mu: calls, flights and saves under way; not dropped above 0
+	all     *Sessions
+	earlyAt atomic.Int64 // no early refresh before then, since all.started
 
-	mu       sync.Mutex // guards what follows; held during no call
-	pins     int        // calls, flights and saves under way; not dropped above 0
-	era      uint64     // counts what replaced or ended the session: Login, Adopt, Logout
-	pending  *pending   // the token that no store took yet, if any
-	rejected string     // the access token that the API rejected last
-	strikes  strikes
+	mu      sync.Mutex // guards what follows; held during no call
+	era     uint64     // counts what replaced or ended the session: Login, Adopt, Logout
+	pending *pending   // the token that no store took yet, if any
+	strikes *strikes   // nil: the API rejected no token
 
-	rotation rotation // used by the flight alone
+	rotation *rotation // used by the flight alone; nil: there is nothing to remember
 }
 
 var errDropped = errors.New("dropped from memory")
@@ -296,11 +295,20 @@ func (s *session) reject(tok *oauth2.Token) bool {
 	if tok.RefreshToken == "" && s.all.cfg.Credentials == nil {
 		return false
 	}
-	if age := time.Duration(s.all.now().UnixNano() - l.issued); age >= 0 && age < l.youth(s.strikes.count) {
+	k := s.struck()
+	if age := time.Duration(s.all.now().UnixNano() - l.issued); age >= 0 && age < l.youth(k.count) {
 		return false
 	}
-	s.rejected = tok.AccessToken
+	k.rejected = tok.AccessToken
 	return true
+}
+
+// struck returns the session's strikes, to be changed; mu is held.
+func (s *session) struck() *strikes {
+	if s.strikes == nil {
+		s.strikes = new(strikes)
+	}
+	return s.strikes
 }
 
 // youth is the age below which a rejected token is not refreshed.
@@ -325,13 +333,15 @@ type strikes struct {
 	struck  string // the last token that a replay was rejected with
 	cleared string // the last token that a replay was accepted with
 	before  int    // the count before that
+
+	rejected string // the access token in use, if the API rejected it
 }
 
 func (k *strikes) replayed(token string, accepted bool) {
 	switch {
 	case token == k.struck:
 	case accepted && token != k.cleared:
-		*k = strikes{struck: k.struck, cleared: token, before: k.count}
+		k.cleared, k.before, k.count = token, k.count, 0
 	case !accepted:
 		if token == k.cleared {
 			k.count = k.before
@@ -344,7 +354,7 @@ func (k *strikes) replayed(token string, accepted bool) {
 // replayed notes how a request fared that was sent again with tok.
 func (s *session) replayed(tok *oauth2.Token, accepted bool) {
 	s.mu.Lock()
-	s.strikes.replayed(tok.AccessToken, accepted)
+	s.struck().replayed(tok.AccessToken, accepted)
 	s.mu.Unlock()
 	s.all.observe(Replayed, s.key, 0, nil)
 }
@@ -364,11 +374,11 @@ func (s *session) unsaved() *pending {
 	return s.pending
 }
 
-// isRejected tells whether the API rejected tok last.
+// isRejected tells whether the API rejected tok.
 func (s *session) isRejected(tok *oauth2.Token) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.rejected != "" && s.rejected == tok.AccessToken
+	return s.strikes != nil && s.strikes.rejected != "" && s.strikes.rejected == tok.AccessToken
 }
 
 // good returns the lease if its token is valid and was not rejected, else nil.
@@ -399,7 +409,7 @@ func (s *session) renew(l *lease, p *pending) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.era++
-	s.strikes = strikes{}
+	s.strikes = nil
 	s.put(l)
 	s.pending = p
 	if p != nil {
@@ -413,7 +423,9 @@ func (s *session) put(l *lease) {
 		l = nil
 	}
 	s.lease.Store(l)
-	s.rejected = ""
+	if s.strikes != nil {
+		s.strikes.rejected = ""
+	}
 	s.earlyAt.Store(0)
 }
 

@@ -241,6 +241,15 @@ func BenchmarkMemory(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
+// A test of it, since nobody reads benchmarks: the table is at its emptiest just
+// after it grew, with one session more than a power of two.
+func TestASessionTakesAtMost300BytesAndItsStrings(t *testing.T) {
+	each, err := bytesEach(1<<16 + 1)
+	if err != nil || each > 300 {
+		t.Errorf("%.0f bytes a session, error %v", each, err)
+	}
+}
+
 // bytesEach is what a session takes of the heap beyond its own strings, when that
 // many are held.
 func bytesEach(sessions int) (float64, error) {
