@@ -205,6 +205,7 @@ type endpoint struct {
 	client  *http.Client
 	fields  fields
 	timeout time.Duration // of one call, its answer's body included
+	late    error         // the cause of its end then, which keeps it apart from the caller's own
 	now     func() time.Time
 }
 
@@ -214,6 +215,7 @@ func newEndpoint(root string, base http.RoundTripper, f fields, timeout time.Dur
 		client:  &http.Client{Transport: stay{base}},
 		fields:  f,
 		timeout: timeout,
+		late:    fmt.Errorf("no answer within %v: %w", timeout, os.ErrDeadlineExceeded),
 		now:     now,
 	}
 }
@@ -294,9 +296,7 @@ const maxAnswer = 1 << 20
 
 // call makes one call and reads its answer. No error holds a secret.
 func (e *endpoint) call(ctx context.Context, op string, auth http.Header, body map[string]string, secrets ...string) (*answer, error) {
-	// The cause keeps our timeout apart from the caller's own.
-	late := fmt.Errorf("no answer within %v: %w", e.timeout, os.ErrDeadlineExceeded)
-	ctx, cancel := context.WithTimeoutCause(ctx, e.timeout, late)
+	ctx, cancel := context.WithTimeoutCause(ctx, e.timeout, e.late)
 	defer cancel()
 	var conn connTrace
 	req, err := e.request(conn.watch(ctx), op, auth, body)
