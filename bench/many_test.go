@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -145,33 +146,62 @@ func share(n int, do func(int) error) error {
 }
 
 // BenchmarkRotations has 100,000 sessions' tokens refreshed, all due at once, and
-// makes the bare calls of the endpoint beside it. FinCode and the store are in
-// memory, and tokens opaque: signing one takes longer than all the rest.
+// makes the bare calls of the endpoint beside it. The store is in memory, and so
+// is FinCode, or on a socket of the loopback interface. Tokens are opaque: signing
+// one takes longer than all the rest.
 func BenchmarkRotations(b *testing.B) {
-	n := size(100_000, 500)
-	var took [2]time.Duration // ours, bare
-	for round := 0; b.Loop(); round++ {
-		for i := range took {
-			which := (i + round) % len(took) // neither is always the first
-			run := []func(int) (time.Duration, error){rotateAll, callAll}[which]
-			elapsed, err := run(n)
-			if err != nil {
-				b.Fatal(err)
+	for _, way := range []struct {
+		name string
+		open func() site
+	}{{"memory", openInMemory}, {"TLS", openServer}} {
+		b.Run("over="+way.name, func(b *testing.B) {
+			n := size(100_000, 500)
+			var took [2]time.Duration // ours, bare
+			for round := 0; b.Loop(); round++ {
+				for i := range took {
+					which := (i + round) % len(took) // neither is always the first
+					at := way.open()
+					elapsed, err := []func(site, int) (time.Duration, error){rotateAll, callAll}[which](at, n)
+					at.close()
+					if err != nil {
+						b.Fatal(err)
+					}
+					took[which] += elapsed
+				}
 			}
-			took[which] += elapsed
-		}
+			total := float64(n * b.N)
+			b.ReportMetric(0, "ns/op") // of the setting up, mostly
+			b.ReportMetric(total/took[0].Seconds(), "rotations/s")
+			b.ReportMetric(total/took[1].Seconds(), "bare/s")
+			b.ReportMetric(took[1].Seconds()/took[0].Seconds(), "ratio")
+		})
 	}
-	total := float64(n * b.N)
-	b.ReportMetric(0, "ns/op") // of the setting up, mostly
-	b.ReportMetric(total/took[0].Seconds(), "rotations/s")
-	b.ReportMetric(total/took[1].Seconds(), "bare/s")
-	b.ReportMetric(took[1].Seconds()/took[0].Seconds(), "ratio")
+}
+
+// A site is a FinCode, and how to reach it.
+type site struct {
+	*fincodetest.FinCode
+	url   string
+	base  http.RoundTripper
+	close func()
+}
+
+func openInMemory() site {
+	fc := fincodetest.New(fincodetest.Config{OpaqueTokens: true})
+	return site{fc, api, fc, func() {}}
+}
+
+func openServer() site {
+	fc := fincodetest.NewTLSServer(fincodetest.Config{OpaqueTokens: true})
+	base := fc.Client().Transport.(*http.Transport)
+	base.MaxIdleConnsPerHost, base.MaxConnsPerHost = workers, workers // which logging in opens
+	return site{fc.FinCode, fc.URL, base, fc.Close}
 }
 
 // rotateAll returns how long n sessions take whose tokens have expired.
-func rotateAll(n int) (time.Duration, error) {
+func rotateAll(at site, n int) (time.Duration, error) {
 	ctx := context.Background()
-	fc, tokens, err := logInAll(ctx, n)
+	tokens, err := logInAll(at, n)
 	if err != nil {
 		return 0, err
 	}
@@ -184,7 +214,7 @@ func rotateAll(n int) (time.Duration, error) {
 			return 0, err
 		}
 	}
-	sessions, err := fincodeauth.New(fincodeauth.Config{BaseURL: api, Base: fc, Store: store})
+	sessions, err := fincodeauth.New(fincodeauth.Config{BaseURL: at.url, Base: at.base, Store: store})
 	if err != nil {
 		return 0, err
 	}
@@ -196,37 +226,34 @@ func rotateAll(n int) (time.Duration, error) {
 		return err
 	})
 	elapsed := time.Since(began)
-	if got := fc.Counts(); err == nil && (got.RefreshCalls != n || got.Refreshes != n) {
+	if got := at.Counts(); err == nil && (got.RefreshCalls != n || got.Refreshes != n) {
 		err = fmt.Errorf("%d calls made %d rotations, want %d", got.RefreshCalls, got.Refreshes, n)
 	}
 	return elapsed, errors.Join(err, sessions.Close(ctx))
 }
 
 // callAll returns how long n bare calls of the endpoint take.
-func callAll(n int) (time.Duration, error) {
-	ctx := context.Background()
-	fc, tokens, err := logInAll(ctx, n)
+func callAll(at site, n int) (time.Duration, error) {
+	tokens, err := logInAll(at, n)
 	if err != nil {
 		return 0, err
 	}
 	runtime.GC()
 	began := time.Now()
 	err = share(n, func(i int) error {
-		next, err := refresh(ctx, api, fc, tokens[i].RefreshToken)
+		next, err := refresh(context.Background(), at.url, at.base, tokens[i].RefreshToken)
 		tokens[i] = next
 		return err
 	})
 	return time.Since(began), err
 }
 
-func logInAll(ctx context.Context, n int) (*fincodetest.FinCode, []*oauth2.Token, error) {
-	fc := fincodetest.New(fincodetest.Config{OpaqueTokens: true})
+func logInAll(at site, n int) ([]*oauth2.Token, error) {
 	tokens := make([]*oauth2.Token, n)
-	err := share(n, func(i int) (err error) {
-		tokens[i], err = logIn(ctx, api, fc)
+	return tokens, share(n, func(i int) (err error) {
+		tokens[i], err = logIn(context.Background(), at.url, at.base)
 		return err
 	})
-	return fc, tokens, err
 }
 
 // BenchmarkMemory holds 1,000,000 sessions.
