@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -202,6 +203,34 @@ func TestALoginDuringAnothersLogoutIsNotDeleted(t *testing.T) {
 	})
 }
 
+func TestAnEndThatALoginOvertookIsNotTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newBrittleStore()
+		var told events
+		sessions := newSessions(t, fc, withStore(store), told.observe)
+		logIn(t, sessions, "a")
+		present(t, fc, record(t, store, "a").Token.RefreshToken) // a thief
+		time.Sleep(2 * time.Hour)
+		store.set(func(s *brittleStore) {
+			s.save = func(rec *fincodeauth.Record, save func() error) error {
+				if rec.Ended != "" {
+					time.Sleep(3 * time.Second)
+				}
+				return save()
+			}
+		})
+		go sessions.TokenSource("a").Token()
+		time.Sleep(500 * time.Millisecond)
+		logIn(t, sessions, "a")
+		time.Sleep(time.Minute)
+		if types := told.types(); slices.Contains(types, fincodeauth.Ended) {
+			t.Errorf("events %v: whoever is logged in is told that the session has ended", types)
+		}
+		token(t, sessions.TokenSource("a"))
+	})
+}
+
 func TestALoginDuringALogoutIsNotDeleted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -268,6 +297,34 @@ func TestNothingIsPresentedAfterClose(t *testing.T) {
 		wantCalls(t, fc, 0, 0)
 		time.Sleep(time.Minute)
 		wantCalls(t, fc, 0, 0)
+	})
+}
+
+func TestATokenThatWasRefusedBeforeCloseIsNotPresentedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{RefreshLifetime: time.Hour})
+		store := newBrittleStore()
+		one, two := newSessions(t, fc, withStore(store), logInAgain), newSessions(t, fc, withStore(store), logInAgain)
+		logIn(t, one, "a")
+		time.Sleep(2 * time.Hour)
+		fc.Inject(fincodetest.Login, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 503})
+		if _, err := one.TokenSource("a").Token(); err == nil {
+			t.Fatal("FinCode's 503 was not noticed")
+		}
+		time.Sleep(2 * time.Second)
+		store.set(func(s *brittleStore) {
+			s.save = func(_ *fincodeauth.Record, save func() error) error { time.Sleep(2 * time.Second); return save() }
+		})
+		go one.TokenSource("a").Token() // renews its claim, to log in
+		time.Sleep(time.Second)
+		if err := one.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		store.down(false)
+		if waited := elapsed(func() { token(t, two.TokenSource("a")) }); waited > 0 {
+			t.Errorf("the next process waited %v for the claim of the one that is gone", waited)
+		}
+		wantCalls(t, fc, 1, 0)
 	})
 }
 

@@ -453,6 +453,9 @@ func (s *session) release(ctx context.Context, claimed *Record) {
 	free := claimed.clone()
 	free.Version = newVersion(claimed.Version)
 	free.RefreshStarted = time.Time{}
+	if s.rotation.mine.verdict != nil && free.Token.AccessToken != "" {
+		free.Token.RefreshToken = "" // it was refused: nobody is to ask again
+	}
 	if s.save(ctx, s.all.cfg.RefreshTimeout, free, claimed.Version) == nil {
 		s.rotation.mine = nil
 	} // else the claim is still known as ours
@@ -546,7 +549,7 @@ func (s *session) saveEnd(ctx context.Context, era uint64, claimed *Record, why 
 		failed: why,
 	}
 	*s.rotation = rotation{era: era}
-	if !s.install(era, nil, p) || !s.keep(ctx, p) {
+	if !s.install(era, nil, p) || !s.keep(ctx, p) || s.currentEra() != era {
 		return errAgain
 	}
 	s.all.observe(Ended, s.key, 0, why)

@@ -38,9 +38,11 @@ type fincode struct {
 // A family is what descends from one login.
 type family struct {
 	id        int
+	login     *presentation // that began it
 	latest    *pair
 	revoked   bool // at FinCode
 	saidBye   bool // by the package
+	givenUp   bool // and that for another login, by who had slept before it was saved: others may use it
 	outside   bool // and not by the package
 	loggedOut bool // in the store: it must not come back there
 	cameBack  bool // it did, by a first Save that was late
@@ -52,7 +54,8 @@ type pair struct {
 	number  int
 	refresh string
 	access  string
-	issued  time.Time // on the true clock
+	asked   time.Time // when whoever got it began to ask, on the true clock
+	issued  time.Time
 	expires time.Time
 	revoked bool // the access token
 	used    bool // the refresh token
@@ -88,8 +91,8 @@ func (f *fincode) serve(r *request) *answer {
 	}
 	switch r.op {
 	case "login":
-		f.families = append(f.families, &family{id: len(f.families) + 1})
-		return f.issue(f.families[len(f.families)-1])
+		f.families = append(f.families, &family{id: len(f.families) + 1, login: r.sent})
+		return f.issue(f.families[len(f.families)-1], r.asked)
 	case "refresh-token":
 		return f.rotate(r)
 	case "logout":
@@ -98,7 +101,9 @@ func (f *fincode) serve(r *request) *answer {
 			return refusal(http.StatusUnauthorized, "AUTH_REQUIRED")
 		}
 		f.world.say(f, "logs %v out", p)
+		l := p.family.login
 		p.family.revoked, p.family.saidBye = true, true
+		p.family.givenUp = p.number == 1 && l.by == r.sent.by && l.by.sleptSince(l.at)
 		return &answer{status: http.StatusOK, body: `{"message":"bye"}`}
 	}
 	if p := f.access[r.access]; p == nil || !f.accepts(p) {
@@ -121,7 +126,7 @@ func (f *fincode) rotate(r *request) *answer {
 	case p.used:
 		f.world.say(f, "was presented %v before: 403", p)
 		if f.world.luck.reuseRevokes {
-			if !p.explained() {
+			if !p.explained() && !r.sent.overslept {
 				f.world.breaks(f, "%v is presented again, and nothing explains it: its family is revoked", p)
 			}
 			p.family.revoked, p.family.outside = true, true
@@ -136,13 +141,13 @@ func (f *fincode) rotate(r *request) *answer {
 	if f.world.luck.rotationRevokes {
 		p.revoked = true
 	}
-	return f.issue(p.family)
+	return f.issue(p.family, r.asked)
 }
 
-// issue makes the family's next pair; world.mu is held.
-func (f *fincode) issue(fam *family) *answer {
+// issue makes the family's next pair, for which was asked then; world.mu is held.
+func (f *fincode) issue(fam *family, asked time.Time) *answer {
 	l := f.world.luck
-	p := &pair{family: fam, number: 1, issued: time.Now(), expires: time.Now().Add(l.lifetime)}
+	p := &pair{family: fam, number: 1, asked: asked, issued: time.Now(), expires: time.Now().Add(l.lifetime)}
 	if fam.latest != nil {
 		p.number = fam.latest.number + 1
 	}
@@ -170,6 +175,7 @@ func (f *fincode) issue(fam *family) *answer {
 // A request is what FinCode reads out of one.
 type request struct {
 	op, refresh, access string
+	asked               time.Time     // when the package began to
 	sent                *presentation // of the refresh token, if it is one
 }
 
@@ -189,7 +195,7 @@ func read(r *http.Request) *request {
 // RoundTrip is how a process reaches FinCode: its Config.Base.
 func (p *process) RoundTrip(r *http.Request) (*http.Response, error) {
 	w, req := p.machine.world, read(r)
-	entered := time.Now()
+	req.asked = time.Now()
 	if err := p.step("before " + req.op); err != nil {
 		return nil, err
 	}
@@ -211,7 +217,7 @@ func (p *process) RoundTrip(r *http.Request) (*http.Response, error) {
 		hooks.GotConn(httptrace.GotConnInfo{})
 	}
 	way := p.wayToFinCode(d, req)
-	req.sent = w.promise.sends(p, req, entered, way.echo > 0)
+	req.sent = w.promise.sends(p, req, way.echo > 0)
 	heard, err := send(r.Context(), w, way, func() *answer { return w.fincode.reply(d, req) })
 	if dead := p.step("after " + req.op); dead != nil {
 		return nil, dead

@@ -47,6 +47,10 @@ type presentation struct {
 	// be, for its claim was taken over.
 	interrupted bool
 
+	// overslept: others may have taken its claim over, which nobody can know who
+	// slept, if its wall clock was set back meanwhile.
+	overslept bool
+
 	// superseded: a login or a logout was under way in the same process, which
 	// drops the answer.
 	superseded bool
@@ -80,21 +84,20 @@ type view struct {
 	users          int // who are logging in or out here
 	usersSince     time.Time
 	usersUntil     time.Time
-	own            map[*pair]time.Time // the pairs that it got from FinCode, and when it asked
-	rejected       map[*pair]bool      // whose access tokens the API rejected here
-	presented      *presentation       // last
-	held           *pair               // that it handed out last
-	installed      time.Time           // when it began to use a token, by its own wall clock
-	out            map[*family]bool    // logged out here
+	own            map[*pair]bool   // the pairs that it got from FinCode
+	rejected       map[*pair]bool   // whose access tokens the API rejected here
+	presented      *presentation    // last
+	held           *pair            // that it handed out last
+	installed      time.Time        // when it began to use a token, by its own wall clock
+	out            map[*family]bool // logged out here
 }
 
-// sends is asked when a request leaves a process, which the package handed over
-// at entered.
-func (k *promise) sends(p *process, r *request, entered time.Time, twice bool) *presentation {
+// sends is asked when a request leaves a process.
+func (k *promise) sends(p *process, r *request, twice bool) *presentation {
 	w := k.world
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	s := &presentation{by: p, entered: entered, at: time.Now()}
+	s := &presentation{by: p, entered: r.asked, at: time.Now()}
 	if r.op != "refresh-token" {
 		return s
 	}
@@ -112,7 +115,9 @@ func (k *promise) sends(p *process, r *request, entered time.Time, twice bool) *
 	s.interrupted = s.pair.unheard || s.pair.takenOver
 	s.pair.presented = append(s.pair.presented, s)
 	s.pair.twice = s.pair.twice || twice
-	p.view.presented = s
+	if fam := s.pair.family; !fam.loggedOut || fam.cameBack { // else it is for the logout
+		p.view.presented = s
+	}
 	w.stats.Presentations++
 	return s
 }
@@ -148,17 +153,15 @@ func (k *promise) holdsTheClaim(s *presentation) {
 	if s.pair.family.loggedOut { // to log it out at FinCode
 		return
 	}
-	var mine *version
-	for _, v := range k.world.store.versions {
-		if v.claim && v.by == s.by && v.pair == s.pair && (mine == nil || v.number > mine.number) {
-			mine = v
-		}
-	}
-	switch now := k.world.store.current(); {
-	case mine == nil:
+	mine := k.world.store.claimOf(s.by)
+	if mine == nil || mine.pair != s.pair {
 		k.world.breaks(s.by, "%v presents %v without a claim", s.by, s.pair)
+		return
+	}
+	s.overslept = s.by.sleptSince(s.entered) || s.by.sleptSince(mine.at) && s.by.machine.jumped.After(mine.at)
+	switch now := k.world.store.current(); {
 	case now == nil || now == mine || !now.claim || now.pair != s.pair:
-	case s.by.sleptSince(s.entered), s.by.machine.jumped.After(mine.at):
+	case s.overslept:
 	default:
 		k.world.breaks(s.by, "%v presents %v although its claim was taken over: %v", s.by, s.pair, now)
 	}
@@ -192,11 +195,10 @@ func (k *promise) waited(s *presentation) {
 // clockChanged tells whether the process's wall clock differs from that by which
 // the pair's expiry was noted.
 func (k *promise) clockChanged(p *process, of *pair) bool {
-	asked, own := p.view.own[of]
-	if !own {
+	if !p.view.own[of] {
 		return k.world.luck.clocks > 0 || k.anyJumped()
 	}
-	return p.machine.jumped.After(asked)
+	return p.machine.jumped.After(of.asked)
 }
 
 func (k *promise) anyJumped() bool {
@@ -236,7 +238,7 @@ func (k *promise) hears(p *process, r *request, s *presentation, a *answer) {
 	if s.outcome != arrived || a.issued == nil {
 		return
 	}
-	set(&p.view.own, a.issued, s.at)
+	set(&p.view.own, a.issued, true)
 	now := w.store.current()
 	if replaced := now == nil || now.pair == nil || now.pair.family != a.issued.family; r.op == "login" || !replaced {
 		since := s.at
@@ -291,6 +293,9 @@ func (k *promise) saved(old, v *version, rec *fincodeauth.Record, late bool) {
 		k.comesBack(old, v, late)
 		v.pair.stored = true
 	}
+	if v.pair == nil && rec.Ended == "" && old != nil && old.pair != nil {
+		k.givesUpRefreshing(old, v)
+	}
 	if rec.Ended == "logged out" && old != nil && old.pair != nil {
 		old.pair.family.loggedOut = true
 	}
@@ -317,10 +322,18 @@ func (k *promise) comesBack(old, v *version, late bool) {
 	begins := old == nil || old.pair == nil || old.pair.family != fam
 	switch {
 	case fam.cameBack:
-	case (late || v.pair.blind) && v.pair.number == 1 && (old == nil && fam.loggedOut || begins && fam.saidBye):
+	case (late || v.pair.blind) && v.pair.number == 1 && (old == nil && v.pair.stored || begins && fam.saidBye):
 		fam.cameBack = true
 	case fam.loggedOut, old == nil && v.pair.number > 1:
 		k.world.breaks(v.by, "%v brings back %v, which was logged out", v.by, v.pair)
+	}
+}
+
+// givesUpRefreshing: a record loses its refresh token only if FinCode refused that,
+// and not because of the package.
+func (k *promise) givesUpRefreshing(old, v *version) {
+	if s := v.by.view.presented; s == nil || s.pair != old.pair || s.outcome != refused || !old.pair.explained() {
+		k.world.breaks(v.by, "%v takes the refresh token out of %v", v.by, old)
 	}
 }
 
@@ -370,6 +383,9 @@ func (k *promise) ended(p *process, cause error) {
 	w := k.world
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if mine := w.store.claimOf(p); mine != nil && mine.pair == nil {
+		return // it was refused to another process
+	}
 	end, ok := errors.AsType[*fincodeauth.SessionError](cause)
 	if !ok || p.view.presented == nil {
 		w.breaks(p, "%v ends a session that it did not present a token of: %v", p, cause)
@@ -397,7 +413,7 @@ func (k *promise) ended(p *process, cause error) {
 // explained tells whether something excuses that FinCode refuses the pair's
 // refresh token.
 func (p *pair) explained() bool {
-	if p.family.outside || p.family.cameBack || p.stolen || p.twice {
+	if p.family.outside || p.family.givenUp || p.family.cameBack || p.stolen || p.twice {
 		return true
 	}
 	s := p.usedBy
@@ -434,11 +450,7 @@ func (k *promise) expiry(of *pair, p *process) time.Time {
 	if k.clockChanged(p, of) {
 		return time.Time{}
 	}
-	asked, own := p.view.own[of]
-	if !own { // whoever got it asked for it this long before, at most
-		asked = of.issued.Add(-k.world.luck.timeout)
-	}
-	return asked.Add(k.world.luck.lifetime + time.Duration(p.machine.wrong.Load()))
+	return of.asked.Add(k.world.luck.lifetime + time.Duration(p.machine.wrong.Load()))
 }
 
 // gets is asked when the caller has got one, or not.

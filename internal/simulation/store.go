@@ -30,7 +30,7 @@ type version struct {
 	by     *process
 	at     time.Time
 	claim  bool
-	pair   *pair // nil: the session ended
+	pair   *pair // nil: there is no refresh token
 }
 
 func newStore(w *world) *store { return &store{world: w, versions: make(map[string]*version)} }
@@ -44,6 +44,16 @@ func (s *store) current() *version {
 		return nil
 	}
 	return s.versions[s.record.Version]
+}
+
+// claimOf returns the process's last claim, or nil; world.mu is held.
+func (s *store) claimOf(p *process) (last *version) {
+	for _, v := range s.versions {
+		if v.claim && v.by == p && (last == nil || v.number > last.number) {
+			last = v
+		}
+	}
+	return last
 }
 
 var errStoreDown = errors.New("the store is down")
@@ -118,15 +128,17 @@ func (s *store) delete() *stored {
 }
 
 func (v *version) String() string {
-	switch {
-	case v == nil:
+	if v == nil {
 		return "no record"
-	case v.claim:
-		return fmt.Sprintf("v%d: %v claimed by %v", v.number, v.pair, v.by)
-	case v.pair != nil:
-		return fmt.Sprintf("v%d: %v, saved by %v", v.number, v.pair, v.by)
 	}
-	return fmt.Sprintf("v%d: ended, saved by %v", v.number, v.by)
+	what, how := "no refresh token", ", saved by"
+	if v.pair != nil {
+		what = v.pair.String()
+	}
+	if v.claim {
+		how = " claimed by"
+	}
+	return fmt.Sprintf("v%d: %s%s %v", v.number, what, how, v.by)
 }
 
 func copied(rec *fincodeauth.Record) *fincodeauth.Record {
