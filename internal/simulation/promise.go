@@ -417,7 +417,7 @@ func (p *pair) explained() bool {
 		return true
 	}
 	s := p.usedBy
-	return s != nil && (s.outcome == unknown || s.by.dead || s.superseded || s.failedSaves >= 3 ||
+	return s != nil && (s.outcome == unknown || s.by.dead || s.by.view.gaveUp || s.superseded || s.failedSaves >= 3 ||
 		p.takenOver && s.by.sleptSince(s.at))
 }
 
