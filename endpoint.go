@@ -103,7 +103,8 @@ type EndpointError struct {
 	Code    string // FinCode's code, such as RATE_LIMIT_EXCEEDED; "" if the answer had none
 	Message string // FinCode's message, shortened and without secrets; "" if the answer had none
 
-	// RetryAfter is how long FinCode asked to wait; 0: it did not.
+	// RetryAfter is how long FinCode asked to wait; 0: it did not. A refresh waits
+	// for it, an hour at most; a Login or a Logout is the caller's to repeat.
 	RetryAfter time.Duration
 
 	foreign bool // a gateway's or a firewall's page, not FinCode's own word
@@ -202,7 +203,7 @@ func (e *callError) Unwrap() error { return e.err }
 // and is safe for concurrent use.
 type endpoint struct {
 	root    string // without a trailing slash
-	client  *http.Client
+	base    http.RoundTripper
 	fields  fields
 	timeout time.Duration // of one call, its answer's body included
 	late    error         // the cause of its end then, which keeps it apart from the caller's own
@@ -210,9 +211,12 @@ type endpoint struct {
 }
 
 func newEndpoint(root string, base http.RoundTripper, f fields, timeout time.Duration, now func() time.Time) *endpoint {
+	if base == nil {
+		base = http.DefaultTransport
+	}
 	return &endpoint{
 		root:    strings.TrimRight(root, "/"),
-		client:  &http.Client{Transport: stay{base}},
+		base:    base,
 		fields:  f,
 		timeout: timeout,
 		late:    fmt.Errorf("no answer within %v: %w", timeout, os.ErrDeadlineExceeded),
@@ -220,24 +224,16 @@ func newEndpoint(root string, base http.RoundTripper, f fields, timeout time.Dur
 	}
 }
 
-// stay leaves no Location in an answer: http.Client would follow it, or put one
-// that it cannot parse into its error.
-type stay struct{ base http.RoundTripper }
-
-func (s stay) RoundTrip(req *http.Request) (*http.Response, error) {
-	base := s.base
-	if base == nil {
-		base = http.DefaultTransport
+// The bodies of the calls (FINCODE.md, Calls).
+type (
+	loginBody struct {
+		Email    string `json:"email"`
+		Password string `json:"currentPassword"`
 	}
-	resp, err := base.RoundTrip(req)
-	if err != nil || resp == nil || resp.Header.Get("Location") == "" {
-		return resp, err
+	refreshBody struct { // and logout's
+		RefreshToken string `json:"refresh_token"`
 	}
-	here := *resp
-	here.Header = resp.Header.Clone()
-	here.Header.Del("Location")
-	return &here, nil
-}
+)
 
 // login exchanges credentials for a token pair.
 func (e *endpoint) login(ctx context.Context, c Credentials) (*oauth2.Token, error) {
@@ -245,14 +241,13 @@ func (e *endpoint) login(ctx context.Context, c Credentials) (*oauth2.Token, err
 	if err != nil {
 		return nil, err
 	}
-	return e.issue(ctx, opLogin,
-		map[string]string{"email": c.Email, "currentPassword": password}, c.Password, password)
+	return e.issue(ctx, opLogin, loginBody{c.Email, password}, c.Password, password)
 }
 
 // refresh exchanges a refresh token for the next pair. An answer without a
 // refresh token leaves the old one in place (FINCODE.md, What no page says, 1).
 func (e *endpoint) refresh(ctx context.Context, refreshToken string) (*oauth2.Token, error) {
-	tok, err := e.issue(ctx, opRefresh, map[string]string{"refresh_token": refreshToken}, refreshToken)
+	tok, err := e.issue(ctx, opRefresh, refreshBody{refreshToken}, refreshToken)
 	if err == nil && tok.RefreshToken == "" {
 		tok.RefreshToken = refreshToken
 	}
@@ -266,13 +261,12 @@ func (e *endpoint) logout(ctx context.Context, tok *oauth2.Token) error {
 		auth.Set("Authorization", "Bearer "+tok.AccessToken)
 		auth.Set("X-Auth-Token", tok.AccessToken)
 	}
-	_, err := e.call(ctx, opLogout, auth,
-		map[string]string{"refresh_token": tok.RefreshToken}, tok.RefreshToken, tok.AccessToken)
+	_, err := e.call(ctx, opLogout, auth, refreshBody{tok.RefreshToken}, tok.RefreshToken, tok.AccessToken)
 	return err
 }
 
 // issue makes a call that answers a token pair.
-func (e *endpoint) issue(ctx context.Context, op string, body map[string]string, secrets ...string) (*oauth2.Token, error) {
+func (e *endpoint) issue(ctx context.Context, op string, body any, secrets ...string) (*oauth2.Token, error) {
 	before := e.now().Round(0)
 	a, err := e.call(ctx, op, nil, body, secrets...)
 	if err != nil {
@@ -295,7 +289,7 @@ type answer struct {
 const maxAnswer = 1 << 20
 
 // call makes one call and reads its answer. No error holds a secret.
-func (e *endpoint) call(ctx context.Context, op string, auth http.Header, body map[string]string, secrets ...string) (*answer, error) {
+func (e *endpoint) call(ctx context.Context, op string, auth http.Header, body any, secrets ...string) (*answer, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, e.timeout, e.late)
 	defer cancel()
 	var conn connTrace
@@ -303,7 +297,7 @@ func (e *endpoint) call(ctx context.Context, op string, auth http.Header, body m
 	if err != nil {
 		return nil, &callError{op: op, err: err}
 	}
-	resp, err := e.client.Do(req)
+	resp, err := e.send(req)
 	if err != nil {
 		return nil, &callError{op: op, sent: !conn.neverConnected(err), err: reason(ctx, err)}
 	}
@@ -325,8 +319,29 @@ func (e *endpoint) call(ctx context.Context, op string, auth http.Header, body m
 	return a, nil
 }
 
+// send sends the request as it is, and nowhere else: a redirect is an answer like
+// any other, which is why no http.Client does it.
+func (e *endpoint) send(req *http.Request) (*http.Response, error) {
+	resp, err := e.base.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case resp == nil:
+		return nil, errors.New("Config.Base returned neither an answer nor an error")
+	case resp.Body == nil && resp.ContentLength > 0:
+		return nil, errors.New("Config.Base returned an answer without its body")
+	case resp.Body == nil: // as a mock may leave it
+		resp.Body = http.NoBody
+	case resp.StatusCode == http.StatusSwitchingProtocols: // its body is the connection, and no context ends it
+		resp.Body.Close()
+		resp.Body = http.NoBody
+	}
+	return resp, nil
+}
+
 // request builds the call's request.
-func (e *endpoint) request(ctx context.Context, op string, auth http.Header, body map[string]string) (*http.Request, error) {
+func (e *endpoint) request(ctx context.Context, op string, auth http.Header, body any) (*http.Request, error) {
 	data, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
@@ -335,7 +350,7 @@ func (e *endpoint) request(ctx context.Context, op string, auth http.Header, bod
 	if err != nil {
 		return nil, err
 	}
-	e.fields.addTo(&header{Header: req.Header}, nil)
+	e.fields.addTo(&header{Header: req.Header, values: make([]string, 0, len(e.fields.list)+1)}, nil)
 	for name, values := range auth {
 		req.Header[name] = values
 	}
@@ -350,14 +365,6 @@ func (e *endpoint) request(ctx context.Context, op string, auth http.Header, bod
 func reason(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
-	}
-	return bare(err)
-}
-
-// bare strips the method and the URL that http.Client puts before an error.
-func bare(err error) error {
-	if unwrapped := errors.Unwrap(err); unwrapped != nil {
-		return unwrapped
 	}
 	return err
 }
@@ -590,7 +597,7 @@ func succeeded(status int) bool { return status >= 200 && status < 300 }
 
 // object reads a JSON object; nil if raw is none.
 func object(raw json.RawMessage) (m map[string]json.RawMessage) {
-	if json.Unmarshal(raw, &m) != nil {
+	if len(raw) == 0 || json.Unmarshal(raw, &m) != nil {
 		return nil
 	}
 	return m
@@ -598,7 +605,7 @@ func object(raw json.RawMessage) (m map[string]json.RawMessage) {
 
 // number reads a JSON number; 0 if raw is none.
 func number(raw json.RawMessage) (n float64) {
-	if json.Unmarshal(raw, &n) != nil {
+	if len(raw) == 0 || json.Unmarshal(raw, &n) != nil {
 		return 0
 	}
 	return n
@@ -608,7 +615,7 @@ func number(raw json.RawMessage) (n float64) {
 func text(m map[string]json.RawMessage, names ...string) string {
 	for _, name := range names {
 		var s string
-		if json.Unmarshal(m[name], &s) == nil && s != "" {
+		if raw, ok := m[name]; ok && json.Unmarshal(raw, &s) == nil && s != "" {
 			return s
 		}
 	}

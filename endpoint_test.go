@@ -272,6 +272,33 @@ func TestALocationThatDoesNotParseIsNotQuoted(t *testing.T) {
 	}
 }
 
+func TestABaseThatBreaksTheContractOfARoundTripperIsAnError(t *testing.T) {
+	for name, base := range map[string]roundTripper{
+		"no answer": func(*http.Request) (*http.Response, error) { return nil, nil },
+		"no body":   func(*http.Request) (*http.Response, error) { return &http.Response{StatusCode: 200}, nil },
+		"a body that is missing": func(*http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 403, ContentLength: 5}, nil
+		},
+	} {
+		sessions := newSessions(t, nil, func(c *fincodeauth.Config) { c.Base = base })
+		if err := sessions.Login(t.Context(), "a", credentials); err == nil || errors.Is(err, fincodeauth.ErrAccountLocked) {
+			t.Errorf("%s: error %v", name, err)
+		}
+	}
+}
+
+// The body of such an answer is the connection, and no context ends reading it.
+func TestTheBodyOfASwitchOfProtocolsIsNotRead(t *testing.T) {
+	base := roundTripper(func(*http.Request) (*http.Response, error) {
+		return &http.Response{StatusCode: http.StatusSwitchingProtocols, Body: io.NopCloser(nil)}, nil // panics if read
+	})
+	sessions := newSessions(t, nil, func(c *fincodeauth.Config) { c.Base = base })
+	err := sessions.Login(t.Context(), "a", credentials)
+	if answered, ok := errors.AsType[*fincodeauth.EndpointError](err); !ok || answered.Status != http.StatusSwitchingProtocols {
+		t.Errorf("error %v, want an EndpointError with 101", err)
+	}
+}
+
 // "403" is JSON too.
 func TestAPageThatIsCutOffIsNoVerdict(t *testing.T) {
 	page := &parrot{answer: answer{status: 403, body: []byte("403"), cut: true}}

@@ -32,7 +32,7 @@ func FuzzEndpointAnswer(f *testing.F) {
 			f.Add(status, "", "", "", []byte(body), false)
 		}
 	}
-	for _, status := range []int{-1, 0, 100, 204, 300, 302, 307, 400, 404, 408, 422, 429, 500, 502, 503, 599, 1000} {
+	for _, status := range []int{-1, 0, 100, 101, 199, 204, 300, 302, 307, 400, 404, 408, 422, 429, 500, 502, 503, 599, 1000} {
 		f.Add(status, "Mon, 02 Jan 2006 15:04:05 GMT", "30", "https://elsewhere.example/", []byte(`{"success":false}`), false)
 	}
 	for _, after := range []string{"-1", "1e300", "-1e300", "NaN", "Inf", "0x1p10", "1_0", "Fri, 31 Dec 9999 23:59:59 GMT", "soon"} {

@@ -376,7 +376,7 @@ func newTrust(baseURL string, hosts []string) (*trust, error) {
 	}
 	u, err := url.Parse(baseURL)
 	if err != nil {
-		return nil, fmt.Errorf("BaseURL does not parse: %w", bare(err))
+		return nil, fmt.Errorf("BaseURL does not parse: %w", errors.Unwrap(err)) // without the URL: there may be a password in it
 	}
 	t := &trust{base: originOf(u), scheme: u.Scheme, host: u.Host}
 	switch {
