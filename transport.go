@@ -80,7 +80,7 @@ type prepared struct {
 }
 
 // RoundTrip implements http.RoundTripper. Its errors are those of Source, as
-// they are, and of Base.
+// they are, and of Base, or say which field of the Transport is wrong.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	p := t.prepare()
 	if p.err != nil {
@@ -148,13 +148,13 @@ func (t *Transport) token(ctx context.Context) (*oauth2.Token, error) {
 	if src, ok := t.Source.(interface {
 		TokenContext(context.Context) (*oauth2.Token, error)
 	}); ok {
-		return present(src.TokenContext(ctx))
+		return required(src.TokenContext(ctx))
 	}
-	return present(t.Source.Token())
+	return required(t.Source.Token())
 }
 
-// present refuses a token that is nil.
-func present(tok *oauth2.Token, err error) (*oauth2.Token, error) {
+// required refuses a token that is nil.
+func required(tok *oauth2.Token, err error) (*oauth2.Token, error) {
 	if tok == nil && err == nil {
 		err = errors.New("fincodeauth: Transport: Source returned neither a token nor an error")
 	}
@@ -170,7 +170,7 @@ func (t *Transport) replay(req *http.Request, p *prepared, resp *http.Response, 
 	if !ok {
 		return resp, nil
 	}
-	next, err := present(src.Refresh(req.Context(), tok))
+	next, err := required(src.Refresh(req.Context(), tok))
 	if err != nil || next.AccessToken == tok.AccessToken {
 		return resp, nil
 	}
@@ -205,10 +205,11 @@ func discard(resp *http.Response) {
 	resp.Body.Close()
 }
 
-// An outgoing is a request and room for most header values, in one allocation.
+// An outgoing is a request and room for most header values, in one allocation:
+// for five of ours and seven of the caller's.
 type outgoing struct {
 	http.Request
-	values [16]string
+	values [12]string
 }
 
 // authorized returns a copy of req with the header fields that it lacks, and
