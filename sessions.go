@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -200,18 +201,46 @@ func checkStore(s Store) error {
 	return nil
 }
 
+// WithSession returns a context whose requests belong to the session under key,
+// where they pass through a Transport or TokenSource made for the key "". It
+// remembers where that session was found: where requests are many, make it once.
+func WithSession(ctx context.Context, key string) context.Context {
+	return &sessionContext{Context: ctx, place: place{key: key}}
+}
+
+// A sessionContext is a context.WithValue that has its value inside.
+type sessionContext struct {
+	context.Context
+	place place
+}
+
 type sessionKey struct{}
 
-// WithSession returns a context whose requests belong to the session under key,
-// where they pass through a Transport or TokenSource made for the key "".
-func WithSession(ctx context.Context, key string) context.Context {
-	return context.WithValue(ctx, sessionKey{}, key)
+// Value implements context.Context.
+func (c *sessionContext) Value(key any) any {
+	if key == (sessionKey{}) {
+		return &c.place
+	}
+	return c.Context.Value(key)
 }
+
+// String names the context as those of package context do.
+func (c *sessionContext) String() string {
+	parent := fmt.Sprintf("%T", c.Context)
+	if named, ok := c.Context.(fmt.Stringer); ok {
+		parent = named.String()
+	}
+	return fmt.Sprintf("%s.WithSession(%q)", parent, c.place.key)
+}
+
+// Format prints what String returns, whatever the verb: reading the fields would
+// race with requests.
+func (c *sessionContext) Format(f fmt.State, _ rune) { fmt.Fprint(f, c.String()) }
 
 // TokenSource returns the source of key's tokens. With the key "" each call
 // takes the key of its context, from WithSession.
 func (a *Sessions) TokenSource(key string) *TokenSource {
-	return &TokenSource{all: a, key: key}
+	return &TokenSource{all: a, place: place{key: key}}
 }
 
 // Transport returns a RoundTripper that sends requests as the session under
@@ -423,8 +452,26 @@ func (a *Sessions) observe(t EventType, key string, elapsed time.Duration, err e
 // session returns key's session.
 func (a *Sessions) session(key string) *session {
 	s := a.sessions.find(key)
-	if s == nil || s.dropped.Load() { // it is, and about to be gone
+	if s == nil || s.dropped.Load() { // the table shows it until it is rebuilt
 		s = a.sessions.add(&session{all: a, key: key})
+	}
+	a.sessions.touch(s)
+	return s
+}
+
+// A place is where somebody names a session, and remembers where it was found.
+type place struct {
+	key   string
+	found atomic.Pointer[session]
+}
+
+// at returns the session that p names.
+func (a *Sessions) at(p *place) *session {
+	s := p.found.Load()
+	if s == nil || s.dropped.Load() || s.all != a { // a context may name one for several tenants
+		s = a.session(p.key)
+		p.found.Store(s)
+		return s
 	}
 	a.sessions.touch(s)
 	return s

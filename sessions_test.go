@@ -406,15 +406,85 @@ func TestSessionsInUseAreNotDroppedWhileOthersComeAndGo(t *testing.T) {
 	wg.Wait()
 }
 
-func TestASourceOutlivesItsSessionsPlaceInMemory(t *testing.T) {
+// Of two new sessions that are looked up at once and belong into the same slot,
+// nobody gets the other's.
+func TestNewSessionsThatAreLookedUpAtOnceAreNotMistaken(t *testing.T) {
+	const users, callers, rounds = 16, 4, 2000
+	var names [users]string
+	store := fincodeauth.NewMemoryStore()
+	for i := range users {
+		names[i] = fmt.Sprint("user-", i)
+		tok := &oauth2.Token{AccessToken: names[i], RefreshToken: "r", Expiry: time.Now().Add(time.Hour)}
+		if err := store.Save(t.Context(), names[i], &fincodeauth.Record{Version: "v", Token: tok}, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fc := fincodetest.New(fincodetest.Config{})
+	for range rounds {
+		each := newSessions(t, fc, withStore(store)).TokenSource("")
+		var wg sync.WaitGroup
+		for g := range callers {
+			wg.Go(func() {
+				for i := range users {
+					name := names[(i+g)%users]
+					tok, err := each.TokenContext(fincodeauth.WithSession(t.Context(), name))
+					if err != nil || tok.AccessToken != name {
+						t.Errorf("session %s has token %v, error %v", name, tok, err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+	}
+}
+
+func TestASourceAndAContextOutliveTheirSessionsPlaceInMemory(t *testing.T) {
 	fc := fincodetest.New(fincodetest.Config{})
 	sessions := newSessions(t, fc, func(c *fincodeauth.Config) { c.MaxSessions = 1 })
 	logIn(t, sessions, "a")
-	src := sessions.TokenSource("a")
+	src, each := sessions.TokenSource("a"), sessions.TokenSource("")
+	ctx := fincodeauth.WithSession(t.Context(), "a")
 	want := token(t, src).AccessToken
-	logIn(t, sessions, "b")
-	if token(t, src).AccessToken != want {
-		t.Error("another token after the session was dropped")
+	for range 2 {
+		tok, err := each.TokenContext(ctx)
+		if err != nil || tok.AccessToken != want {
+			t.Errorf("token %v, error %v by the context, want the session's", tok, err)
+		}
+		if token(t, src).AccessToken != want {
+			t.Error("another token by the source")
+		}
+		logIn(t, sessions, "b") // "a" is dropped
+	}
+}
+
+func TestAContextNamesASessionForEveryTenant(t *testing.T) {
+	fc := fincodetest.New(fincodetest.Config{})
+	one, two := newSessions(t, fc), newSessions(t, fc)
+	logIn(t, one, "a")
+	logIn(t, two, "a")
+	ctx := fincodeauth.WithSession(fincodeauth.WithSession(t.Context(), "b"), "a")
+	for range 2 {
+		for _, sessions := range []*fincodeauth.Sessions{one, two} {
+			tok, err := sessions.TokenSource("").TokenContext(ctx)
+			if err != nil || tok != token(t, sessions.TokenSource("a")) {
+				t.Errorf("token %v, error %v, want that tenant's own", tok, err)
+			}
+		}
+	}
+}
+
+// Loggers and mocks print contexts while requests are under way.
+func TestAContextIsPrintedByItsSessionsKeyAlone(t *testing.T) {
+	for parent, want := range map[context.Context]string{
+		context.Background():                            "context.Background",
+		struct{ context.Context }{context.Background()}: "struct { context.Context }",
+	} {
+		ctx := fincodeauth.WithSession(parent, "a")
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s"} {
+			if got := fmt.Sprintf(verb, ctx); got != want+`.WithSession("a")` {
+				t.Errorf("%s prints %s", verb, got)
+			}
+		}
 	}
 }
 

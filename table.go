@@ -1,6 +1,7 @@
 package fincodeauth
 
 import (
+	"cmp"
 	"hash/maphash"
 	"slices"
 	"sync"
@@ -22,12 +23,13 @@ type table struct {
 
 	mu   sync.Mutex // guards what follows, and the writing of slots
 	held int
+	full int // when so many are held, some are dropped
 }
 
-// newTable returns a table that holds that many sessions. Whoever watched its
-// order could not tell if it were wrong by a quarter of what is dropped at once.
+// newTable returns a table that holds that many sessions. Its leeway is a quarter
+// of what is dropped at once: an order that is wrong by so much drops few others.
 func newTable(most int) *table {
-	t := &table{most: most, leeway: uint64(most / 64), seed: maphash.MakeSeed()}
+	t := &table{most: most, full: most, leeway: uint64(most / 64), seed: maphash.MakeSeed()}
 	t.uses.Store(t.leeway + 1) // so that a session's first use counts
 	t.rebuild(16)
 	return t
@@ -35,17 +37,26 @@ func newTable(most int) *table {
 
 // find returns key's session, or nil.
 func (t *table) find(key string) *session {
-	return t.slot(*t.slots.Load(), key).Load()
+	_, s := t.look(*t.slots.Load(), key)
+	return s
 }
 
-// slot returns the slot that key's session is in, or belongs into.
-func (t *table) slot(slots []atomic.Pointer[session], key string) *atomic.Pointer[session] {
+// look returns key's session and the slot that it is in; or nil and the slot that
+// it belongs into. That may be another's a moment later, unless mu is held: what
+// is in it is not to be read again.
+func (t *table) look(slots []atomic.Pointer[session], key string) (*atomic.Pointer[session], *session) {
 	for i := maphash.String(t.seed, key); ; i++ {
 		slot := &slots[i&uint64(len(slots)-1)]
 		if s := slot.Load(); s == nil || s.key == key {
-			return slot
+			return slot, s
 		}
 	}
+}
+
+// put puts a session that is not there into its slot; mu is held.
+func (t *table) put(slots []atomic.Pointer[session], s *session) {
+	slot, _ := t.look(slots, s.key)
+	slot.Store(s)
 }
 
 // add makes room for a session and adds it, if nobody was faster. It returns the
@@ -56,14 +67,15 @@ func (t *table) add(s *session) *session {
 	if there := t.find(s.key); there != nil {
 		return there
 	}
-	if t.held >= t.most {
+	if t.held >= t.full {
 		t.drop(t.held + 1 - (t.most - t.most/16))
+		t.full = max(t.most, t.held+t.most/16) // where few can be dropped, not each time
 	}
 	if size := len(*t.slots.Load()); t.held+1 > size/2 {
 		t.rebuild(2 * size)
 	}
 	t.touch(s)
-	t.slot(*t.slots.Load(), s.key).Store(s)
+	t.put(*t.slots.Load(), s)
 	t.held++
 	return s
 }
@@ -88,7 +100,7 @@ func (t *table) drop(n int) {
 	for s := range t.all {
 		uses = append(uses, use{s, s.used.Load()})
 	}
-	slices.SortFunc(uses, func(x, y use) int { return int(int64(x.tick - y.tick)) })
+	slices.SortFunc(uses, func(x, y use) int { return cmp.Compare(x.tick, y.tick) })
 	for _, u := range uses {
 		if n > 0 && u.s.drop() {
 			n--
@@ -104,7 +116,7 @@ func (t *table) rebuild(size int) {
 	slots := make([]atomic.Pointer[session], size)
 	for s := range t.all {
 		if !s.dropped.Load() {
-			t.slot(slots, s.key).Store(s)
+			t.put(slots, s)
 		}
 	}
 	t.slots.Store(&slots)

@@ -17,9 +17,8 @@ import (
 // safe for concurrent use. Its errors wrap a *SessionError if a login is needed,
 // ErrClosed, an *EndpointError, or the error of the store or of the context.
 type TokenSource struct {
-	all    *Sessions
-	key    string                  // "": the context's
-	cached atomic.Pointer[session] // the key's, until it is dropped
+	all   *Sessions
+	place place // with the key "": the context's
 }
 
 // Token returns TokenContext with the background context, so that it waits for
@@ -82,24 +81,18 @@ func (ts *TokenSource) replayed(ctx context.Context, tok *oauth2.Token, accepted
 
 // session returns the session that ctx, or the source itself, names.
 func (ts *TokenSource) session(ctx context.Context) (*session, error) {
-	if ts.key == "" {
-		key, _ := ctx.Value(sessionKey{}).(string)
-		if key == "" {
-			return nil, errors.New("fincodeauth: no session: put its key into the request's context with WithSession")
-		}
-		return ts.all.session(key), nil
+	if ts.place.key != "" {
+		return ts.all.at(&ts.place), nil
 	}
-	s := ts.cached.Load()
-	if s == nil || s.dropped.Load() {
-		s = ts.all.session(ts.key)
-		ts.cached.Store(s)
+	p, ok := ctx.Value(sessionKey{}).(*place)
+	if !ok || p.key == "" {
+		return nil, errors.New("fincodeauth: no session: put its key into the request's context with WithSession")
 	}
-	ts.all.sessions.touch(s)
-	return s, nil
+	return ts.all.at(p), nil
 }
 
 // String names the session without its tokens.
-func (ts *TokenSource) String() string { return fmt.Sprintf("TokenSource(%q)", ts.key) }
+func (ts *TokenSource) String() string { return fmt.Sprintf("TokenSource(%q)", ts.place.key) }
 
 // Format prints what String returns, whatever the verb.
 func (ts *TokenSource) Format(f fmt.State, _ rune) { fmt.Fprint(f, ts.String()) }
