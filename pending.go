@@ -10,7 +10,7 @@ import (
 
 // A pending is a new token, or the end of a session, on its way into the store.
 type pending struct {
-	era  uint64 // what it belongs to
+	era  uint32 // what it belongs to
 	rec  *Record
 	prev string // the version that it replaces
 

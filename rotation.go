@@ -24,7 +24,7 @@ import (
 
 // A rotation is what a session remembers from one flight to the next.
 type rotation struct {
-	era  uint64 // what follows belongs to it
+	era  uint32 // what follows belongs to it
 	mine *claim // the last claim of this process, as long as it may be in the store
 
 	// Another's claim, and since when we see it: on our monotonic clock, for no
@@ -151,7 +151,7 @@ func (s *session) rotate(ctx context.Context) (*lease, error) {
 }
 
 // follow goes through the protocol once, step by step.
-func (s *session) follow(ctx context.Context, era uint64, p *patience) (*lease, error) {
+func (s *session) follow(ctx context.Context, era uint32, p *patience) (*lease, error) {
 	if l := s.good(); l != nil && s.all.now().UnixNano() < l.refreshAt {
 		return l, nil // an earlier flight, or a Login meanwhile, saw to it
 	}
@@ -194,7 +194,7 @@ func (s *session) makeDo(err error) (*lease, error) {
 
 // enter returns the session's era; what is remembered of another is not true
 // any more.
-func (s *session) enter() uint64 {
+func (s *session) enter() uint32 {
 	era := s.currentEra()
 	if s.rotation.era != era {
 		*s.rotation = rotation{era: era}
@@ -203,7 +203,7 @@ func (s *session) enter() uint64 {
 }
 
 // look is steps 1 and 2: what does everybody know, and did the session end?
-func (s *session) look(ctx context.Context, era uint64) (*Record, error) {
+func (s *session) look(ctx context.Context, era uint32) (*Record, error) {
 	rec, err := s.load(ctx)
 	switch {
 	case s.currentEra() != era:
@@ -241,7 +241,7 @@ func (s *session) loadWithin(ctx context.Context, limit time.Duration) (*Record,
 
 // adopt takes the record's token if it is another than ours and good: somebody
 // refreshed. It returns nil if not.
-func (s *session) adopt(era uint64, rec *Record) *lease {
+func (s *session) adopt(era uint32, rec *Record) *lease {
 	if ours := s.lease.Load(); ours != nil && sameTokens(ours.token, rec.Token) {
 		return nil
 	}
@@ -258,7 +258,7 @@ func (s *session) adopt(era uint64, rec *Record) *lease {
 
 // end takes the token of a session that needs a login out of use. It returns the
 // error that says so, or errAgain if there was one meanwhile.
-func (s *session) end(era uint64, why *SessionError) error {
+func (s *session) end(era uint32, why *SessionError) error {
 	if !s.forget(era) {
 		return errAgain
 	}
@@ -397,7 +397,7 @@ func (s *session) save(ctx context.Context, limit time.Duration, rec *Record, pr
 
 // present is step 5: the refresh token goes to FinCode, once, unless its
 // verdict is known.
-func (s *session) present(ctx context.Context, era uint64, claimed *Record) (*lease, error) {
+func (s *session) present(ctx context.Context, era uint32, claimed *Record) (*lease, error) {
 	mine := s.rotation.mine
 	if mine.verdict == nil && claimed.Token.RefreshToken == "" {
 		mine.verdict = errors.New("there is no refresh token")
@@ -424,7 +424,7 @@ func (s *session) present(ctx context.Context, era uint64, claimed *Record) (*le
 }
 
 // succeed puts a new token into use and saves it over the claim.
-func (s *session) succeed(ctx context.Context, era uint64, claimed *Record, tok *oauth2.Token, how EventType, started time.Time) (*lease, error) {
+func (s *session) succeed(ctx context.Context, era uint32, claimed *Record, tok *oauth2.Token, how EventType, started time.Time) (*lease, error) {
 	*s.rotation = rotation{era: era}
 	l := s.all.newLease(tok)
 	p := &pending{
@@ -462,7 +462,7 @@ func (s *session) release(ctx context.Context, claimed *Record) {
 }
 
 // conclude acts on FinCode's verdict, unless the record is not ours any more.
-func (s *session) conclude(ctx context.Context, era uint64, claimed *Record) (*lease, error) {
+func (s *session) conclude(ctx context.Context, era uint32, claimed *Record) (*lease, error) {
 	mine := s.rotation.mine
 	verdict := &SessionError{Key: s.key, Interrupted: mine.interrupted, Err: mine.verdict}
 	if e, ok := errors.AsType[*EndpointError](mine.verdict); ok {
@@ -485,7 +485,7 @@ func (s *session) conclude(ctx context.Context, era uint64, claimed *Record) (*l
 
 // logInAgain logs in with Config.Credentials while it holds the claim, so that
 // one process does.
-func (s *session) logInAgain(ctx context.Context, era uint64, claimed *Record, cause *SessionError) (*lease, error) {
+func (s *session) logInAgain(ctx context.Context, era uint32, claimed *Record, cause *SessionError) (*lease, error) {
 	mine := s.rotation.mine
 	if s.isOld(mine) {
 		return nil, errAgain // what is known stays known
@@ -540,7 +540,7 @@ func (s *session) ask(ctx context.Context, cause *SessionError) (*Credentials, e
 }
 
 // saveEnd saves that the session ended, with its tokens cleared.
-func (s *session) saveEnd(ctx context.Context, era uint64, claimed *Record, why *SessionError) error {
+func (s *session) saveEnd(ctx context.Context, era uint32, claimed *Record, why *SessionError) error {
 	p := &pending{
 		era:    era,
 		rec:    &Record{Version: newVersion(claimed.Version), Token: &oauth2.Token{}, Ended: why.ended()},
