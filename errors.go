@@ -83,16 +83,17 @@ const (
 	endedLogout      = "logged out" // about to be deleted
 )
 
-// ended is the text of Record.Ended for e.
-func (e *SessionError) ended() string {
+// refusalOf makes the SessionError of a session that FinCode's verdict ends. Its Err
+// says all of it, and is what Record.Ended says.
+func refusalOf(key string, verdict error, reused, interrupted bool) *SessionError {
 	text := endedRejected
-	if e.Reused {
+	if reused {
 		text = endedReused
 	}
-	if e.Interrupted {
+	if interrupted {
 		text += endedInterrupted
 	}
-	return text + ": " + e.Err.Error()
+	return &SessionError{Key: key, Reused: reused, Interrupted: interrupted, Err: fmt.Errorf("%s: %w", text, verdict)}
 }
 
 // sessionEnded makes the SessionError of a record that another process ended.

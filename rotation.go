@@ -108,7 +108,7 @@ func (s *session) refresh(ctx context.Context) (*oauth2.Token, error) {
 			s.rotation = nil
 		}
 	}()
-	held, started := s.rotation.err, s.all.now()
+	last, started := s.rotation.err, s.all.now()
 	l, err := s.rotate(ctx)
 	if err == nil {
 		return l.token, nil
@@ -117,7 +117,7 @@ func (s *session) refresh(ctx context.Context) (*oauth2.Token, error) {
 		return nil, err
 	}
 	s.later(backoffMin)
-	if err != held {
+	if err != last { // which callers are told until it is time for the next call
 		s.all.observe(RefreshFailed, s.key, s.all.since(started), err)
 	}
 	return nil, s.failed(err)
@@ -445,7 +445,8 @@ func (s *session) succeed(ctx context.Context, era uint32, claimed *Record, tok 
 
 // release gives the claim back after an attempt that surely did no harm. A
 // claim that follows an unknown outcome stays: whoever presents the token next
-// must know of it.
+// must know of it. If FinCode has refused the token, the record is given back
+// without it.
 func (s *session) release(ctx context.Context, claimed *Record) {
 	if s.rotation.mine.interrupted {
 		return
@@ -464,11 +465,10 @@ func (s *session) release(ctx context.Context, claimed *Record) {
 // conclude acts on FinCode's verdict, unless the record is not ours any more.
 func (s *session) conclude(ctx context.Context, era uint32, claimed *Record) (*lease, error) {
 	mine := s.rotation.mine
-	verdict := &SessionError{Key: s.key, Interrupted: mine.interrupted, Err: mine.verdict}
-	if e, ok := errors.AsType[*EndpointError](mine.verdict); ok {
-		verdict.Reused = e.verdict() == http.StatusForbidden
-	}
-	breach := verdict.Reused && !verdict.Interrupted
+	answer, _ := errors.AsType[*EndpointError](mine.verdict)
+	reused := answer != nil && answer.verdict() == http.StatusForbidden
+	verdict := refusalOf(s.key, mine.verdict, reused, mine.interrupted)
+	breach := reused && !mine.interrupted
 	there, err := s.load(ctx)
 	switch {
 	case errors.Is(err, ErrNotFound), err == nil && there.Version != mine.version:
@@ -490,7 +490,6 @@ func (s *session) logInAgain(ctx context.Context, era uint32, claimed *Record, c
 	if s.isOld(mine) {
 		return nil, errAgain // what is known stays known
 	}
-	started := s.all.now()
 	var err error
 	if mine.credentials == nil {
 		if mine.credentials, err = s.ask(ctx, cause); err == nil && s.isOld(mine) {
@@ -498,6 +497,7 @@ func (s *session) logInAgain(ctx context.Context, era uint32, claimed *Record, c
 		}
 	}
 	if err == nil {
+		started := s.all.now()
 		var tok *oauth2.Token
 		if tok, err = s.all.endpoint.login(ctx, *mine.credentials); err == nil {
 			return s.succeed(ctx, era, claimed, tok, LoggedIn, started)
@@ -543,7 +543,7 @@ func (s *session) ask(ctx context.Context, cause *SessionError) (*Credentials, e
 func (s *session) saveEnd(ctx context.Context, era uint32, claimed *Record, why *SessionError) error {
 	p := &pending{
 		era:    era,
-		rec:    &Record{Version: newVersion(claimed.Version), Token: &oauth2.Token{}, Ended: why.ended()},
+		rec:    &Record{Version: newVersion(claimed.Version), Token: &oauth2.Token{}, Ended: why.Err.Error()},
 		prev:   claimed.Version,
 		over:   claimed.Token,
 		failed: why,

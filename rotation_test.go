@@ -210,6 +210,10 @@ func TestATakeoverOfARotatedTokenEndsAsInterrupted(t *testing.T) {
 		sessions := newSessions(t, fc, withStore(store), seen.observe)
 		_, err := sessions.TokenSource("a").Token()
 		wantSessionError(t, err, true, true)
+		_, again := sessions.TokenSource("a").Token()
+		if again.Error() != err.Error() || !strings.Contains(err.Error(), "refresh token reused after an interruption: refresh-token answered 403") {
+			t.Errorf("first error %v, then %v: want the same, with the verdict in it", err, again)
+		}
 		seen.want(t, fincodeauth.Ended)
 		if rec := record(t, store, "a"); rec.Ended == "" || rec.Token.AccessToken+rec.Token.RefreshToken != "" {
 			t.Errorf("%v has tokens or no end", rec)
