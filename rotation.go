@@ -249,7 +249,7 @@ func (s *session) adopt(era uint32, rec *Record) *lease {
 	if !l.valid(s.all.now()) || s.isRejected(l.token) || !s.install(era, l, nil) {
 		return nil
 	}
-	if !s.rotation.mine.is(rec) {
+	if mine := s.rotation.mine; !mine.is(rec) && !mine.mayLandOver(rec) {
 		*s.rotation = rotation{era: era}
 	} // else a clock was set back, and what is known of the claim stays true
 	s.all.observe(Adopted, s.key, 0, nil)
@@ -275,6 +275,12 @@ func (s *session) claimedByAnother(rec *Record) bool {
 // to renew.
 func (c *claim) is(rec *Record) bool {
 	return c != nil && (rec.Version == c.version || c.renewal && rec.Version == c.over)
+}
+
+// mayLandOver tells whether rec is the one that this claim was to replace, and may
+// yet: its save failed, but a store may be slow.
+func (c *claim) mayLandOver(rec *Record) bool {
+	return c != nil && !c.landed && rec.Version == c.over
 }
 
 // ownerGone tells whether the claim has stood still for so long that its owner
@@ -333,8 +339,8 @@ func (s *session) claim(ctx context.Context, rec *Record) (*Record, error) {
 		next.renewal = true
 		next.interrupted, next.verdict, next.credentials = last.interrupted, last.verdict, last.credentials
 	}
-	if last != nil && !last.landed && last.over == rec.Version {
-		next.version = last.version // it may land yet, and must be known as ours
+	if last.mayLandOver(rec) {
+		next.version = last.version // it must be known as ours
 	}
 	s.rotation.mine = next
 	claimed := rec.clone()

@@ -670,6 +670,28 @@ func TestASaveThatFailedButLandedIsSettledByALoad(t *testing.T) {
 	}
 }
 
+// claimIsLate has src's claim fail, and returns what lets the store carry it out
+// after all.
+func claimIsLate(t *testing.T, store *brittleStore, src *fincodeauth.TokenSource) (land func()) {
+	t.Helper()
+	store.set(func(s *brittleStore) {
+		s.save = func(rec *fincodeauth.Record, _ func() error) error {
+			prev := record(t, store, "a").Version
+			land = func() {
+				if err := store.MemoryStore.Save(context.Background(), "a", rec, prev); err != nil {
+					t.Error(err)
+				}
+			}
+			return errStoreDown
+		}
+	})
+	if _, err := src.Token(); !errors.Is(err, errStoreDown) {
+		t.Fatalf("error %v, want the store's", err)
+	}
+	store.down(false)
+	return land
+}
+
 func TestAClaimThatLandsLateIsKnownAsOurs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -677,21 +699,8 @@ func TestAClaimThatLandsLateIsKnownAsOurs(t *testing.T) {
 		sessions := newSessions(t, fc, withStore(store))
 		logIn(t, sessions, "a")
 		time.Sleep(2 * time.Hour)
-		var late func() error
-		store.set(func(s *brittleStore) {
-			s.save = func(rec *fincodeauth.Record, _ func() error) error {
-				prev := record(t, store, "a").Version
-				late = func() error { return store.MemoryStore.Save(context.Background(), "a", rec, prev) }
-				return errStoreDown
-			}
-		})
-		if _, err := sessions.TokenSource("a").Token(); !errors.Is(err, errStoreDown) {
-			t.Fatalf("error %v, want the store's", err)
-		}
-		store.down(false)
-		if err := late(); err != nil {
-			t.Fatal(err)
-		}
+		land := claimIsLate(t, store, sessions.TokenSource("a"))
+		land()
 		if waited := elapsed(func() { token(t, sessions.TokenSource("a")) }); waited > 0 {
 			t.Errorf("waited %v for a claim of our own", waited)
 		}
@@ -889,6 +898,27 @@ func TestARefusedTokenIsPresentedOnceEvenIfAClockSetBackMakesItLookGood(t *testi
 			t.Error("there was no login again")
 		}
 		wantCalls(t, fc, 1, 0)
+	})
+}
+
+func TestAClaimThatLandsAfterAClockWasSetBackIsKnownAsOurs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newBrittleStore()
+		logIn(t, newSessions(t, fc, withStore(store)), "a")
+		time.Sleep(2 * time.Hour)
+
+		server := newMachine()
+		sessions := server.newSessions(t, fc, withStore(store))
+		land := claimIsLate(t, store, sessions.TokenSource("a"))
+		server.set(-90 * time.Minute)
+		token(t, sessions.TokenSource("a")) // looks good again
+		land()
+		server.set(90 * time.Minute)
+		if waited := elapsed(func() { token(t, sessions.TokenSource("a")) }); waited > 0 {
+			t.Errorf("waited %v for a claim of our own", waited)
+		}
+		wantCalls(t, fc, 1, 1)
 	})
 }
 
