@@ -22,9 +22,17 @@ type pending struct {
 	// supersedes: it replaces any other session, as a login does.
 	supersedes bool
 
-	// unheard: a Save of it may have landed although it failed; and builtOn: it
-	// did, and another process has gone on from there.
-	unheard, builtOn bool
+	// unheard: a Save of it may have landed although it failed.
+	unheard bool
+
+	// found is the record that it was given up for. left: it may be in the store,
+	// and is left to the login that replaces it.
+	found *Record
+	left  bool
+
+	// replaces are the records of this process that were left to it. Guarded by
+	// session.mu until it is settled.
+	replaces []*Record
 
 	// failed is the error of a caller who finds it pending and no good token.
 	failed error
@@ -43,31 +51,52 @@ func (p *pending) mayReplace(there *Record) bool {
 	return p.over.RefreshToken != "" && there.Token.RefreshToken == p.over.RefreshToken
 }
 
+// useless returns the tokens that nobody has a use for, once p is kept or not.
+func (p *pending) useless(kept bool) (tokens []*oauth2.Token) {
+	gone := p.replaces
+	if !kept && !p.left {
+		gone = append(gone, p.rec)
+	}
+	for _, rec := range gone {
+		if hasTokens(rec.Token) && !p.found.hasComeOf(rec) {
+			tokens = append(tokens, rec.Token)
+		}
+	}
+	return tokens
+}
+
+// hasComeOf tells whether r is a session that began with rec's, or goes on from it.
+func (r *Record) hasComeOf(rec *Record) bool {
+	return r != nil && r.Ended == "" && sessionOf(r.Version) == sessionOf(rec.Version)
+}
+
 // errOutdated: the session was ended or replaced while the token was on its way.
 var errOutdated = errors.New("the session was ended or replaced meanwhile")
 
 // keep has p saved, in the background for as long as that takes, and waits for
 // the first attempt, but no longer than saveWait, nor than a tenth of the token's
 // life. It returns false if the session was ended or replaced: the token is
-// revoked then.
+// revoked then, unless it is in the store and somebody goes by it.
 func (s *session) keep(ctx context.Context, p *pending) bool {
 	s.pinToo()
 	first := make(chan error, 1)
 	go func() {
 		started := s.all.now()
 		err := s.saveFirst(ctx, p, started)
-		if err == nil {
+		if err == nil && len(p.replaces) == 0 {
 			s.unpin() // first: whoever waits may go on to what drops the session
 			first <- nil
 			return
 		}
 		defer s.unpin()
 		first <- err
-		if err != errOutdated {
+		if err != nil && err != errOutdated {
 			err = s.saveAgain(ctx, p, started)
 		}
-		if err == errOutdated && hasTokens(p.rec.Token) && !p.builtOn {
-			s.revoke(ctx, p.rec.Token)
+		if err == nil || err == errOutdated {
+			for _, tok := range p.useless(err == nil) {
+				s.revoke(ctx, tok)
+			}
 		}
 	}()
 	wait := saveWait
@@ -127,39 +156,105 @@ func (s *session) saveAgain(ctx context.Context, p *pending, started time.Time) 
 // saveNow tries once to save p: over the version that it replaces, or over
 // whatever record it may replace as well. The store has until limit.
 func (s *session) saveNow(ctx context.Context, p *pending, limit time.Duration) error {
-	for {
+	for landed := p.unheard; ; {
 		if s.currentEra() != p.era {
-			// It may have landed after a Logout that found no record yet.
-			if err := s.erase(ctx, p.rec.Version); err != nil {
-				return err
-			}
-			return errOutdated
+			return s.giveUp(ctx, p, limit, landed)
 		}
 		err := s.save(ctx, limit, p.rec, p.prev)
-		if err == nil && s.currentEra() != p.era {
-			continue
-		}
-		if !errors.Is(err, ErrConflict) {
+		switch {
+		case err == nil && s.currentEra() != p.era:
+			landed = true
+		case errors.Is(err, ErrConflict):
+			if again, err := s.resolve(ctx, p); !again {
+				return err
+			}
+		default:
 			p.unheard = err != nil
 			return err
 		}
-		there, err := s.loadStable(ctx)
-		switch {
-		case errors.Is(err, ErrNotFound) && p.supersedes && !p.unheard:
-			p.prev = ""
-		case errors.Is(err, ErrNotFound):
-			return errOutdated
-		case err != nil:
-			return err
-		case there.Version == p.rec.Version, there.Ended == "" && sameTokens(there.Token, p.rec.Token):
-			return nil // somebody may have claimed it already
-		case p.mayReplace(there):
-			p.prev = there.Version
-		default:
-			p.builtOn = there.Ended == "" && sessionOf(there.Version) == sessionOf(p.rec.Version)
-			return errOutdated
-		}
 	}
+}
+
+// resolve tells, after a conflict, whether p may replace what is there and is to be
+// saved again; else what became of it.
+func (s *session) resolve(ctx context.Context, p *pending) (again bool, err error) {
+	there, err := s.loadStable(ctx)
+	switch {
+	case errors.Is(err, ErrNotFound) && p.supersedes && !p.unheard:
+		p.prev = ""
+		return true, nil
+	case errors.Is(err, ErrNotFound):
+		return false, errOutdated
+	case err != nil:
+		return false, err
+	case there.Version == p.rec.Version, there.Ended == "" && sameTokens(there.Token, p.rec.Token):
+		return false, nil // somebody may have claimed it already
+	case p.mayReplace(there):
+		p.prev = there.Version
+		return true, nil
+	}
+	p.found = there
+	return false, errOutdated
+}
+
+// giveUp is saveNow for a p whose session was ended or replaced in this process.
+// landed: it may be in the store.
+func (s *session) giveUp(ctx context.Context, p *pending, limit time.Duration, landed bool) error {
+	if s.isLoggedOutSince(p.era) {
+		// It may have landed after a Logout that found no record yet.
+		if err := s.erase(ctx, p.rec.Version); err != nil {
+			return err
+		}
+		return errOutdated
+	}
+	saved := false
+	if !p.supersedes && hasTokens(p.rec.Token) {
+		// The login that replaced it may yet be given up for what is there.
+		err := s.save(ctx, limit, p.rec, p.prev)
+		if err != nil && !errors.Is(err, ErrConflict) {
+			p.unheard = true
+			return err
+		}
+		saved = err == nil
+	}
+	switch {
+	case s.leave(p, landed || saved):
+		return errOutdated
+	case saved:
+		return nil
+	}
+	there, err := s.loadStable(ctx)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	p.found = there
+	return errOutdated
+}
+
+// leave leaves p, if it landed, and what was left to p, to the login that is on its
+// way into the store, if there is one: until that is saved, other processes go by
+// what is there.
+func (s *session) leave(p *pending, landed bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	heir := s.pending
+	if p.era < s.out || heir == nil || !heir.supersedes {
+		return false
+	}
+	heir.replaces = append(heir.replaces, p.replaces...)
+	p.replaces = nil
+	if landed {
+		heir.replaces = append(heir.replaces, p.rec)
+		p.left = true
+	}
+	return true
+}
+
+// isLoggedOutSince tells whether there was a Logout after that era.
+func (s *session) isLoggedOutSince(era uint32) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return era < s.out
 }
 
 // settled notes that p needs no saving any more: it is kept, or to be dropped.

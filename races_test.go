@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -785,7 +786,242 @@ func TestALoginThatIsSavedLateDoesNotReplaceANewerOne(t *testing.T) {
 	})
 }
 
-// D3: a session whose tokens always come too late makes two rotations a Token, without backoff.
+func TestALoginThatAnotherReplacesStaysUntilThatIsSaved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store, other := newBrittleStores()
+		one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(other))
+		store.set(func(s *brittleStore) {
+			s.save = func(_ *fincodeauth.Record, save func() error) error {
+				err := save()
+				time.Sleep(500 * time.Millisecond)
+				return err
+			}
+		})
+		first := make(chan error, 1)
+		go func() { first <- one.Login(t.Context(), "a", credentials) }()
+		time.Sleep(100 * time.Millisecond)
+		store.set(func(s *brittleStore) {
+			s.save = func(rec *fincodeauth.Record, save func() error) error {
+				if isSuccessor(rec) {
+					time.Sleep(2 * time.Second)
+				}
+				return save()
+			}
+		})
+		logIn(t, one, "a")
+		if status := whoami(t, fc, token(t, two.TokenSource("a"))); status != http.StatusOK {
+			t.Errorf("while the second login is being saved, another process's token answers %d", status)
+		}
+		time.Sleep(2 * time.Second)
+		if record(t, store, "a").Token.AccessToken != token(t, one.TokenSource("a")).AccessToken {
+			t.Error("the store has another token than that of the second login")
+		}
+		if err := <-first; err != nil {
+			t.Errorf("the first login: %v", err)
+		}
+	})
+}
+
+func TestALoginThatWasLoggedOutIsNotLeftToTheNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store, other := newBrittleStores()
+		one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(other))
+		store.set(func(s *brittleStore) {
+			s.save = func(_ *fincodeauth.Record, save func() error) error {
+				time.Sleep(200 * time.Millisecond)
+				err := save()
+				time.Sleep(600 * time.Millisecond)
+				return err
+			}
+		})
+		logins := make(chan error, 2)
+		go func() { logins <- one.Login(t.Context(), "a", credentials) }()
+		time.Sleep(100 * time.Millisecond)
+		if err := one.Logout(t.Context(), "a"); err != nil { // finds no record yet
+			t.Fatal(err)
+		}
+		time.Sleep(200 * time.Millisecond)
+		first := record(t, other, "a").Token
+		store.set(func(s *brittleStore) {
+			s.save = func(rec *fincodeauth.Record, save func() error) error {
+				if isSuccessor(rec) {
+					time.Sleep(2 * time.Second)
+				}
+				return save()
+			}
+		})
+		go func() { logins <- one.Login(t.Context(), "a", credentials) }()
+		time.Sleep(time.Second)
+		if tok, err := two.TokenSource("a").Token(); !errors.Is(err, fincodeauth.ErrLoginRequired) {
+			t.Errorf("another process is handed %v, error %v, before the second login is saved", tok, err)
+		}
+		if status := whoami(t, fc, first); status != http.StatusUnauthorized {
+			t.Errorf("the token that was logged out answers %d", status)
+		}
+		for range 2 {
+			if err := <-logins; err != nil {
+				t.Errorf("login: %v", err)
+			}
+		}
+		time.Sleep(5 * time.Second)
+		if record(t, other, "a").Token.AccessToken != token(t, one.TokenSource("a")).AccessToken {
+			t.Error("the second login is not in the store")
+		}
+	})
+}
+
+func TestALateSaveOfALoginThatWasReplacedBringsBackADeadToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newBrittleStore()
+		sessions := newSessions(t, fc, withStore(store))
+		var first *fincodeauth.Record
+		store.set(func(s *brittleStore) {
+			s.save = func(rec *fincodeauth.Record, _ func() error) error { first = rec; return errStoreDown }
+		})
+		logIn(t, sessions, "a")
+		store.set(func(s *brittleStore) {
+			s.save = func(rec *fincodeauth.Record, save func() error) error {
+				if isSuccessor(rec) {
+					time.Sleep(500 * time.Millisecond)
+				}
+				return save()
+			}
+		})
+		logIn(t, sessions, "a")
+		time.Sleep(5 * time.Second)
+		if err := sessions.Logout(t.Context(), "a"); err != nil {
+			t.Fatal(err)
+		}
+		if err := store.MemoryStore.Save(t.Context(), "a", first, ""); err != nil { // carried out at last
+			t.Fatal(err)
+		}
+		if status := whoami(t, fc, record(t, store, "a").Token); status != http.StatusUnauthorized {
+			t.Errorf("the token that came back answers %d", status)
+		}
+	})
+}
+
+// A flight may be held up between its last look and its landing.
+func TestACallerAfterTheSessionWasReplacedGetsNothingOfTheFlightBefore(t *testing.T) {
+	for name, replace := range map[string]func(*testing.T, *fincodeauth.Sessions){
+		"Logout": func(t *testing.T, s *fincodeauth.Sessions) {
+			if err := s.Logout(t.Context(), "a"); err != nil {
+				t.Error(err)
+			}
+		},
+		"Adopt": func(t *testing.T, s *fincodeauth.Sessions) {
+			if err := s.Adopt(t.Context(), "a", &oauth2.Token{RefreshToken: "another user's"}); err != nil {
+				t.Error(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fc := fincodetest.New(fincodetest.Config{})
+				store := fincodeauth.NewMemoryStore()
+				logIn(t, newSessions(t, fc, withStore(store)), "a")
+				var adopted atomic.Bool
+				var late chan error
+				var sessions *fincodeauth.Sessions
+				now := func() time.Time { // which the flight reads after the event
+					if adopted.CompareAndSwap(true, false) {
+						replace(t, sessions)
+						late = make(chan error, 1)
+						go func() {
+							_, err := sessions.TokenSource("a").Token()
+							late <- err
+						}()
+						time.Sleep(10 * time.Millisecond)
+					}
+					return time.Now()
+				}
+				var once sync.Once
+				cfg := fincodeauth.Config{BaseURL: fincodeauth.Sandbox("test"), Base: fc, Store: store, Observe: func(e fincodeauth.Event) {
+					once.Do(func() { adopted.Store(e.Type == fincodeauth.Adopted) })
+				}}
+				sessions, err := fincodeauth.NewOn(cfg, now, func() float64 { return 0 })
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, _ = sessions.TokenSource("a").Token()
+				if err := <-late; !errors.Is(err, fincodeauth.ErrLoginRequired) {
+					t.Errorf("a caller who came after %s got error %v, want that a login is required", name, err)
+				}
+			})
+		})
+	}
+}
+
+func TestTheAnswerToARefreshIsSavedIfTheLoginMeanwhileWasGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store, other := newBrittleStores()
+		one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(other))
+		elsewhere := newSessions(t, fc)
+		logIn(t, one, "a")
+		logIn(t, elsewhere, "a")
+		pair := token(t, elsewhere.TokenSource("a"))
+		time.Sleep(2 * time.Hour)
+
+		fc.Inject(fincodetest.Login, 1, fincodetest.Fault{After: 5 * time.Second})
+		login := make(chan error, 1)
+		go func() { login <- one.Login(t.Context(), "a", credentials) }() // has looked at the store
+		time.Sleep(100 * time.Millisecond)
+		if err := two.Adopt(t.Context(), "a", pair); err != nil {
+			t.Fatal(err)
+		}
+		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{After: 8 * time.Second})
+		go one.TokenSource("a").Token()
+		failed := false
+		store.set(func(s *brittleStore) {
+			s.save = func(rec *fincodeauth.Record, save func() error) error {
+				if begins := !strings.Contains(rec.Version, "."); begins && !failed {
+					failed = true
+					return errStoreDown // so that nobody knows what came first
+				}
+				return save()
+			}
+		})
+		if err := <-login; err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second)
+		if rec := record(t, store, "a"); rec.Token.RefreshToken == pair.RefreshToken || whoami(t, fc, rec.Token) != http.StatusOK {
+			t.Errorf("the store has %v, whose token is the old one or answers %d", rec, whoami(t, fc, rec.Token))
+		}
+		for _, sessions := range []*fincodeauth.Sessions{one, two} {
+			if status := whoami(t, fc, token(t, sessions.TokenSource("a"))); status != http.StatusOK {
+				t.Errorf("a process's token answers %d", status)
+			}
+		}
+	})
+}
+
+func TestTheAnswerToARefreshIsNotUsedAfterALogin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newBrittleStore()
+		sessions := newSessions(t, fc, withStore(store))
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{After: 2 * time.Second})
+		go sessions.TokenSource("a").Token()
+		time.Sleep(time.Second)
+		logIn(t, sessions, "a")
+		mine := token(t, sessions.TokenSource("a"))
+		store.set(func(s *brittleStore) {
+			s.save = func(_ *fincodeauth.Record, save func() error) error { time.Sleep(time.Second); return save() }
+		})
+		time.Sleep(1500 * time.Millisecond) // the answer is here
+		if token(t, sessions.TokenSource("a")) != mine {
+			t.Error("a caller gets the token of the session that the login replaced")
+		}
+		time.Sleep(10 * time.Second)
+	})
+}
 
 func TestATokenThatALoginElsewhereMadeUselessIsRevoked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -261,6 +261,9 @@ func (s *session) await(ctx context.Context) (*oauth2.Token, error) {
 				continue
 			}
 			tok, _ := landed.Val.(*oauth2.Token)
+			if l := s.lease.Load(); landed.Err == nil && (l == nil || l.token != tok) {
+				continue // replaced before we came: it may be another user's
+			}
 			return tok, landed.Err
 		case <-ctx.Done():
 			return nil, s.left(ctx)
@@ -405,6 +408,9 @@ func (s *session) renew(l *lease, p *pending) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.era++
+	if l == nil {
+		s.out = s.era
+	}
 	s.strikes = nil
 	s.put(l)
 	s.pending = p
