@@ -32,17 +32,19 @@ const (
 	// Adopted: a token that was obtained elsewhere is in use now: another
 	// process, or an earlier run, saved it, or Adopt was called.
 	Adopted
-	// SaveFailed: the store did not take a new token. The token is in use, and
-	// saving it is tried again until it lands. Page somebody if no Saved follows.
+	// SaveFailed: the store did not take a change: a new token, which is in use all
+	// the same, or the end of a session, which is followed by Ended. It is tried
+	// again until it lands. Page somebody if neither Saved nor LoggedOut follows.
 	SaveFailed
-	// Saved: a token whose save had failed is durable now.
+	// Saved: a change whose save had failed is durable now.
 	Saved
 	// Ended: this process found that the session needs a login.
 	Ended
 	// Replayed: a request was sent again with a new token after a 401.
 	Replayed
-	// LoggedOut: Logout removed the session, or a token was revoked that
-	// arrived after the session had been logged out or replaced.
+	// LoggedOut: Logout removed the session, or a token was revoked that arrived
+	// after the session had been logged out or replaced by a login: that says
+	// nothing about the session that is there now.
 	LoggedOut
 )
 

@@ -3,6 +3,7 @@ package fincodeauth
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -24,6 +25,9 @@ func (s *session) logout(ctx context.Context) error {
 	}
 	s.delete(ctx)
 	if !hasTokens(rec.Token) {
+		if rec.Ended != endedLogout { // it had ended, as FinCode knows
+			s.all.observe(LoggedOut, s.key, 0, nil)
+		}
 		return nil
 	}
 	tok := rec.Token
@@ -35,7 +39,11 @@ func (s *session) logout(ctx context.Context) error {
 			return err
 		}
 	}
-	return s.revoke(ctx, tok)
+	err = s.revoke(ctx, tok)
+	if err != nil && !rec.RefreshStarted.IsZero() {
+		err = fmt.Errorf("a refresh was under way, whose process revokes what it gets: %w", err)
+	}
+	return err
 }
 
 // retire saves that the session is logged out, and returns the record before,

@@ -219,6 +219,10 @@ func TestATakeoverOfARotatedTokenEndsAsInterrupted(t *testing.T) {
 			t.Errorf("%v has tokens or no end", rec)
 		}
 		wantCalls(t, fc, 2, 1)
+		if err := sessions.Logout(t.Context(), "a"); err != nil {
+			t.Error(err)
+		}
+		seen.want(t, fincodeauth.LoggedOut)
 	})
 }
 

@@ -59,8 +59,9 @@ type Config struct {
 	RefreshTimeout time.Duration
 
 	// MaxSessions is how many sessions are held in memory. The least recently
-	// used are dropped first, a sixteenth at once, to be loaded again on use;
-	// never one with unsaved work. 0: 100,000.
+	// used are dropped first, a sixteenth at once, to be loaded again on use; never
+	// one with unsaved work, nor one whose last refresh failed before it may be
+	// tried again. 0: 100,000.
 	MaxSessions int
 
 	// Credentials is asked how to log in again at the moment at which FinCode
@@ -325,7 +326,11 @@ func (a *Sessions) begin(ctx context.Context, key string, event EventType, obtai
 	if err != nil {
 		return fail(err)
 	}
-	a.observe(event, key, a.since(started), nil)
+	took := a.since(started)
+	if event == Adopted {
+		took = 0 // nobody was called
+	}
+	a.observe(event, key, took, nil)
 	s.replace(context.WithoutCancel(ctx), tok, prev)
 	return nil
 }

@@ -244,6 +244,26 @@ func TestALogoutThatFinCodeRefusesHasEndedTheSessionHere(t *testing.T) {
 	}
 }
 
+func TestALogoutDuringARefreshThatRevokedTheTokenSaysSo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{RevokeOnRotation: true})
+		sessions := newSessions(t, fc)
+		logIn(t, sessions, "a")
+		time.Sleep(56 * time.Minute)
+		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{After: 2 * time.Second})
+		token(t, sessions.TokenSource("a"))
+		time.Sleep(time.Second)
+		err := sessions.Logout(t.Context(), "a")
+		if ee, ok := errors.AsType[*fincodeauth.EndpointError](err); !ok || ee.Status != 401 || !strings.Contains(err.Error(), "a refresh was under way") {
+			t.Errorf("error %v, want FinCode's, and why it does not know the token", err)
+		}
+		time.Sleep(10 * time.Second)
+		if n := fc.Counts().Logouts; n != 1 {
+			t.Errorf("%d logouts at FinCode, want that of the refresh's token", n)
+		}
+	})
+}
+
 func TestALogoutThatTheStoreRefusesChangesNothing(t *testing.T) {
 	fc := fincodetest.New(fincodetest.Config{})
 	store := newBrittleStore()
@@ -486,6 +506,46 @@ func TestAContextIsPrintedByItsSessionsKeyAlone(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestASessionIsNotDroppedBeforeFinCodeMayBeCalledAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		sessions := newSessions(t, fc, func(c *fincodeauth.Config) { c.MaxSessions = 1 })
+		logIn(t, sessions, "a")
+		logIn(t, sessions, "b")
+		time.Sleep(2 * time.Hour)
+		fc.Inject(fincodetest.Refresh, -1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 429, RetryAfter: "3600"})
+		for range 20 {
+			for _, key := range []string{"a", "b"} {
+				if _, err := sessions.TokenSource(key).Token(); err == nil {
+					t.Fatal("a token although FinCode refuses")
+				}
+			}
+		}
+		if n := fc.Counts().RefreshCalls; n != 2 {
+			t.Errorf("%d calls although FinCode asked to wait an hour, want one for each session", n)
+		}
+	})
+}
+
+func TestEachCloseNamesWhatWasNotSaved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newBrittleStore()
+		sessions := newSessions(t, fc, withStore(store), func(c *fincodeauth.Config) { c.MaxSessions = 1 })
+		store.set(successorsFail)
+		logIn(t, sessions, "a")
+		for range 2 {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			if err := sessions.Close(ctx); err == nil || !strings.Contains(err.Error(), `"a"`) {
+				t.Errorf("error %v, want one that names the session", err)
+			}
+			cancel()
+			synctest.Wait()
+			sessions.TokenSource("b").Token() // is no reason to forget it
+		}
+	})
 }
 
 func TestASessionWithUnsavedWorkIsNotDropped(t *testing.T) {

@@ -142,8 +142,10 @@ func (a *Sessions) newLease(tok *oauth2.Token) *lease {
 // through a store, its JWT does; zero: unknown.
 func expiryOf(tok *oauth2.Token, now time.Time) time.Time {
 	expiry := tok.Expiry
-	if claims := claimsOf(tok.AccessToken); expiry.IsZero() && claims.lifetime() > 0 {
-		expiry = claims.expiry()
+	if expiry.IsZero() {
+		if claims := claimsOf(tok.AccessToken); claims.lifetime() > 0 {
+			expiry = claims.expiry()
+		}
 	}
 	if expiry.After(now.Add(century)) {
 		return time.Time{}
@@ -225,11 +227,12 @@ func (s *session) unpin() {
 	s.all.work.Done()
 }
 
-// drop marks the session as dropped, unless it is pinned.
+// drop marks the session as dropped, unless it is pinned, or has what its store
+// does not: an unsaved token, or when FinCode may be called again.
 func (s *session) drop() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.pins > 0 {
+	if s.pins > 0 || s.pending != nil || s.rotation != nil && s.all.now().Before(s.rotation.retryAt) {
 		return false
 	}
 	s.dropped.Store(true)
