@@ -192,9 +192,14 @@ func (p *process) step(where string) error {
 	w := p.machine.world
 	w.promise.stillRuns(p, where)
 	d := w.dice(where, p.id)
+	// A moment later: of two who come here at one instant, it must not matter
+	// who is first.
+	moment := func() { time.Sleep(between(d, 1, time.Millisecond)) }
 	if w.happens(d, CrashHere) {
+		moment()
 		p.machine.crash(p)
 	} else if w.happens(d, SleepHere) {
+		moment()
 		p.machine.sleep(time.Duration(d.Int64N(int64(10*time.Minute))), d.IntN(2) == 0)
 	}
 	for {
@@ -230,7 +235,7 @@ func (p *process) boot() *fincodeauth.Sessions {
 			if err := p.step("credentials"); err != nil {
 				return fincodeauth.Credentials{}, err
 			}
-			w.promise.ended(p, cause)
+			w.promise.asked(p, cause)
 			return credentials, nil
 		}
 	}

@@ -17,7 +17,8 @@ type promise struct {
 	world     *world
 	processes []*process // all that ever ran
 	arrivals  []*arrival
-	replaced  time.Time // when a login or a logout changed the store last
+	replaced  time.Time // when a login, a logout or an end changed the store last
+	byUser    time.Time // when a login or a logout did
 }
 
 // A history is what became of a pair, and of its refresh token.
@@ -47,9 +48,7 @@ type presentation struct {
 	// be, for its claim was taken over.
 	interrupted bool
 
-	// overslept: others may have taken its claim over, which nobody can know who
-	// slept, if its wall clock was set back meanwhile.
-	overslept bool
+	overslept bool // see oversleeps, when the request left
 
 	// superseded: a login or a logout was under way in the same process, which
 	// drops the answer.
@@ -57,8 +56,8 @@ type presentation struct {
 
 	failedSaves int // of the process, since the answer arrived
 
-	// tooLate: when FinCode's verdict arrived, the store had another pair.
-	tooLate bool
+	reused  bool // FinCode refused it with a 403
+	tooLate bool // when it did, the store had another pair
 }
 
 type outcome int
@@ -76,6 +75,7 @@ type arrival struct {
 	by    *process
 	since time.Time // what replaced the session since then may win
 	pair  *pair
+	sent  *presentation // that it answers
 }
 
 // A view is what a process can know.
@@ -109,6 +109,7 @@ func (k *promise) sends(p *process, r *request, twice bool) *presentation {
 	if len(w.broken) == 0 && !s.pair.family.cameBack {
 		k.presentedBefore(s)
 		k.holdsTheClaim(s)
+		k.hasNoSuccessor(s)
 		k.isDue(s)
 		k.waited(s)
 	}
@@ -158,12 +159,22 @@ func (k *promise) holdsTheClaim(s *presentation) {
 		k.world.breaks(s.by, "%v presents %v without a claim", s.by, s.pair)
 		return
 	}
-	s.overslept = s.by.sleptSince(s.entered) || s.by.sleptSince(mine.at) && s.by.machine.jumped.After(mine.at)
+	s.overslept = s.oversleeps(mine)
 	switch now := k.world.store.current(); {
 	case now == nil || now == mine || !now.claim || now.pair != s.pair:
 	case s.overslept:
 	default:
 		k.world.breaks(s.by, "%v presents %v although its claim was taken over: %v", s.by, s.pair, now)
+	}
+}
+
+// hasNoSuccessor: nobody presents a token whose successor is stored, unless it
+// slept.
+func (k *promise) hasNoSuccessor(s *presentation) {
+	for _, next := range k.world.fincode.pairs {
+		if next.family == s.pair.family && next.number > s.pair.number && next.stored && !s.overslept {
+			k.world.breaks(s.by, "%v presents %v again, although its successor %v is in the store", s.by, s.pair, next)
+		}
 	}
 }
 
@@ -224,6 +235,7 @@ func (k *promise) hears(p *process, r *request, s *presentation, a *answer) {
 	s.outcome, s.heard = outcomeOf(a), time.Now()
 	if a != nil {
 		s.retryAfter = a.retryAfter
+		s.reused = s.outcome == refused && a.status == http.StatusForbidden
 	}
 	s.superseded = p.view.users > 0 || p.view.usersUntil.After(s.at)
 	if s.outcome == refused && r.op == "refresh-token" {
@@ -243,13 +255,31 @@ func (k *promise) hears(p *process, r *request, s *presentation, a *answer) {
 	if replaced := now == nil || now.pair == nil || now.pair.family != a.issued.family; r.op == "login" || !replaced {
 		since := s.at
 		if r.op == "login" { // the store was looked at before FinCode
-			since = s.entered.Add(-w.luck.timeout)
-			if p.view.users > 0 {
-				since = p.view.usersSince
-			}
+			since = k.lookedAtTheStore(s)
 		}
-		k.arrivals = append(k.arrivals, &arrival{by: p, since: since, pair: a.issued})
+		k.arrivals = append(k.arrivals, &arrival{by: p, since: since, pair: a.issued, sent: s})
 	}
+}
+
+// lookedAtTheStore is when a process that logs in may have done that last: not
+// long before, unless a user logs in there, or it slept and cannot know that.
+func (k *promise) lookedAtTheStore(s *presentation) time.Time {
+	at, v := s.entered.Add(-k.world.luck.timeout), &s.by.view
+	claim := k.world.store.claimOf(s.by)
+	switch {
+	case v.users > 0 && !v.usersSince.After(s.entered):
+		return v.usersSince
+	case v.users == 0 && claim != nil && s.oversleeps(claim) && claim.at.Before(at):
+		return claim.at
+	}
+	return at
+}
+
+// oversleeps tells whether others may have taken the claim over by now, which who
+// made s cannot know: it has been asleep since it handed the request over, or its
+// wall clock was changed while it slept with the claim.
+func (s *presentation) oversleeps(claim *version) bool {
+	return s.by.sleptSince(s.entered) || s.by.sleptSince(claim.at) && s.by.machine.jumped.After(claim.at)
 }
 
 // cannotReachTheStore is asked when the store gave a process no answer: it ends
@@ -301,6 +331,9 @@ func (k *promise) saved(old, v *version, rec *fincodeauth.Record, late bool) {
 	}
 	if old == nil || old.pair == nil || v.pair == nil || old.pair.family != v.pair.family {
 		k.replaced = time.Now()
+		if v.pair != nil || rec.Ended == "logged out" {
+			k.byUser = time.Now()
+		}
 	}
 }
 
@@ -376,6 +409,16 @@ func (k *promise) observed(p *process, e fincodeauth.Event) {
 	}
 }
 
+// asked is asked when Config.Credentials is: not after a breach.
+func (k *promise) asked(p *process, cause error) {
+	k.ended(p, cause)
+	k.world.mu.Lock()
+	defer k.world.mu.Unlock()
+	if end, ok := errors.AsType[*fincodeauth.SessionError](cause); ok && end.Reused && !end.Interrupted {
+		k.world.breaks(p, "%v asks for credentials after a breach", p)
+	}
+}
+
 // ended: a session ends only if the server refused a token for a reason outside
 // the package, or an answer was lost, or a process died or slept between
 // presenting and saving; and Interrupted tells these apart.
@@ -398,9 +441,13 @@ func (k *promise) ended(p *process, cause error) {
 	if !of.explained() {
 		w.breaks(p, "%v ends the session of %v, and nothing explains it: %v", p, of, cause)
 	}
-	superseded := of.usedBy != nil && of.usedBy.superseded // the claim that it left may have been taken over, by itself too
-	if end.Interrupted != p.view.presented.interrupted && !of.family.cameBack && !superseded {
+	superseded := of.usedBy != nil && of.usedBy.superseded  // the claim that it left may have been taken over, by itself too
+	overslept := p.view.presented.overslept && of.takenOver // and it does not know
+	if end.Interrupted != p.view.presented.interrupted && !of.family.cameBack && !superseded && !overslept {
 		w.breaks(p, "%v says of %v that Interrupted is %t, and it is not", p, of, end.Interrupted)
+	}
+	if end.Reused != p.view.presented.reused {
+		w.breaks(p, "%v says of %v that Reused is %t, and it is not", p, of, end.Reused)
 	}
 	switch {
 	case end.Interrupted:
@@ -528,7 +575,7 @@ func (k *promise) userDid(p *process, what string, err error) {
 	p.view.held = nil
 	p.view.usersUntil = time.Now()
 	if what == "logout" {
-		k.replaced = time.Now()
+		k.replaced, k.byUser = time.Now(), time.Now()
 	}
 	endpoint, _ := errors.AsType[*fincodeauth.EndpointError](err)
 	if what == "logout" && (err == nil || endpoint != nil) {
@@ -563,14 +610,18 @@ func (k *promise) serves(p *process, what string, took, limit time.Duration, err
 }
 
 // atEnd: a pair that reached a living process was stored, unless a login or a
-// logout replaced it; and what the store has can be used.
+// logout replaced it, or others ended the session while its owner seemed dead;
+// and what the store has can be used.
 func (k *promise) atEnd() {
 	w := k.world
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, a := range k.arrivals {
-		if a.pair.stored || a.pair.family.loggedOut || a.by.dead || a.by.view.gaveUp || !k.replaced.Before(a.since) {
+		if a.pair.stored || a.pair.family.loggedOut || a.by.dead || a.by.view.gaveUp || !k.byUser.Before(a.since) {
 			continue
+		}
+		if deadToOthers := a.by.sleptSince(a.since) || a.sent.failedSaves >= 3; deadToOthers && !k.replaced.Before(a.since) {
+			continue // who ended the session
 		}
 		w.breaks(a.by, "%v reached %v and was never stored", a.pair, a.by)
 	}

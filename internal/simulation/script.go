@@ -1,6 +1,7 @@
 package simulation
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,7 +41,7 @@ func (w *world) script() []event {
 	for at := time.Duration(0); at < w.luck.length; at += w.luck.length / 30 {
 		events = append(events, event{at, comeBack})
 	}
-	slices.SortStableFunc(events, func(a, b event) int { return int(a.at - b.at) })
+	slices.SortStableFunc(events, func(a, b event) int { return cmp.Compare(a.at, b.at) })
 	return events
 }
 
@@ -199,23 +200,32 @@ func (w *world) rest() {
 	}
 	w.mu.Unlock()
 	time.Sleep(time.Until(awake) + time.Second)
-	w.underway.Wait()
 	if w.isBroken() {
 		return
 	}
 	w.sayNow(name("script"), "all is calm")
 	notExpired, accepted := w.recovery()
-	w.everyProcess(func(p *process) { w.probe(p, "has a token", notExpired, p.hasToken) })
+	hasToken := func(p *process) { w.probe(p, "has a token", notExpired, p.hasToken) }
+	w.everyProcess(hasToken)
+	w.underway.Wait() // and those that have begun meanwhile
+	w.everyProcess(hasToken)
 	w.everyProcess(func(p *process) { w.probe(p, "is accepted", accepted, p.isAccepted) })
 	time.Sleep(w.luck.lifetime * 3 / 2)
 	w.everyProcess(func(p *process) { w.probe(p, "is accepted again", time.Minute, p.isAccepted) })
 }
 
-// everyProcess has all do the same, beginning one after another.
+// everyProcess has all do the same, beginning one after another, but those that
+// are being closed.
 func (w *world) everyProcess(do func(*process)) {
 	var all sync.WaitGroup
 	for _, m := range w.machines {
+		w.mu.Lock()
 		p := m.process
+		runs := p != nil && !p.leaving
+		w.mu.Unlock()
+		if !runs {
+			continue
+		}
 		all.Go(func() {
 			time.Sleep(time.Duration(m.id))
 			do(p)

@@ -20,6 +20,7 @@ type store struct {
 	// Guarded by world.mu.
 	record   *fincodeauth.Record // nil: none
 	versions map[string]*version
+	saves    int       // that were carried out
 	down     time.Time // until then
 	silent   bool      // while it is down, it does not even refuse
 }
@@ -103,8 +104,9 @@ func (s *store) save(p *process, rec *fincodeauth.Record, prev string, late bool
 		return &stored{err: fincodeauth.ErrConflict}
 	}
 	s.record = copied(rec)
+	s.saves++
 	next := &version{
-		number: len(s.versions) + 1,
+		number: s.saves,
 		by:     p,
 		at:     time.Now(),
 		claim:  !rec.RefreshStarted.IsZero(),
