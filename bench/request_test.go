@@ -10,7 +10,7 @@ import (
 	"github.com/fincodeauth/fincodeauth/fincodetest"
 )
 
-// early is what the libraries themselves recommend for a token of an hour.
+// early is the same for all: FinCode's advice (FINCODE.md, Tokens), and azcore's default.
 const early = 5 * time.Minute
 
 // ready returns a peer with a token that is good, over nothing.

@@ -17,6 +17,7 @@ type document struct {
 	CPU      string
 	Cores    int
 	Go, OS   string
+	Command  string // that writes it
 	Runs     int
 	Versions []version
 	Parts    []part
@@ -25,14 +26,19 @@ type document struct {
 }
 
 func newDocument(found *results) *document {
+	command := "go run ./bench/report"
+	if found.runs != defaultRuns {
+		command += fmt.Sprint(" -runs ", found.runs)
+	}
 	return &document{
-		CPU:   found.cpu,
-		Cores: runtime.NumCPU(),
-		Go:    runtime.Version(),
-		OS:    runtime.GOOS + "/" + runtime.GOARCH,
-		Runs:  found.runs,
-		Parts: parts(found),
-		found: found,
+		Command: command,
+		CPU:     found.cpu,
+		Cores:   runtime.NumCPU(),
+		Go:      runtime.Version(),
+		OS:      runtime.GOOS + "/" + runtime.GOARCH,
+		Runs:    found.runs,
+		Parts:   parts(found),
+		found:   found,
 	}
 }
 

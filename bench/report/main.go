@@ -28,11 +28,12 @@ func main() {
 
 func report() error {
 	short := flag.Bool("short", false, "try everything with small sizes, once, and leave docs as they are")
-	runs := flag.Int("runs", 10, "how often to measure; what takes minutes, at most three times")
+	runs := flag.Int("runs", defaultRuns, "how often to run each benchmark; those of latencies and memory, which take minutes, 3 times at most")
 	keep := flag.String("keep", "", "the file to keep what the benchmarks print in, for benchstat")
+	flag.Usage = usage
 	flag.Parse()
 	if flag.NArg() > 0 || *runs < 1 {
-		return errors.New("usage: go run ./bench/report [-short] [-runs N] [-keep FILE]")
+		return errors.New("give it no arguments but flags, and 1 or more -runs: see -h")
 	}
 	root, err := findRoot()
 	if err != nil {
@@ -70,6 +71,19 @@ func report() error {
 		return err
 	}
 	return doc.print(os.Stdout)
+}
+
+const defaultRuns = 10
+
+func usage() {
+	fmt.Fprint(flag.CommandLine.Output(), `Measures fincodeauth beside its peers, in about half an hour in which the
+machine should have nothing else to do, prints what it found, and writes
+docs/performance.md and its pictures anew.
+
+  go run ./bench/report [-short] [-runs N] [-keep FILE]
+
+`)
+	flag.PrintDefaults()
 }
 
 // findRoot returns the repository's root.
