@@ -17,8 +17,9 @@ import (
 // encrypted: AES-256-GCM with a random nonce, as FinCode advises (FINCODE.md,
 // Tokens). Each of keys has 32 bytes; the first encrypts, all decrypt, so that a
 // key can be replaced: add the new one at the end, in every process; put it
-// first; remove the old one when every record was saved again. A record cannot be moved to another session's key.
-// Version, RefreshStarted, Ended and the token's expiry stay legible.
+// first; remove the old one when every record was saved again. A record cannot be
+// moved to another session's key. Version, RefreshStarted, Ended and the token's
+// expiry stay legible.
 //
 // A record that does not decrypt is an error that names it; it is not
 // overwritten.

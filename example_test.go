@@ -398,7 +398,7 @@ func ExampleEncrypt() {
 		log.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
-	secret := make([]byte, 32) // from your vault
+	secret := make([]byte, 32)
 	rand.Read(secret)
 
 	// run is the program: it logs in only if no run before it did.
@@ -407,7 +407,7 @@ func ExampleEncrypt() {
 		if err != nil {
 			return err
 		}
-		store, err := fincodeauth.Encrypt(files, secret)
+		store, err := fincodeauth.Encrypt(files, secret) // of 32 bytes, from your vault
 		if err != nil {
 			return err
 		}

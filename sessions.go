@@ -34,7 +34,7 @@ type Config struct {
 	Base http.RoundTripper
 
 	// Header is set on requests that lack its fields. It is copied. nil:
-	// DefaultHeader().
+	// DefaultHeader(); empty: none.
 	Header http.Header
 
 	// RequestID makes the uuid header of each request that has none. It must be
@@ -49,8 +49,8 @@ type Config struct {
 	Hosts []string
 
 	// RefreshBefore is how long before its expiry a token is refreshed in the
-	// background; never more than a fifth of its lifetime. 0: 5 minutes
-	// (FINCODE.md, Tokens).
+	// background; never more than a fifth of its lifetime, and less a random tenth,
+	// so that processes spread. 0: 5 minutes (FINCODE.md, Tokens).
 	RefreshBefore time.Duration
 
 	// RefreshTimeout bounds one call to FinCode's endpoint, and one to the
@@ -69,8 +69,8 @@ type Config struct {
 	// *SessionError. It is not asked for a session that never began, was logged
 	// out or ended before. An error of it is passed on and it is asked again
 	// later; one that is ErrLoginRequired, as cause is, ends the session. It may
-	// be called concurrently for different keys. nil: a session that ends stays
-	// ended.
+	// be called concurrently for different keys. ctx has the values of a caller's
+	// context, and ends after RefreshTimeout. nil: a session that ends stays ended.
 	Credentials func(ctx context.Context, key string, cause error) (Credentials, error)
 
 	// Observe is called after each event, possibly concurrently. It must not
@@ -267,7 +267,8 @@ func (a *Sessions) Client(key string) *http.Client {
 // Login begins a session under key, and replaces one that is there. When it
 // returns nil the new token is in use, and saved unless event SaveFailed says
 // that the store did not take it yet. Test its error for ErrBadCredentials,
-// ErrAccountLocked, ErrUserNotFound, ErrClosed, and for an *EndpointError.
+// ErrAccountLocked, ErrUserNotFound, ErrClosed, and for an *EndpointError; another
+// is that of the connection, or of the store, which is asked before FinCode is.
 //
 // ctx ends the wait for FinCode; once FinCode has answered, the token is kept
 // whatever happens to ctx.
@@ -283,7 +284,8 @@ func (a *Sessions) Login(ctx context.Context, key string, c Credentials) error {
 // Adopt begins a session under key with a pair that was obtained elsewhere, and
 // replaces one that is there. From then on the refresh token belongs to the
 // session: nobody else may present it. tok is copied. An Expiry of zero means
-// ExpiresIn from now, or that of the JWT. Errors are as for Login.
+// ExpiresIn from now, or that of the JWT. Test its error for ErrClosed; another is
+// that of the store, or says what is wrong with key or tok.
 func (a *Sessions) Adopt(ctx context.Context, key string, tok *oauth2.Token) error {
 	if !hasTokens(tok) {
 		return errors.New("fincodeauth: adopt: the token is empty: give it an access token, a refresh token or both")
@@ -340,7 +342,7 @@ func (a *Sessions) begin(ctx context.Context, key string, event EventType, obtai
 // that, as FinCode asks for a valid one. No session is no error. An
 // *EndpointError, or one of the connection, means that the session is gone but
 // FinCode may not know; one of the store, that the session is still there, or
-// that nobody can tell: call Logout again.
+// that nobody can tell: call Logout again. Test it for ErrClosed, too.
 //
 // ctx ends the wait for the store; once that removed the session, the rest is
 // bounded by RefreshTimeout alone.
@@ -360,7 +362,7 @@ func (a *Sessions) Logout(ctx context.Context, key string) error {
 // ends first, Close gives up the saves that are left and returns an error that
 // names their sessions: their tokens are lost. A ctx that had ended before gives
 // them one second. What is under way then ends within RefreshTimeout. After
-// Close every other method returns ErrClosed.
+// Close, whatever needs a token, Login, Adopt and Logout return ErrClosed.
 func (a *Sessions) Close(ctx context.Context) error {
 	ended := ctx.Err() != nil
 	a.mu.Lock()
