@@ -281,8 +281,8 @@ func (e *endpoint) issue(ctx context.Context, op string, body any, secrets ...st
 
 // An answer is a successful one.
 type answer struct {
-	date string                     // its Date header
-	body map[string]json.RawMessage // nil: not a JSON object
+	date string         // its Date header
+	body map[string]any // nil: not a JSON object
 }
 
 // maxAnswer is the most that is read of an answer's body, in bytes.
@@ -313,7 +313,7 @@ func (e *endpoint) call(ctx context.Context, op string, auth http.Header, body a
 		return nil, &callError{op: op, sent: true, err: fmt.Errorf("the answer is longer than %d bytes", maxAnswer)}
 	}
 	a := &answer{date: resp.Header.Get("Date"), body: object(data)}
-	if string(a.body["success"]) == "false" {
+	if a.body["success"] == false {
 		return nil, refusal(op, resp, data, true, secrets)
 	}
 	return a, nil
@@ -414,8 +414,8 @@ func refusal(op string, resp *http.Response, data []byte, whole bool, secrets []
 	body := object(data)
 	// An object is whole, but the 403 of a page's "403 Forbidden" is JSON too.
 	e.foreign = !json.Valid(data) || !whole && body == nil
-	detail := object(body["error"])
-	if detail == nil {
+	detail, ok := body["error"].(map[string]any)
+	if !ok {
 		detail = body
 	}
 	e.Code = printable(text(detail, "code"), secrets)
@@ -505,7 +505,7 @@ func (a *answer) token(before time.Time) (*oauth2.Token, error) {
 		return nil, errors.New("the answer is not a JSON object")
 	}
 	body := a.body
-	if data := object(body["data"]); text(data, "access_token", "accessToken") != "" {
+	if data, _ := body["data"].(map[string]any); text(data, "access_token", "accessToken") != "" {
 		body = data
 	}
 	tok := &oauth2.Token{
@@ -533,9 +533,9 @@ func (a *answer) token(before time.Time) (*oauth2.Token, error) {
 
 // lifetime is that of the answer's access token: expires_in, else the JWT's
 // exp - iat, else its exp less the answer's Date, else 0: unknown.
-func (a *answer) lifetime(body map[string]json.RawMessage, tok *oauth2.Token) time.Duration {
+func (a *answer) lifetime(body map[string]any, tok *oauth2.Token) time.Duration {
 	for _, name := range []string{"expires_in", "expiresIn"} {
-		if n, err := strconv.ParseFloat(strings.Trim(string(body[name]), `" `), 64); err == nil && n > 0 {
+		if n := number(body[name]); n > 0 {
 			return seconds(n)
 		}
 	}
@@ -565,7 +565,9 @@ func claimsOf(token string) jwtClaims {
 		return jwtClaims{}
 	}
 	claims := object(payload)
-	return jwtClaims{Expiry: number(claims["exp"]), IssuedAt: number(claims["iat"])}
+	expiry, _ := claims["exp"].(float64)
+	issuedAt, _ := claims["iat"].(float64)
+	return jwtClaims{Expiry: expiry, IssuedAt: issuedAt}
 }
 
 // lifetime is exp - iat; 0 if either is absent or they make no sense.
@@ -595,27 +597,33 @@ func seconds(n float64) time.Duration {
 
 func succeeded(status int) bool { return status >= 200 && status < 300 }
 
-// object reads a JSON object; nil if raw is none.
-func object(raw json.RawMessage) (m map[string]json.RawMessage) {
-	if len(raw) == 0 || json.Unmarshal(raw, &m) != nil {
+// object reads a JSON object; nil if data is none. A number that is too large is
+// left out.
+func object(data []byte) (m map[string]any) {
+	err := json.Unmarshal(data, &m)
+	if _, tooLarge := errors.AsType[*json.UnmarshalTypeError](err); err != nil && !tooLarge {
 		return nil
 	}
 	return m
 }
 
-// number reads a JSON number; 0 if raw is none.
-func number(raw json.RawMessage) (n float64) {
-	if len(raw) == 0 || json.Unmarshal(raw, &n) != nil {
-		return 0
+// number returns a number, or one that stands in quotes; 0 if value is neither.
+func number(value any) float64 {
+	switch value := value.(type) {
+	case float64:
+		return value
+	case string:
+		if n, err := strconv.ParseFloat(strings.TrimSpace(value), 64); err == nil {
+			return n
+		}
 	}
-	return n
+	return 0
 }
 
 // text returns the first of the named members that is a string with content.
-func text(m map[string]json.RawMessage, names ...string) string {
+func text(m map[string]any, names ...string) string {
 	for _, name := range names {
-		var s string
-		if raw, ok := m[name]; ok && json.Unmarshal(raw, &s) == nil && s != "" {
+		if s, _ := m[name].(string); s != "" {
 			return s
 		}
 	}
