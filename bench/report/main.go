@@ -28,7 +28,7 @@ func main() {
 
 func report() error {
 	short := flag.Bool("short", false, "try everything with small sizes, once, and leave docs as they are")
-	runs := flag.Int("runs", defaultRuns, "how often to run each benchmark; those of latencies and memory, which take minutes, 3 times at most")
+	runs := flag.Int("runs", defaultRuns, "how often to run each benchmark; those of memory and of the peers' latencies, which take minutes, 3 times at most")
 	keep := flag.String("keep", "", "the file to keep what the benchmarks print in, for benchstat")
 	flag.Usage = usage
 	flag.Parse()
@@ -73,7 +73,7 @@ func report() error {
 	return doc.print(os.Stdout)
 }
 
-const defaultRuns = 10
+const defaultRuns = 7
 
 func usage() {
 	fmt.Fprint(flag.CommandLine.Output(), `Measures fincodeauth beside its peers, in about half an hour in which the
