@@ -11,6 +11,7 @@ import (
 
 // logout ends the session in the store, then here, then at FinCode.
 func (s *session) logout(ctx context.Context) error {
+	mine := s.lease.Load()
 	rec, err := s.retire(ctx)
 	if err != nil {
 		return err
@@ -24,10 +25,11 @@ func (s *session) logout(ctx context.Context) error {
 		s.renew(nil, nil)
 	}
 	s.delete(ctx)
-	if !hasTokens(rec.Token) {
-		if rec.Ended != endedLogout { // it had ended, as FinCode knows
-			s.all.observe(LoggedOut, s.key, 0, nil)
-		}
+	if rec.Ended == endedLogout {
+		return s.revokeToo(ctx, mine)
+	}
+	if !hasTokens(rec.Token) { // it had ended, as FinCode knows
+		s.all.observe(LoggedOut, s.key, 0, nil)
 		return nil
 	}
 	tok := rec.Token
@@ -50,14 +52,17 @@ func (s *session) logout(ctx context.Context) error {
 // nil if there is none. By the compare-and-swap its token is surely the last:
 // nobody saves a successor in between.
 func (s *session) retire(ctx context.Context) (*Record, error) {
-	for {
+	for lost := ""; ; {
 		rec, err := s.load(ctx)
-		if errors.Is(err, ErrNotFound) {
+		switch {
+		case errors.Is(err, ErrNotFound):
 			return nil, nil
-		}
-		if err != nil {
+		case err != nil:
 			return nil, err
+		case rec.Version == lost:
+			return nil, errStale
 		}
+		lost = rec.Version
 		err = s.save(context.WithoutCancel(ctx), s.all.cfg.RefreshTimeout, loggedOut(rec.Version), rec.Version)
 		if !errors.Is(err, ErrConflict) {
 			return rec, err
@@ -65,16 +70,34 @@ func (s *session) retire(ctx context.Context) (*Record, error) {
 	}
 }
 
-// erase removes the record of that version, if it is there.
-func (s *session) erase(ctx context.Context, version string) error {
-	err := s.save(ctx, s.all.cfg.RefreshTimeout, loggedOut(version), version)
-	switch {
-	case err == nil:
-		s.delete(ctx)
-	case errors.Is(err, ErrConflict):
-		err = nil
+// erase removes p's record, if it is there, or what has come of it, and leaves
+// that to be revoked with p.
+func (s *session) erase(ctx context.Context, p *pending) error {
+	for there := p.rec; ; {
+		lost := there.Version
+		err := s.save(ctx, s.all.cfg.RefreshTimeout, loggedOut(lost), lost)
+		if err == nil {
+			s.delete(ctx)
+			if there != p.rec {
+				p.replaces = append(p.replaces, there)
+			}
+			return nil
+		}
+		if !errors.Is(err, ErrConflict) {
+			return err
+		}
+		there, err = s.load(ctx)
+		switch {
+		case errors.Is(err, ErrNotFound):
+			return nil
+		case err != nil:
+			return err
+		case there.Version == lost:
+			return errStale
+		case !there.hasComeOf(p.rec):
+			return nil
+		}
 	}
-	return err
 }
 
 // loggedOut is a record that is about to be deleted, in the place of the one of
@@ -96,6 +119,19 @@ func (s *session) revoke(ctx context.Context, tok *oauth2.Token) error {
 	started := s.all.now()
 	err := s.all.endpoint.logout(ctx, tok)
 	s.all.observe(LoggedOut, s.key, s.all.since(started), err)
+	return err
+}
+
+// revokeToo is for a Logout that comes after another: this process's, whose save
+// went unheard so that FinCode was not told, or another's, who tells it.
+func (s *session) revokeToo(ctx context.Context, mine *lease) error {
+	if mine == nil {
+		return nil
+	}
+	err := s.revoke(ctx, mine.token)
+	if err != nil && outcomeOf(err) == refused { // it was told
+		return nil
+	}
 	return err
 }
 

@@ -180,6 +180,8 @@ func (s *session) saveNow(ctx context.Context, p *pending, limit time.Duration) 
 func (s *session) resolve(ctx context.Context, p *pending) (again bool, err error) {
 	there, err := s.loadStable(ctx)
 	switch {
+	case err == nil && there.Version == p.prev, errors.Is(err, ErrNotFound) && p.prev == "":
+		return false, errStale
 	case errors.Is(err, ErrNotFound) && p.supersedes && !p.unheard:
 		p.prev = ""
 		return true, nil
@@ -202,7 +204,7 @@ func (s *session) resolve(ctx context.Context, p *pending) (again bool, err erro
 func (s *session) giveUp(ctx context.Context, p *pending, limit time.Duration, landed bool) error {
 	if s.isLoggedOutSince(p.era) {
 		// It may have landed after a Logout that found no record yet.
-		if err := s.erase(ctx, p.rec.Version); err != nil {
+		if err := s.erase(ctx, p); err != nil {
 			return err
 		}
 		return errOutdated
@@ -217,15 +219,15 @@ func (s *session) giveUp(ctx context.Context, p *pending, limit time.Duration, l
 		}
 		saved = err == nil
 	}
-	switch {
-	case s.leave(p, landed || saved):
+	if s.leave(p, landed || saved) {
 		return errOutdated
-	case saved:
-		return nil
 	}
 	there, err := s.loadStable(ctx)
-	if err != nil && !errors.Is(err, ErrNotFound) {
+	switch {
+	case err != nil && !errors.Is(err, ErrNotFound):
 		return err
+	case saved && there.hasComeOf(p.rec):
+		return nil
 	}
 	p.found = there
 	return errOutdated

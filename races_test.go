@@ -955,6 +955,114 @@ func TestACallerAfterTheSessionWasReplacedGetsNothingOfTheFlightBefore(t *testin
 	}
 }
 
+func TestACallerAfterAnAdoptIsNotToldTheFailureOfTheFlightBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		elsewhere := newSessions(t, fc)
+		logIn(t, elsewhere, "a")
+		pair := token(t, elsewhere.TokenSource("a"))
+		var sessions *fincodeauth.Sessions
+		late := make(chan error, 1)
+		adopt := func() { // while the flight that failed is held up
+			if err := sessions.Adopt(t.Context(), "a", &oauth2.Token{RefreshToken: pair.RefreshToken}); err != nil {
+				t.Error(err)
+			}
+			go func() {
+				_, err := sessions.TokenSource("a").Token()
+				late <- err
+			}()
+			time.Sleep(10 * time.Millisecond)
+		}
+		var once sync.Once
+		sessions = newSessions(t, fc, func(c *fincodeauth.Config) {
+			c.Observe = func(e fincodeauth.Event) {
+				if e.Type == fincodeauth.RefreshFailed {
+					once.Do(adopt)
+				}
+			}
+		})
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 429, RetryAfter: "60"})
+		_, _ = sessions.TokenSource("a").Token()
+		if err := <-late; err != nil {
+			t.Errorf("a caller who came after Adopt got error %v", err)
+		}
+	})
+}
+
+func TestALogoutOfALoginReachesWhoWentOnFromIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store, other := newBrittleStores()
+		one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(other))
+		store.set(func(s *brittleStore) {
+			s.save = func(_ *fincodeauth.Record, save func() error) error {
+				time.Sleep(2 * time.Second)
+				_ = save()
+				s.down(true)
+				return errStoreDown
+			}
+		})
+		logIn(t, one, "a")                                   // returns after a second
+		if err := one.Logout(t.Context(), "a"); err != nil { // finds no record yet
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Second)
+		tok := token(t, two.TokenSource("a"))
+		time.Sleep(10 * time.Second)
+		tok, err := two.TokenSource("a").Refresh(t.Context(), tok)
+		if err != nil {
+			t.Fatal(err)
+		}
+		store.down(false)
+		time.Sleep(time.Minute)
+		if rec, err := store.Load(t.Context(), "a"); !errors.Is(err, fincodeauth.ErrNotFound) {
+			t.Errorf("the store has %v, error %v", rec, err)
+		}
+		if status := whoami(t, fc, tok); status != http.StatusUnauthorized {
+			t.Errorf("the token of the session that was logged out answers %d", status)
+		}
+	})
+}
+
+func TestASuccessorThatALoginReplacedIsRevokedIfItsSaveIsHeardLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newBrittleStore()
+		sessions := newSessions(t, fc, withStore(store))
+		logIn(t, sessions, "a")
+		first, _, _ := strings.Cut(record(t, store, "a").Version, ".")
+		time.Sleep(2 * time.Hour)
+		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{After: 2 * time.Second})
+		var successor *oauth2.Token
+		store.set(func(s *brittleStore) {
+			s.save = func(rec *fincodeauth.Record, save func() error) error {
+				switch {
+				case !isSuccessor(rec):
+				case strings.HasPrefix(rec.Version, first+"."):
+					successor = rec.Token
+					defer time.Sleep(3 * time.Second)
+				default: // the second login
+					time.Sleep(1500 * time.Millisecond)
+				}
+				return save()
+			}
+		})
+		go sessions.TokenSource("a").Token()
+		time.Sleep(time.Second)
+		logIn(t, sessions, "a")
+		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		if status := whoami(t, fc, successor); status != http.StatusUnauthorized {
+			t.Errorf("the successor of the session that was replaced answers %d", status)
+		}
+		if status := whoami(t, fc, token(t, sessions.TokenSource("a"))); status != http.StatusOK {
+			t.Errorf("the login's token answers %d", status)
+		}
+	})
+}
+
 func TestTheAnswerToARefreshIsSavedIfTheLoginMeanwhileWasGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})

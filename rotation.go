@@ -83,7 +83,19 @@ var errUnsaved = errors.New("the store has not taken the last token yet")
 // errAgain: what was known of the record is out of date; back to step 1.
 var errAgain = errors.New("the record changed")
 
+// errStale: Load shows a record that Save says was replaced, which a Store must not.
+var errStale = errors.New("the store loads a record that was replaced: have it read where it writes")
+
+// A landing is what a flight brings: a token that is good now, or why there is
+// none, in the era in which it looked.
+type landing struct {
+	era   uint32
+	token *oauth2.Token
+	err   error
+}
+
 // fly joins the flight that is under way, or starts one with the values of ctx.
+// It brings a landing.
 func (s *session) fly(ctx context.Context) <-chan singleflight.Result {
 	return s.all.flights.DoChan(s.key, func() (any, error) {
 		if err := s.pin(); err != nil {
@@ -93,13 +105,12 @@ func (s *session) fly(ctx context.Context) <-chan singleflight.Result {
 			return nil, err
 		}
 		defer s.unpin()
-		return s.refresh(context.WithoutCancel(ctx))
+		return s.refresh(context.WithoutCancel(ctx)), nil
 	})
 }
 
-// refresh returns a token that is good now, and sees to it that a refresh that
-// is due is made.
-func (s *session) refresh(ctx context.Context) (*oauth2.Token, error) {
+// refresh sees to it that a refresh that is due is made.
+func (s *session) refresh(ctx context.Context) landing {
 	if s.rotation == nil {
 		s.rotation = new(rotation)
 	}
@@ -110,17 +121,20 @@ func (s *session) refresh(ctx context.Context) (*oauth2.Token, error) {
 	}()
 	last, started := s.rotation.err, s.all.now()
 	l, err := s.rotate(ctx)
+	here := landing{era: s.rotation.era, err: err}
 	if err == nil {
-		return l.token, nil
+		here.token = l.token
+		return here
 	}
 	if _, ended := errors.AsType[*SessionError](err); ended {
-		return nil, err
+		return here
 	}
 	s.later(backoffMin)
 	if err != last { // which callers are told until it is time for the next call
 		s.all.observe(RefreshFailed, s.key, s.all.since(started), err)
 	}
-	return nil, s.failed(err)
+	here.err = s.failed(err)
+	return here
 }
 
 // failed dresses an error for callers.
@@ -174,8 +188,12 @@ func (s *session) follow(ctx context.Context, era uint32, p *patience) (*lease, 
 	if err := s.heldBack(); err != nil {
 		return nil, err
 	}
+	if rec.Version == p.lost {
+		return nil, s.waitMore(p)
+	}
 	claimed, err := s.claim(ctx, rec)
 	if err != nil {
+		p.lost = rec.Version
 		return nil, err
 	}
 	return s.present(ctx, era, claimed)
@@ -298,6 +316,7 @@ func (s *session) ownerGone(rec *Record) bool {
 type patience struct {
 	since time.Time
 	claim string        // of another, that was looked at last
+	lost  string        // the version that a claim was not saved over: a store that still shows it is behind
 	pause time.Duration // until the next look
 
 	// overslept: a new token had expired when it was there, for this machine
@@ -322,11 +341,16 @@ func (s *session) standBy(rec *Record, p *patience) (*lease, error) {
 	if s.isSpent(p) {
 		return nil, errors.New("another process is refreshing it")
 	}
+	return nil, s.waitMore(p)
+}
+
+// waitMore waits, each time longer, and returns errAgain, or ErrClosed.
+func (s *session) waitMore(p *patience) error {
 	if err := s.pauseFor(s.all.jittered(p.pause)); err != nil {
-		return nil, err
+		return err
 	}
 	p.pause = min(2*p.pause, pollMax)
-	return nil, errAgain
+	return errAgain
 }
 
 // claim is step 4: it saves that this process is about to present the record's
@@ -406,7 +430,7 @@ func (s *session) save(ctx context.Context, limit time.Duration, rec *Record, pr
 func (s *session) present(ctx context.Context, era uint32, claimed *Record) (*lease, error) {
 	mine := s.rotation.mine
 	if mine.verdict == nil && claimed.Token.RefreshToken == "" {
-		mine.verdict = errors.New("there is no refresh token")
+		mine.verdict, mine.interrupted = errors.New("there is no refresh token"), false // which nobody presented
 	}
 	if mine.verdict == nil {
 		started := s.all.now()
@@ -493,16 +517,14 @@ func (s *session) conclude(ctx context.Context, era uint32, claimed *Record) (*l
 // one process does.
 func (s *session) logInAgain(ctx context.Context, era uint32, claimed *Record, cause *SessionError) (*lease, error) {
 	mine := s.rotation.mine
-	if s.isOld(mine) {
-		return nil, errAgain // what is known stays known
+	if err := s.mayLogIn(ctx, claimed); err != nil {
+		return nil, err
 	}
-	var err error
-	if mine.credentials == nil {
-		if mine.credentials, err = s.ask(ctx, cause); err == nil && s.isOld(mine) {
-			return nil, errAgain
-		}
-	}
+	err := s.ask(ctx, cause)
 	if err == nil {
+		if err := s.mayLogIn(ctx, claimed); err != nil { // to ask took time
+			return nil, err
+		}
 		started := s.all.now()
 		var tok *oauth2.Token
 		if tok, err = s.all.endpoint.login(ctx, *mine.credentials); err == nil {
@@ -524,6 +546,19 @@ func (s *session) logInAgain(ctx context.Context, era uint32, claimed *Record, c
 	return nil, err
 }
 
+// mayLogIn returns errAgain if the claim is to be renewed first, and ErrClosed if
+// there are to be no more calls. What is known of the token stays known.
+func (s *session) mayLogIn(ctx context.Context, claimed *Record) error {
+	switch {
+	case s.all.isClosing():
+		s.release(ctx, claimed)
+		return ErrClosed
+	case s.isOld(s.rotation.mine):
+		return errAgain
+	}
+	return nil
+}
+
 // forgetCredentials drops a password at the end of the flight that asked for it.
 func (s *session) forgetCredentials() {
 	if mine := s.rotation.mine; mine != nil {
@@ -531,18 +566,21 @@ func (s *session) forgetCredentials() {
 	}
 }
 
-// ask asks Config.Credentials.
-func (s *session) ask(ctx context.Context, cause *SessionError) (*Credentials, error) {
+// ask asks Config.Credentials, unless it was asked.
+func (s *session) ask(ctx context.Context, cause *SessionError) error {
+	if s.rotation.mine.credentials != nil {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, s.all.cfg.RefreshTimeout)
 	defer cancel()
 	c, err := s.all.cfg.Credentials(ctx, s.key, cause)
 	if err == nil {
 		err = c.check()
 	}
-	if err != nil {
-		return nil, err
+	if err == nil {
+		s.rotation.mine.credentials = &c
 	}
-	return &c, nil
+	return err
 }
 
 // saveEnd saves that the session ended, with its tokens cleared.

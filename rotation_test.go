@@ -926,6 +926,81 @@ func TestAClaimThatLandsAfterAClockWasSetBackIsKnownAsOurs(t *testing.T) {
 	})
 }
 
+func TestATokenThatCannotBeRefreshedWasInterruptedByNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store, other := newBrittleStores()
+		one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(other))
+		if err := one.Adopt(t.Context(), "a", &oauth2.Token{AccessToken: "one", ExpiresIn: 60}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Minute)
+		store.set(cutOffAfter(isClaim))
+		if _, err := one.TokenSource("a").Token(); !errors.Is(err, errStoreDown) {
+			t.Errorf("error %v, want the store's", err)
+		}
+		_, err := two.TokenSource("a").Token() // takes over
+		wantSessionError(t, err, false, false)
+	})
+}
+
+// A staleStore loads, until then, the record that it had before.
+type staleStore struct {
+	fincodeauth.Store
+	before *fincodeauth.Record
+	until  time.Time
+	saves  atomic.Int32
+}
+
+func (s *staleStore) Load(ctx context.Context, key string) (*fincodeauth.Record, error) {
+	if time.Now().Before(s.until) {
+		copied, tok := *s.before, *s.before.Token
+		copied.Token = &tok
+		return &copied, nil
+	}
+	return s.Store.Load(ctx, key)
+}
+
+func (s *staleStore) Save(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
+	s.saves.Add(1)
+	return s.Store.Save(ctx, key, rec, prev)
+}
+
+// No store may do so, but a replica does.
+func TestAStoreThatLoadsWhatWasReplacedIsNotAskedWithoutAPause(t *testing.T) {
+	for name, try := range map[string]func(context.Context, *fincodeauth.Sessions) error{
+		"Token": func(_ context.Context, s *fincodeauth.Sessions) error {
+			_, err := s.TokenSource("a").Token()
+			return err
+		},
+		"Login":  func(ctx context.Context, s *fincodeauth.Sessions) error { return s.Login(ctx, "a", credentials) },
+		"Logout": func(ctx context.Context, s *fincodeauth.Sessions) error { return s.Logout(ctx, "a") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fc := fincodetest.New(fincodetest.Config{})
+				right := fincodeauth.NewMemoryStore()
+				other := newSessions(t, fc, withStore(right))
+				logIn(t, other, "a")
+				store := &staleStore{Store: right, before: record(t, right, "a")}
+				sessions := newSessions(t, fc, withStore(store))
+				time.Sleep(2 * time.Hour)
+				token(t, other.TokenSource("a"))
+				store.until = time.Now().Add(20 * time.Second)
+				if err := try(t.Context(), sessions); name != "Logout" && err != nil {
+					t.Error(err)
+				} else if name == "Logout" && (err == nil || !strings.Contains(err.Error(), "was replaced")) {
+					t.Errorf("error %v, want one that says what is wrong with the store", err)
+				}
+				time.Sleep(time.Minute)
+				if n := store.saves.Load(); n > 50 {
+					t.Errorf("%d Saves in 20 s", n)
+				}
+			})
+		})
+	}
+}
+
 func TestAStoreThatHangsForAWhileIsNoSignOfADeadOwner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -1114,6 +1189,35 @@ func TestCloseWaitsForTheRefreshUnderWayAndItsSave(t *testing.T) {
 		if _, err := sessions.TokenSource("a").Token(); !errors.Is(err, fincodeauth.ErrClosed) {
 			t.Errorf("error %v after Close, want ErrClosed", err)
 		}
+	})
+}
+
+func TestNobodyIsLoggedInAgainAfterClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{RefreshLifetime: time.Hour})
+		store := fincodeauth.NewMemoryStore()
+		asking := make(chan struct{})
+		sessions := newSessions(t, fc, withStore(store), func(c *fincodeauth.Config) {
+			c.Credentials = func(context.Context, string, error) (fincodeauth.Credentials, error) {
+				close(asking)
+				time.Sleep(time.Second)
+				return credentials, nil
+			}
+		})
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		var err error
+		go func() { _, err = sessions.TokenSource("a").Token() }()
+		<-asking
+		if err := sessions.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
+		if n := fc.Counts().Logins; !errors.Is(err, fincodeauth.ErrClosed) || n != 1 {
+			t.Errorf("error %v after %d logins, want ErrClosed after the first", err, n)
+		}
+		token(t, newSessions(t, fc, withStore(store), logInAgain).TokenSource("a")) // the next process does it, and waits for nobody
+		wantCalls(t, fc, 1, 0)
 	})
 }
 

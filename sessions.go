@@ -60,8 +60,8 @@ type Config struct {
 
 	// MaxSessions is how many sessions are held in memory. The least recently
 	// used are dropped first, a sixteenth at once, to be loaded again on use; never
-	// one with unsaved work, nor one whose last refresh failed before it may be
-	// tried again. 0: 100,000.
+	// one with unsaved work, nor, for an hour, one whose last refresh failed or whose
+	// replays the API rejects. 0: 100,000.
 	MaxSessions int
 
 	// Credentials is asked how to log in again at the moment at which FinCode
@@ -361,8 +361,9 @@ func (a *Sessions) Logout(ctx context.Context, key string) error {
 // Close stops refreshing and waits until every rotated token is saved. If ctx
 // ends first, Close gives up the saves that are left and returns an error that
 // names their sessions: their tokens are lost. A ctx that had ended before gives
-// them one second. What is under way then ends within RefreshTimeout. After
-// Close, whatever needs a token, Login, Adopt and Logout return ErrClosed.
+// them one second. What is under way then ends within RefreshTimeout, or some
+// times that if the store is as slow as FinCode. After Close, whatever needs a
+// token, Login, Adopt and Logout return ErrClosed.
 func (a *Sessions) Close(ctx context.Context) error {
 	ended := ctx.Err() != nil
 	a.mu.Lock()

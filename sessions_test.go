@@ -264,6 +264,43 @@ func TestALogoutDuringARefreshThatRevokedTheTokenSaysSo(t *testing.T) {
 	})
 }
 
+func TestALogoutWhoseSaveWentUnheardIsFinishedByTheNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newBrittleStore()
+		sessions := newSessions(t, fc, withStore(store))
+		logIn(t, sessions, "a")
+		tok := token(t, sessions.TokenSource("a"))
+		store.set(cutOffAfter(func(rec *fincodeauth.Record) bool { return rec.Ended != "" }))
+		if err := sessions.Logout(t.Context(), "a"); !errors.Is(err, errStoreDown) {
+			t.Fatalf("error %v, want the store's", err)
+		}
+		store.down(false)
+		for range 2 {
+			if err := sessions.Logout(t.Context(), "a"); err != nil {
+				t.Error(err)
+			}
+		}
+		if n, status := fc.Counts().Logouts, whoami(t, fc, tok); n != 1 || status != http.StatusUnauthorized {
+			t.Errorf("%d logouts at FinCode, and the token answers %d; want one, and 401", n, status)
+		}
+	})
+}
+
+func TestALogoutAfterAnotherProcesssIsNoError(t *testing.T) {
+	fc := fincodetest.New(fincodetest.Config{})
+	store := newBrittleStore()
+	one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(store))
+	logIn(t, one, "a")
+	token(t, two.TokenSource("a"))
+	store.set(func(s *brittleStore) { s.delete = func() error { return errStoreDown } })
+	for _, sessions := range []*fincodeauth.Sessions{one, two} {
+		if err := sessions.Logout(t.Context(), "a"); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestALogoutThatTheStoreRefusesChangesNothing(t *testing.T) {
 	fc := fincodetest.New(fincodetest.Config{})
 	store := newBrittleStore()
@@ -525,6 +562,128 @@ func TestASessionIsNotDroppedBeforeFinCodeMayBeCalledAgain(t *testing.T) {
 		}
 		if n := fc.Counts().RefreshCalls; n != 2 {
 			t.Errorf("%d calls although FinCode asked to wait an hour, want one for each session", n)
+		}
+	})
+}
+
+// What a session in trouble knows is in no store: dropped, it would wait for its
+// own claim, present a token that was refused, or take a breach for an interruption.
+func TestASessionIsNotDroppedWithWhatItKnowsOfItsClaim(t *testing.T) {
+	for name, test := range map[string]struct {
+		fault       func(*fincodetest.FinCode, *brittleStore)
+		stolen      bool
+		presented   int
+		loginsAgain int
+	}{
+		"a request that was lost": {fault: func(fc *fincodetest.FinCode, _ *brittleStore) {
+			fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.HangUp})
+		}, presented: 2},
+		"a claim that could not be given back": {fault: func(fc *fincodetest.FinCode, store *brittleStore) {
+			fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 429})
+			store.set(successorsFail)
+		}, stolen: true, presented: 3},
+		"a login again that failed": {fault: func(fc *fincodetest.FinCode, _ *brittleStore) {
+			fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 401})
+			fc.Inject(fincodetest.Login, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 503})
+		}, presented: 1, loginsAgain: 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fc := fincodetest.New(fincodetest.Config{})
+				store := newBrittleStore()
+				asked := 0
+				sessions := newSessions(t, fc, withStore(store), func(c *fincodeauth.Config) {
+					c.MaxSessions = 1
+					c.Credentials = func(_ context.Context, _ string, cause error) (fincodeauth.Credentials, error) {
+						asked++
+						wantSessionError(t, cause, false, false)
+						return credentials, nil
+					}
+				})
+				logIn(t, sessions, "a")
+				old := record(t, store, "a").Token.RefreshToken
+				if test.stolen {
+					present(t, fc, old)
+				}
+				time.Sleep(2 * time.Hour)
+				test.fault(fc, store)
+				if _, err := sessions.TokenSource("a").Token(); err == nil {
+					t.Fatal("no error")
+				}
+				store.down(false)
+				time.Sleep(2 * time.Second)
+				sessions.TokenSource("b").Token() // would drop it
+				var err error
+				waited := elapsed(func() { _, err = sessions.TokenSource("a").Token() })
+				if waited > 0 {
+					t.Errorf("waited %v for a claim of its own", waited)
+				}
+				if test.stolen {
+					wantSessionError(t, err, true, false)
+				} else if err != nil {
+					t.Error(err)
+				}
+				if n := fc.Presented(old); n != test.presented {
+					t.Errorf("its token was presented %d times, want %d", n, test.presented)
+				}
+				if asked != test.loginsAgain {
+					t.Errorf("asked for credentials %d times, want %d", asked, test.loginsAgain)
+				}
+			})
+		})
+	}
+}
+
+func TestASessionIsNotDroppedWithHowItsReplaysFared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		base := roundTripper(func(r *http.Request) (*http.Response, error) {
+			if r.Method == http.MethodGet {
+				return &http.Response{StatusCode: http.StatusUnauthorized, Body: http.NoBody}, nil
+			}
+			return fc.RoundTrip(r)
+		})
+		sessions := newSessions(t, fc, func(c *fincodeauth.Config) { c.Base, c.MaxSessions = base, 1 })
+		logIn(t, sessions, "a")
+		for range 300 { // nearly an hour
+			time.Sleep(11 * time.Second)
+			resp, err := sessions.Client("a").Get(fincodeauth.Sandbox("test") + "/balance")
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			sessions.TokenSource("b").Token()
+		}
+		if n := fc.Counts().Refreshes; n > 10 {
+			t.Errorf("%d rotations for an endpoint that always answers 401", n)
+		}
+	})
+}
+
+// The session may be dropped between two steps of a Refresh.
+func TestARejectionIsNotLostWithTheSessionsPlaceInMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		var sessions *fincodeauth.Sessions
+		var armed atomic.Bool
+		now := func() time.Time {
+			if armed.CompareAndSwap(true, false) {
+				sessions.TokenSource("b").Token() // "a" is dropped
+			}
+			return time.Now()
+		}
+		cfg := fincodeauth.Config{BaseURL: fincodeauth.Sandbox("test"), Base: fc, MaxSessions: 1}
+		sessions, err := fincodeauth.NewOn(cfg, now, func() float64 { return 0 })
+		if err != nil {
+			t.Fatal(err)
+		}
+		logIn(t, sessions, "a")
+		time.Sleep(30 * time.Minute)
+		tok := token(t, sessions.TokenSource("a"))
+		armed.Store(true)
+		next, err := sessions.TokenSource("a").Refresh(t.Context(), tok)
+		if err != nil || next.AccessToken == tok.AccessToken || fc.Counts().Refreshes != 1 {
+			t.Errorf("error %v after %d refreshes, want another token after one", err, fc.Counts().Refreshes)
 		}
 	})
 }

@@ -69,7 +69,7 @@ func (t *table) add(s *session) *session {
 	}
 	if t.held >= t.full {
 		t.drop(t.held + 1 - (t.most - t.most/16))
-		t.full = max(t.most, t.held+t.most/16) // where few can be dropped, not each time
+		t.full = max(t.most, t.held+t.held/16+1) // where few can be dropped, not each time
 	}
 	if size := len(*t.slots.Load()); t.held+1 > size/2 {
 		t.rebuild(2 * size)

@@ -60,16 +60,17 @@ func (ts *TokenSource) Refresh(ctx context.Context, rejected *oauth2.Token) (*oa
 	if err != nil || rejected != nil && rejected.AccessToken != tok.AccessToken {
 		return tok, err
 	}
-	s, err := ts.session(ctx)
-	if err != nil || !s.reject(tok) {
-		return tok, err
+	next := tok
+	for range 2 { // a refresh may have begun before the rejection, or the session be dropped after it, which forgets it
+		s, err := ts.session(ctx)
+		if err != nil || !s.reject(next) {
+			return next, err
+		}
+		if next, err = s.await(ctx); err != nil || next.AccessToken != tok.AccessToken {
+			return next, err
+		}
 	}
-	next, err := s.await(ctx)
-	if err == nil && next == tok {
-		// That refresh had begun, and looked at the token, before the rejection.
-		next, err = s.await(ctx)
-	}
-	return next, err
+	return next, nil
 }
 
 // replayed tells the session how a request fared that was sent again with tok.
@@ -228,15 +229,27 @@ func (s *session) unpin() {
 }
 
 // drop marks the session as dropped, unless it is pinned, or has what its store
-// does not: an unsaved token, or when FinCode may be called again.
+// does not.
 func (s *session) drop() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.pins > 0 || s.pending != nil || s.rotation != nil && s.all.now().Before(s.rotation.retryAt) {
+	if s.pins > 0 || s.pending != nil || s.remembers(s.all.now()) {
 		return false
 	}
 	s.dropped.Store(true)
 	return true
+}
+
+// remembers tells whether the session knows what is needed still, and in no store:
+// when FinCode may be called again, that a claim is its own and what came of it,
+// or that the API rejects whatever token it has. A claim is forgotten after an
+// hour, for there may be many after an outage whose users never come back: it
+// is then taken over like that of a dead process. mu is held.
+func (s *session) remembers(now time.Time) bool {
+	if r := s.rotation; r != nil && (now.Before(r.retryAt) || r.mine != nil && now.Sub(r.mine.since) < time.Hour) {
+		return true
+	}
+	return s.strikes != nil && s.strikes.count > 0 && s.lease.Load().valid(now)
 }
 
 // earlyPause is how often a caller looks whether an early refresh is under way.
@@ -258,20 +271,29 @@ func (s *session) await(ctx context.Context) (*oauth2.Token, error) {
 			return nil, s.left(ctx)
 		}
 		select {
-		case landed := <-s.fly(ctx):
-			if landed.Err == errDropped {
+		case flown := <-s.fly(ctx):
+			switch got, _ := flown.Val.(landing); {
+			case flown.Err == errDropped:
 				s = s.all.session(s.key)
-				continue
+			case flown.Err != nil:
+				return nil, flown.Err
+			case !s.isReplacedSince(got):
+				return got.token, got.err
 			}
-			tok, _ := landed.Val.(*oauth2.Token)
-			if l := s.lease.Load(); landed.Err == nil && (l == nil || l.token != tok) {
-				continue // replaced before we came: it may be another user's
-			}
-			return tok, landed.Err
 		case <-ctx.Done():
 			return nil, s.left(ctx)
 		}
 	}
+}
+
+// isReplacedSince tells whether what a flight brought belongs to a session before
+// this one: who came after the Login, or the Logout, must not be told of it.
+func (s *session) isReplacedSince(got landing) bool {
+	if got.err != nil {
+		return got.era != s.currentEra()
+	}
+	l := s.lease.Load()
+	return l == nil || l.token != got.token
 }
 
 // left is the error of a caller whose context has ended.
