@@ -322,22 +322,12 @@ func (e *endpoint) call(ctx context.Context, op string, auth http.Header, body a
 // send sends the request as it is, and nowhere else: a redirect is an answer like
 // any other, which is why no http.Client does it.
 func (e *endpoint) send(req *http.Request) (*http.Response, error) {
-	resp, err := e.base.RoundTrip(req)
-	if err != nil {
-		return nil, err
-	}
-	switch {
-	case resp == nil:
-		return nil, errors.New("Config.Base returned neither an answer nor an error")
-	case resp.Body == nil && resp.ContentLength > 0:
-		return nil, errors.New("Config.Base returned an answer without its body")
-	case resp.Body == nil: // as a mock may leave it
-		resp.Body = http.NoBody
-	case resp.StatusCode == http.StatusSwitchingProtocols: // its body is the connection, and no context ends it
+	resp, err := answered(e.base.RoundTrip(req))
+	if err == nil && resp.StatusCode == http.StatusSwitchingProtocols { // its body is the connection, and no context ends it
 		resp.Body.Close()
 		resp.Body = http.NoBody
 	}
-	return resp, nil
+	return resp, err
 }
 
 // request builds the call's request.

@@ -93,7 +93,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return refuse(req, err)
 	}
-	resp, err := t.base().RoundTrip(t.authorized(req, p, tok))
+	resp, err := answered(t.base().RoundTrip(t.authorized(req, p, tok)))
 	if err != nil || resp.StatusCode != http.StatusUnauthorized {
 		return resp, err
 	}
@@ -115,6 +115,22 @@ func refuse(req *http.Request, err error) (*http.Response, error) {
 		req.Body.Close()
 	}
 	return nil, err
+}
+
+// answered makes what a Base returned keep the contract of a RoundTripper, which
+// http.Client does not ask of one either: a mock may leave out the body.
+func answered(resp *http.Response, err error) (*http.Response, error) {
+	switch {
+	case err != nil:
+		return nil, err
+	case resp == nil:
+		return nil, errors.New("the base RoundTripper returned neither an answer nor an error")
+	case resp.Body == nil && resp.ContentLength > 0:
+		return nil, errors.New("the base RoundTripper returned an answer without its body")
+	case resp.Body == nil:
+		resp.Body = http.NoBody
+	}
+	return resp, nil
 }
 
 func (t *Transport) prepare() *prepared {
@@ -184,7 +200,7 @@ func (t *Transport) replay(req *http.Request, p *prepared, resp *http.Response, 
 		}
 	}
 	discard(resp)
-	resp, err = t.base().RoundTrip(again)
+	resp, err = answered(t.base().RoundTrip(again))
 	if w, ok := t.Source.(replayWatcher); ok && err == nil {
 		w.replayed(req.Context(), next, resp.StatusCode != http.StatusUnauthorized)
 	}

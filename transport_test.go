@@ -227,6 +227,38 @@ func (c *closable) Close() error {
 	return nil
 }
 
+func TestABaseThatLeavesSomethingOutIsAnErrorOrAnEmptyBody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		for name, c := range map[string]struct {
+			resp *http.Response
+			ok   bool
+		}{
+			"no answer":              {nil, false},
+			"no body":                {&http.Response{StatusCode: http.StatusUnauthorized}, true},
+			"a body that is missing": {&http.Response{StatusCode: http.StatusOK, ContentLength: 5}, false},
+		} {
+			sessions := newSessions(t, fc, func(c2 *fincodeauth.Config) {
+				c2.Base = roundTripper(func(r *http.Request) (*http.Response, error) {
+					if r.Method == http.MethodPut {
+						return fc.RoundTrip(r)
+					}
+					return c.resp, nil
+				})
+			})
+			logIn(t, sessions, "a")
+			time.Sleep(30 * time.Minute) // so that a 401 has a request sent again
+			resp, err := sessions.Client("a").Get(fincodeauth.Sandbox("test") + "/balance")
+			if (err == nil) != c.ok {
+				t.Errorf("%s: error %v", name, err)
+			}
+			if err == nil {
+				resp.Body.Close()
+			}
+		}
+	})
+}
+
 func TestWithoutATokenNothingIsSentAndTheBodyIsClosed(t *testing.T) {
 	mock := httpmock.NewMockTransport()
 	sessions := newSessions(t, nil, func(c *fincodeauth.Config) { c.Base = mock })
