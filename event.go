@@ -33,12 +33,12 @@ const (
 	// process, or an earlier run, saved it, or Adopt was called.
 	Adopted
 	// SaveFailed: the store did not take a change: a new token, which is in use all
-	// the same, or the end of a session, which is followed by Ended. It is tried
-	// again until it lands. Page somebody if neither Saved nor LoggedOut follows.
+	// the same, or the end of a session, which Ended tells once it is saved. It is
+	// tried again until it lands. Page somebody if neither Saved nor LoggedOut follows.
 	SaveFailed
 	// Saved: a change whose save had failed is durable now.
 	Saved
-	// Ended: this process found that the session needs a login.
+	// Ended: this process found that the session needs a login, and has saved that.
 	Ended
 	// Replayed: a request was sent again with a new token after a 401.
 	Replayed

@@ -34,6 +34,9 @@ type pending struct {
 	// session.mu until it is settled.
 	replaces []*Record
 
+	// ended is what to tell once it is saved that the session has; nil: it has not.
+	ended *SessionError
+
 	// failed is the error of a caller who finds it pending and no good token.
 	failed error
 }
@@ -261,6 +264,13 @@ func (s *session) isLoggedOutSince(era uint32) bool {
 
 // settled notes that p needs no saving any more: it is kept, or to be dropped.
 func (s *session) settled(p *pending, kept bool) {
+	s.forgetPending(p, kept)
+	if kept && p.ended != nil {
+		s.all.observe(Ended, s.key, 0, p.ended)
+	}
+}
+
+func (s *session) forgetPending(p *pending, kept bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.pending == p {

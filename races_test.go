@@ -167,22 +167,78 @@ func TestAStoreOutageIsNoSignOfADeadOwner(t *testing.T) {
 	})
 }
 
+// wantNoEndYet: nobody is told to log in before the store has said that no other
+// process has a newer token.
+func wantNoEndYet(t *testing.T, err error) {
+	t.Helper()
+	if err == nil || errors.Is(err, fincodeauth.ErrLoginRequired) {
+		t.Errorf("error %v, want one that does not ask for a login yet", err)
+	}
+}
+
 func TestABreachIsNotForgottenIfItsEndIsSavedLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		store := newBrittleStore()
-		one := newSessions(t, fc, withStore(store), logInAgain)
+		var told events
+		one := newSessions(t, fc, withStore(store), logInAgain, told.observe)
 		two := newSessions(t, fc, withStore(store), logInAgain)
 		logIn(t, one, "a")
 		present(t, fc, record(t, store, "a").Token.RefreshToken) // the thief
 		time.Sleep(2 * time.Hour)
 		store.set(endsFail)
 		_, err := one.TokenSource("a").Token()
-		wantSessionError(t, err, true, false)
+		wantNoEndYet(t, err)
+		if answer, ok := errors.AsType[*fincodeauth.EndpointError](err); !ok || answer.Status != http.StatusForbidden {
+			t.Errorf("error %v, want FinCode's in it", err)
+		}
 		store.down(false) // one blink of the store
 		time.Sleep(time.Minute)
+		told.want(t, fincodeauth.LoggedIn, fincodeauth.SaveFailed, fincodeauth.RefreshFailed, fincodeauth.Ended, fincodeauth.Saved)
+		_, err = one.TokenSource("a").Token()
+		wantSessionError(t, err, true, false)
 		_, err = two.TokenSource("a").Token()
 		wantSessionError(t, err, true, false)
+	})
+}
+
+// It slept through a takeover, with a wall clock that was set back meanwhile.
+func TestARefusalOfATokenThatWasTakenOverIsNotTakenForABreachIfTheStoreIsDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store, other := newBrittleStores()
+		server := newMachine()
+		var told events
+		one, two := server.newSessions(t, fc, withStore(store), told.observe), newSessions(t, fc, withStore(other))
+		logIn(t, one, "a")
+		time.Sleep(2 * time.Hour)
+		asleep := true
+		store.set(func(s *brittleStore) {
+			s.save = func(rec *fincodeauth.Record, save func() error) error {
+				err := save()
+				if asleep {
+					asleep = false
+					server.suspend(time.Minute)
+					server.set(-time.Minute)
+					s.down(true)
+				}
+				return err
+			}
+		})
+		go one.TokenSource("a").Token()
+		time.Sleep(time.Second)
+		mine := token(t, two.TokenSource("a"))
+		time.Sleep(time.Minute)
+		store.down(false)
+		time.Sleep(time.Minute)
+		if got := token(t, one.TokenSource("a")); got.AccessToken != mine.AccessToken {
+			t.Error("another token than that of the process that took over")
+		}
+		for _, e := range told.all {
+			if e.Type == fincodeauth.Ended {
+				t.Errorf("%v was told", e)
+			}
+		}
 	})
 }
 
@@ -397,10 +453,12 @@ func TestABreachIsNotForgottenIfTheStoreIsDownAtTheVerdict(t *testing.T) {
 		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Before: 2 * time.Second})
 		go func() { time.Sleep(time.Second); store.down(true); time.Sleep(3 * time.Second); store.down(false) }()
 		_, err := one.TokenSource("a").Token()
-		wantSessionError(t, err, true, false)
+		wantNoEndYet(t, err)
 		time.Sleep(time.Minute)
-		_, err = two.TokenSource("a").Token()
-		wantSessionError(t, err, true, false)
+		for _, sessions := range []*fincodeauth.Sessions{one, two} {
+			_, err := sessions.TokenSource("a").Token()
+			wantSessionError(t, err, true, false)
+		}
 	})
 }
 
@@ -517,7 +575,7 @@ func TestALateEndDoesNotReplaceAnothersAdopt(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		store.set(endsFail)
 		_, err := one.TokenSource("a").Token()
-		wantSessionError(t, err, false, false)
+		wantNoEndYet(t, err)
 		if err := two.Adopt(t.Context(), "a", &oauth2.Token{AccessToken: "two", ExpiresIn: 3600}); err != nil {
 			t.Fatal(err)
 		}
@@ -539,7 +597,7 @@ func TestALateEndDoesNotReplaceASuccessorWithTheSameRefreshToken(t *testing.T) {
 		store.set(endsFail)
 		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 401})
 		_, err := one.TokenSource("a").Token()
-		wantSessionError(t, err, false, false)
+		wantNoEndYet(t, err)
 		token(t, two.TokenSource("a")) // takes over after 30 s
 		store.down(false)
 		time.Sleep(time.Minute)

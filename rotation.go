@@ -583,20 +583,24 @@ func (s *session) ask(ctx context.Context, cause *SessionError) error {
 	return err
 }
 
-// saveEnd saves that the session ended, with its tokens cleared.
+// saveEnd saves that the session ended, with its tokens cleared. Until that is
+// saved nobody is told: who slept through a takeover may be wrong about it.
 func (s *session) saveEnd(ctx context.Context, era uint32, claimed *Record, why *SessionError) error {
 	p := &pending{
 		era:    era,
 		rec:    &Record{Version: newVersion(claimed.Version), Token: &oauth2.Token{}, Ended: why.Err.Error()},
 		prev:   claimed.Version,
 		over:   claimed.Token,
-		failed: why,
+		ended:  why,
+		failed: fmt.Errorf("%w; whether another process has a newer one, the store does not tell yet", why.Err),
 	}
 	*s.rotation = rotation{era: era}
-	if !s.install(era, nil, p) || !s.keep(ctx, p) || s.currentEra() != era {
+	switch {
+	case !s.install(era, nil, p), !s.keep(ctx, p), s.currentEra() != era:
 		return errAgain
+	case s.unsaved() == p:
+		return p.failed
 	}
-	s.all.observe(Ended, s.key, 0, why)
 	return why
 }
 

@@ -145,6 +145,7 @@ func (m *machine) setClock(by time.Duration) {
 	defer m.world.mu.Unlock()
 	m.wrong.Add(int64(by))
 	m.jumped = time.Now()
+	m.world.say(m, "wall clock set by %v", by)
 }
 
 // login logs the user in by the process.
