@@ -1001,6 +1001,64 @@ func TestAStoreThatLoadsWhatWasReplacedIsNotAskedWithoutAPause(t *testing.T) {
 	}
 }
 
+func TestProcessesSpreadTheirEarlyRefreshes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for random, want := range map[float64]time.Duration{0: 55 * time.Minute, 0.5: 55*time.Minute + 15*time.Second} {
+			fc := fincodetest.New(fincodetest.Config{})
+			cfg := fincodeauth.Config{BaseURL: fincodeauth.Sandbox("test"), Base: fc}
+			sessions, err := fincodeauth.NewOn(cfg, time.Now, func() float64 { return random })
+			if err != nil {
+				t.Fatal(err)
+			}
+			logIn(t, sessions, "a")
+			time.Sleep(want - time.Second)
+			token(t, sessions.TokenSource("a"))
+			synctest.Wait()
+			wantCalls(t, fc, 0, 0)
+			time.Sleep(2 * time.Second)
+			token(t, sessions.TokenSource("a"))
+			synctest.Wait()
+			wantCalls(t, fc, 1, 1)
+		}
+	})
+}
+
+func TestAnothersClaimIsLookedAtLessAndLessOften(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store, other := newBrittleStores()
+		one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(other))
+		logIn(t, one, "a")
+		time.Sleep(2 * time.Hour)
+		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Before: 10 * time.Second})
+		go one.TokenSource("a").Token()
+		time.Sleep(time.Millisecond)
+		var loads atomic.Int32
+		other.set(func(s *brittleStore) { s.load = func() error { loads.Add(1); return nil } })
+		token(t, two.TokenSource("a"))
+		if n := loads.Load(); n < 20 || n > 40 { // 25 ms, doubling to 500 ms, less some jitter
+			t.Errorf("%d loads in 10 s", n)
+		}
+	})
+}
+
+func TestFinCodeIsCalledAgainAfterAnHourWhateverItAskedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		sessions := newSessions(t, fc)
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 429, RetryAfter: "86400"})
+		for _, pause := range []time.Duration{time.Hour - time.Second, 2 * time.Second} {
+			if _, err := sessions.TokenSource("a").Token(); err == nil {
+				t.Error("a token although FinCode asked to wait")
+			}
+			time.Sleep(pause)
+		}
+		token(t, sessions.TokenSource("a"))
+	})
+}
+
 func TestAStoreThatHangsForAWhileIsNoSignOfADeadOwner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})

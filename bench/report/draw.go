@@ -32,7 +32,7 @@ func draw(r *results, dir string) error {
 		request = append(request, bar{p.name, 1e9 * r.median(measure{"Request/peer=" + p.name, 1, "sec/op"})})
 		token = append(token, bar{p.name, 1e9 * r.median(lookUp(p.name, 1, "sec/op"))})
 	}
-	for _, name := range []string{"fincodeauth", "oauth2-in-a-map"} {
+	for _, name := range manyLookUps {
 		token = append(token, bar{name + ", 100,000 sessions", 1e9 * r.median(lookUpOfMany(name, 1))})
 	}
 	for _, picture := range []struct {
