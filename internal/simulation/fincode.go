@@ -41,7 +41,7 @@ type family struct {
 	login     *presentation // that began it
 	latest    *pair
 	revoked   bool // at FinCode
-	saidBye   bool // by the package
+	saidBye   bool // the package told FinCode, or is telling it
 	givenUp   bool // and that for another login, by who had slept before it was saved: others may use it
 	outside   bool // and not by the package
 	loggedOut bool // in the store: it must not come back there
@@ -102,7 +102,7 @@ func (f *fincode) serve(r *request) *answer {
 		}
 		f.world.say(f, "logs %v out", p)
 		l := p.family.login
-		p.family.revoked, p.family.saidBye = true, true
+		p.family.revoked = true
 		p.family.givenUp = p.number == 1 && l.by == r.sent.by && l.by.sleptSince(l.at)
 		return &answer{status: http.StatusOK, body: `{"message":"bye"}`}
 	}

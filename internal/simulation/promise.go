@@ -98,6 +98,9 @@ func (k *promise) sends(p *process, r *request, twice bool) *presentation {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s := &presentation{by: p, entered: r.asked, at: time.Now()}
+	if of := w.fincode.pairs[r.refresh]; r.op == "logout" && of != nil {
+		of.family.saidBye = true
+	}
 	if r.op != "refresh-token" {
 		return s
 	}
