@@ -128,8 +128,9 @@ func (s *session) revokeToo(ctx context.Context, mine *lease) error {
 	if mine == nil {
 		return nil
 	}
+	knows := mine.valid(s.all.now()) // of a token that has expired it would not say so
 	err := s.revoke(ctx, mine.token)
-	if err != nil && outcomeOf(err) == refused { // it was told
+	if err != nil && outcomeOf(err) == refused && knows {
 		return nil
 	}
 	return err

@@ -262,22 +262,20 @@ func (s *session) isLoggedOutSince(era uint32) bool {
 	return era < s.out
 }
 
-// settled notes that p needs no saving any more: it is kept, or to be dropped.
+// settled notes that p needs no saving any more: it is kept, or to be dropped. If
+// it is the end of the session, it is told now.
 func (s *session) settled(p *pending, kept bool) {
-	s.forgetPending(p, kept)
-	if kept && p.ended != nil {
-		s.all.observe(Ended, s.key, 0, p.ended)
-	}
-}
-
-func (s *session) forgetPending(p *pending, kept bool) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.pending == p {
 		s.pending = nil
 	}
 	if l := s.lease.Load(); !kept && l != nil && l.token == p.rec.Token {
 		s.lease.Store(nil)
+	}
+	overtaken := s.era != p.era
+	s.mu.Unlock()
+	if kept && p.ended != nil && !overtaken {
+		s.all.observe(Ended, s.key, 0, p.ended)
 	}
 }
 
