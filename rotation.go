@@ -130,7 +130,11 @@ func (s *session) refresh(ctx context.Context) landing {
 		return here
 	}
 	s.later(backoffMin)
-	if err != last { // which callers are told until it is time for the next call
+	told := err == last // as callers are until it is time for the next call
+	if unsaved := s.unsaved(); unsaved != nil && unsaved.failed == err {
+		told = true // by SaveFailed
+	}
+	if !told {
 		s.all.observe(RefreshFailed, s.key, s.all.since(started), err)
 	}
 	here.err = s.failed(err)
