@@ -183,7 +183,8 @@ func (s *session) saveNow(ctx context.Context, p *pending, limit time.Duration) 
 func (s *session) resolve(ctx context.Context, p *pending) (again bool, err error) {
 	there, err := s.loadStable(ctx)
 	switch {
-	case err == nil && there.Version == p.prev, errors.Is(err, ErrNotFound) && p.prev == "":
+	case errors.Is(err, ErrNotFound) && p.supersedes && !p.unheard && p.prev == "",
+		err == nil && there.Version == p.prev:
 		return false, errStale
 	case errors.Is(err, ErrNotFound) && p.supersedes && !p.unheard:
 		p.prev = ""

@@ -1053,6 +1053,38 @@ func TestACallerAfterAnAdoptIsNotToldTheFailureOfTheFlightBefore(t *testing.T) {
 	})
 }
 
+func TestALoginWhoseSaveWentUnheardIsNotSavedOverALogoutJustThen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store, other := newBrittleStores()
+		one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(other))
+		store.set(func(s *brittleStore) {
+			s.save = func(_ *fincodeauth.Record, save func() error) error {
+				_ = save()
+				s.down(true)
+				return errStoreDown
+			}
+		})
+		logIn(t, one, "a")
+		store.set(func(s *brittleStore) {
+			s.load = nil
+			s.save = func(_ *fincodeauth.Record, save func() error) error {
+				err := save()
+				if errors.Is(err, fincodeauth.ErrConflict) { // with its own record, which is logged out before it looks
+					if err := two.Logout(t.Context(), "a"); err != nil {
+						t.Error(err)
+					}
+				}
+				return err
+			}
+		})
+		time.Sleep(time.Minute)
+		if rec, err := store.Load(t.Context(), "a"); !errors.Is(err, fincodeauth.ErrNotFound) {
+			t.Errorf("the store has %v, error %v", rec, err)
+		}
+	})
+}
+
 func TestALogoutOfALoginReachesWhoWentOnFromIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
