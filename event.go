@@ -33,8 +33,9 @@ const (
 	// process, or an earlier run, saved it, or Adopt was called.
 	Adopted
 	// SaveFailed: the store did not take a change: a new token, which is in use all
-	// the same, or the end of a session, which Ended tells once it is saved. It is
-	// tried again until it lands. Page somebody if neither Saved nor LoggedOut follows.
+	// the same, or the end of a session, which Ended tells once it is saved; then
+	// FinCode's EndpointError is in the chain of Err, if there was one. It is tried
+	// again until it lands. Page somebody if neither Saved nor LoggedOut follows.
 	SaveFailed
 	// Saved: a change whose save had failed is durable now.
 	Saved

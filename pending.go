@@ -3,6 +3,7 @@ package fincodeauth
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -122,9 +123,18 @@ func (s *session) saveFirst(ctx context.Context, p *pending, started time.Time) 
 	if err == nil || err == errOutdated {
 		s.settled(p, err == nil)
 	} else {
-		s.all.observe(SaveFailed, s.key, s.all.since(started), err)
+		s.all.observe(SaveFailed, s.key, s.all.since(started), p.unsavedFor(err))
 	}
 	return err
+}
+
+// unsavedFor is the Err of a SaveFailed: the store's, and for the end of a session
+// FinCode's verdict too, for if this process dies nobody else learns of it.
+func (p *pending) unsavedFor(err error) error {
+	if p.ended == nil {
+		return err
+	}
+	return fmt.Errorf("the end of the session is not saved yet (%w): %w", p.ended.Err, err)
 }
 
 // saveAgain saves p, which failed once, until that lands, the session is ended

@@ -196,6 +196,12 @@ func TestABreachIsNotForgottenIfItsEndIsSavedLate(t *testing.T) {
 			_, err := one.TokenSource("a").Token()
 			wantNoEndYet(t, err)
 		}
+		for _, ev := range told.all {
+			if answer, ok := errors.AsType[*fincodeauth.EndpointError](ev.Err); ev.Type == fincodeauth.SaveFailed &&
+				(!ok || answer.Status != http.StatusForbidden || !errors.Is(ev.Err, errStoreDown)) {
+				t.Errorf("SaveFailed with %v, want FinCode's verdict and the store's error in it", ev.Err)
+			}
+		}
 		store.down(false) // one blink of the store
 		time.Sleep(time.Minute)
 		told.want(t, fincodeauth.LoggedIn, fincodeauth.SaveFailed, fincodeauth.Ended, fincodeauth.Saved)
@@ -1058,13 +1064,7 @@ func TestALoginWhoseSaveWentUnheardIsNotSavedOverALogoutJustThen(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		store, other := newBrittleStores()
 		one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(other))
-		store.set(func(s *brittleStore) {
-			s.save = func(_ *fincodeauth.Record, save func() error) error {
-				_ = save()
-				s.down(true)
-				return errStoreDown
-			}
-		})
+		store.set(cutOffAfter(isSuccessor))
 		logIn(t, one, "a")
 		store.set(func(s *brittleStore) {
 			s.load = nil

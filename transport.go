@@ -117,8 +117,8 @@ func refuse(req *http.Request, err error) (*http.Response, error) {
 	return nil, err
 }
 
-// answered makes what a Base returned keep the contract of a RoundTripper, which
-// http.Client does not ask of one either: a mock may leave out the body.
+// answered judges what a RoundTripper returned as http.Client would: a mock may
+// leave out an empty body, but neither the answer nor a body that it announces.
 func answered(resp *http.Response, err error) (*http.Response, error) {
 	switch {
 	case err != nil:
