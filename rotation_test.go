@@ -20,72 +20,6 @@ import (
 	"github.com/fincodeauth/fincodeauth/fincodetest"
 )
 
-// refreshTimeout is Config's default.
-const refreshTimeout = 15 * time.Second
-
-// claimed logs in and leaves the claim of a process that died while it
-// presented the token: after FinCode had rotated it, if rotated is set.
-func claimed(t *testing.T, fc *fincodetest.FinCode, store fincodeauth.Store, started time.Time, rotated bool) {
-	t.Helper()
-	logIn(t, newSessions(t, fc, withStore(store)), "a")
-	rec := record(t, store, "a")
-	prev := rec.Version
-	rec.Version, rec.RefreshStarted = "of-a-dead-process", started
-	if err := store.Save(t.Context(), "a", rec, prev); err != nil {
-		t.Fatal(err)
-	}
-	if rotated {
-		present(t, fc, rec.Token.RefreshToken)
-	}
-}
-
-// present presents a refresh token behind the back of the sessions.
-func present(t *testing.T, fc *fincodetest.FinCode, refreshToken string) {
-	t.Helper()
-	body := strings.NewReader(`{"refresh_token":"` + refreshToken + `"}`)
-	req, err := http.NewRequest(http.MethodPut, fincodeauth.Sandbox("test")+"/securitymanagement/refresh-token", body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header = fincodeauth.DefaultHeader()
-	resp, err := fc.RoundTrip(req)
-	if err != nil || resp.StatusCode != http.StatusOK {
-		t.Fatalf("presenting the token failed: %v", err)
-	}
-	resp.Body.Close()
-}
-
-// whoami tells how FinCode answers a plain call with tok.
-func whoami(t *testing.T, fc *fincodetest.FinCode, tok *oauth2.Token) int {
-	t.Helper()
-	req, err := http.NewRequest(http.MethodGet, fincodeauth.Sandbox("test")+"/whoami", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header = fincodeauth.DefaultHeader()
-	req.Header.Set("Authorization", "Bearer "+tok.AccessToken)
-	resp, err := fc.RoundTrip(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp.Body.Close()
-	return resp.StatusCode
-}
-
-// successorsFail makes the store refuse new tokens, but not claims.
-func successorsFail(s *brittleStore) {
-	s.save = func(rec *fincodeauth.Record, save func() error) error {
-		if isSuccessor(rec) {
-			return errStoreDown
-		}
-		return save()
-	}
-}
-
-func logInAgain(c *fincodeauth.Config) {
-	c.Credentials = func(context.Context, string, error) (fincodeauth.Credentials, error) { return credentials, nil }
-}
-
 func TestEightProcessesPresentEachRefreshTokenOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{RevokeFamilyOnReuse: true, RevokeOnRotation: true})
@@ -554,79 +488,6 @@ func TestALoginAgainThatFailsIsTriedAgainWithoutTheDeadToken(t *testing.T) {
 	})
 }
 
-func TestAStoreThatFailsAfterTheRotationLosesNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		fc := fincodetest.New(fincodetest.Config{RevokeOnRotation: true})
-		store := newBrittleStore()
-		var seen events
-		sessions := newSessions(t, fc, withStore(store), seen.observe)
-		logIn(t, sessions, "a")
-		time.Sleep(2 * time.Hour)
-		store.set(successorsFail)
-		tok := token(t, sessions.TokenSource("a"))
-		seen.want(t, fincodeauth.LoggedIn, fincodeauth.Refreshed, fincodeauth.SaveFailed)
-		time.Sleep(10 * time.Minute)
-		if token(t, sessions.TokenSource("a")) != tok {
-			t.Error("the unsaved token is not in use")
-		}
-		seen.want(t)
-		store.down(false)
-		time.Sleep(10 * time.Second)
-		seen.want(t, fincodeauth.Saved)
-		if record(t, store, "a").Token.AccessToken != tok.AccessToken {
-			t.Error("the token in the store is another one")
-		}
-		time.Sleep(2 * time.Hour)
-		token(t, sessions.TokenSource("a"))
-		wantCalls(t, fc, 2, 2)
-	})
-}
-
-func TestNoTokenIsPresentedWhileItsPredecessorsSaveIsPending(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		fc := fincodetest.New(fincodetest.Config{})
-		store := newBrittleStore()
-		sessions := newSessions(t, fc, withStore(store))
-		logIn(t, sessions, "a")
-		time.Sleep(2 * time.Hour)
-		store.set(successorsFail)
-		token(t, sessions.TokenSource("a"))
-		time.Sleep(2 * time.Hour)
-		if _, err := sessions.TokenSource("a").Token(); err == nil || errors.Is(err, fincodeauth.ErrLoginRequired) {
-			t.Errorf("error %v, want one that says that the store is behind", err)
-		}
-		wantCalls(t, fc, 1, 1)
-		store.down(false)
-		time.Sleep(10 * time.Second)
-		token(t, sessions.TokenSource("a"))
-		wantCalls(t, fc, 2, 2)
-	})
-}
-
-func TestAStoreThatHangsDoesNotHoldBackTheNewToken(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		fc := fincodetest.New(fincodetest.Config{})
-		store := newBrittleStore()
-		sessions := newSessions(t, fc, withStore(store))
-		logIn(t, sessions, "a")
-		time.Sleep(2 * time.Hour)
-		store.set(func(s *brittleStore) {
-			s.save = func(rec *fincodeauth.Record, save func() error) error {
-				if isSuccessor(rec) {
-					time.Sleep(10 * time.Second)
-				}
-				return save()
-			}
-		})
-		if waited := elapsed(func() { token(t, sessions.TokenSource("a")) }); waited > time.Second {
-			t.Errorf("waited %v", waited)
-		}
-		if err := sessions.Close(t.Context()); err != nil {
-			t.Error(err)
-		}
-	})
-}
-
 func TestAStoreThatIsDownEndsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -1059,143 +920,6 @@ func TestFinCodeIsCalledAgainAfterAnHourWhateverItAskedFor(t *testing.T) {
 	})
 }
 
-func TestAStoreThatHangsForAWhileIsNoSignOfADeadOwner(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		fc := fincodetest.New(fincodetest.Config{})
-		store := fincodeauth.NewMemoryStore()
-		hanging := &hangingStore{Store: store, calls: 4} // two saves, and the Loads that settle them
-		one, two := newSessions(t, fc, withStore(hanging)), newSessions(t, fc, withStore(store))
-		logIn(t, one, "a")
-		time.Sleep(2 * time.Hour)
-		tok := token(t, one.TokenSource("a"))
-		waited := elapsed(func() {
-			if got, err := two.TokenSource("a").Token(); err != nil || got.AccessToken != tok.AccessToken {
-				t.Errorf("the other process has another token, or none: %v", err)
-			}
-		})
-		if waited >= 2*refreshTimeout || hanging.left.Load() > 0 {
-			t.Errorf("the token was saved after %v, with %d more calls to hang", waited, hanging.left.Load())
-		}
-		time.Sleep(time.Hour + refreshTimeout)
-		for _, s := range []*fincodeauth.Sessions{one, two} {
-			if _, err := s.TokenSource("a").Token(); err != nil {
-				t.Errorf("the session is lost: %v", err)
-			}
-		}
-		wantCalls(t, fc, 2, 2)
-	})
-}
-
-// A hangingStore takes a claim, and does not answer that many calls after it.
-type hangingStore struct {
-	fincodeauth.Store
-	calls int32
-	left  atomic.Int32
-}
-
-func (s *hangingStore) Load(ctx context.Context, key string) (*fincodeauth.Record, error) {
-	if s.left.Load() > 0 {
-		return nil, s.hang(ctx)
-	}
-	return s.Store.Load(ctx, key)
-}
-
-func (s *hangingStore) Save(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
-	if s.left.Load() > 0 {
-		return s.hang(ctx)
-	}
-	err := s.Store.Save(ctx, key, rec, prev)
-	if !isSuccessor(rec) {
-		s.left.Store(s.calls)
-		s.calls = 0 // once is enough
-	}
-	return err
-}
-
-func (s *hangingStore) hang(ctx context.Context) error {
-	s.left.Add(-1)
-	<-ctx.Done()
-	return ctx.Err()
-}
-
-func TestATokenThatArrivesAfterATakeoverIsKept(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		fc := fincodetest.New(fincodetest.Config{})
-		store := newBrittleStore()
-		slow := newSessions(t, fc, withStore(store))
-		logIn(t, slow, "a")
-		time.Sleep(2 * time.Hour)
-		hold := make(chan struct{})
-		store.set(func(s *brittleStore) {
-			s.save = func(rec *fincodeauth.Record, save func() error) error {
-				if isSuccessor(rec) {
-					store.down(false)
-					<-hold // the process is suspended between the answer and the save
-					return errStoreDown
-				}
-				return save()
-			}
-		})
-		mine := token(t, slow.TokenSource("a"))
-		// Another process takes over. Its call fails without reaching FinCode.
-		other := newSessions(t, fc, withStore(store))
-		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 503})
-		if _, err := other.TokenSource("a").Token(); err == nil || errors.Is(err, fincodeauth.ErrLoginRequired) {
-			t.Fatalf("error %v, want FinCode's 503", err)
-		}
-		close(hold)
-		time.Sleep(time.Second)
-		if record(t, store, "a").Token.AccessToken != mine.AccessToken {
-			t.Fatal("the new token was not saved over the other's claim")
-		}
-		if token(t, other.TokenSource("a")).AccessToken != mine.AccessToken {
-			t.Error("the other process did not adopt it")
-		}
-		wantCalls(t, fc, 2, 1)
-	})
-}
-
-func TestALogoutDuringARefreshStaysLoggedOut(t *testing.T) {
-	for name, sameProcess := range map[string]bool{"in the same process": true, "in another": false} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				fc := fincodetest.New(fincodetest.Config{})
-				store := fincodeauth.NewMemoryStore()
-				refreshing, other := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(store))
-				logIn(t, refreshing, "a")
-				old := token(t, refreshing.TokenSource("a"))
-				time.Sleep(56 * time.Minute)
-				fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{After: 2 * time.Second})
-				token(t, refreshing.TokenSource("a"))
-				time.Sleep(time.Second)
-
-				leaving := other
-				if sameProcess {
-					leaving = refreshing
-				}
-				if err := leaving.Logout(t.Context(), "a"); err != nil {
-					t.Fatal(err)
-				}
-				time.Sleep(10 * time.Second)
-				for _, s := range []*fincodeauth.Sessions{refreshing, other} {
-					if _, err := s.TokenSource("a").Token(); !errors.Is(err, fincodeauth.ErrNotFound) {
-						t.Errorf("error %v, want ErrNotFound", err)
-					}
-				}
-				if _, err := store.Load(t.Context(), "a"); !errors.Is(err, fincodeauth.ErrNotFound) {
-					t.Errorf("the store has a record again (%v)", err)
-				}
-				if status := whoami(t, fc, old); status != http.StatusUnauthorized {
-					t.Errorf("the old token answers %d", status)
-				}
-				if c := fc.Counts(); c.Refreshes != 1 || c.Logouts == 0 {
-					t.Errorf("counts %+v, want one refresh and a logout", c)
-				}
-			})
-		})
-	}
-}
-
 func TestALoginDuringARefreshWins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -1219,130 +943,264 @@ func TestALoginDuringARefreshWins(t *testing.T) {
 	})
 }
 
-func TestCloseWaitsForTheRefreshUnderWayAndItsSave(t *testing.T) {
+func TestALoginDuringALoadIsNotRefreshedAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		store := newBrittleStore()
 		sessions := newSessions(t, fc, withStore(store))
 		logIn(t, sessions, "a")
-		time.Sleep(56 * time.Minute)
-		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{After: 3 * time.Second})
-		token(t, sessions.TokenSource("a"))
-		synctest.Wait()
-		failures := 0
+		time.Sleep(2 * time.Hour)
+		var first atomic.Bool
 		store.set(func(s *brittleStore) {
-			s.save = func(_ *fincodeauth.Record, save func() error) error {
-				if failures++; failures < 5 {
-					return errStoreDown
+			s.load = func() error {
+				if first.CompareAndSwap(false, true) {
+					time.Sleep(time.Second) // a slow read
 				}
-				return save()
+				return nil
 			}
 		})
-		if err := sessions.Close(t.Context()); err != nil {
-			t.Error(err)
+		go sessions.TokenSource("a").Token()
+		time.Sleep(100 * time.Millisecond)
+		logIn(t, sessions, "a") // returns nil
+		time.Sleep(5 * time.Second)
+		if st := whoami(t, fc, token(t, sessions.TokenSource("a"))); st != 200 {
+			t.Errorf("token after Login answers %d", st)
 		}
-		if rec := record(t, store, "a"); !isSuccessor(rec) || fc.Presented(rec.Token.RefreshToken) != 0 || fc.Counts().Refreshes != 1 {
-			t.Errorf("%v is not the new token's", rec)
-		}
-		if _, err := sessions.TokenSource("a").Token(); !errors.Is(err, fincodeauth.ErrClosed) {
-			t.Errorf("error %v after Close, want ErrClosed", err)
+		time.Sleep(56 * time.Minute)
+		for range 100 {
+			if _, err := sessions.TokenSource("a").Token(); err != nil {
+				t.Fatalf("session is lost: %v", err)
+			}
+			time.Sleep(time.Second)
 		}
 	})
 }
 
-func TestNobodyIsLoggedInAgainAfterClose(t *testing.T) {
+func TestALoginDuringALoadIsUsedAsItIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newBrittleStore()
+		sessions := newSessions(t, fc, withStore(store))
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		var first atomic.Bool
+		store.set(func(s *brittleStore) {
+			s.load = func() error {
+				if first.CompareAndSwap(false, true) {
+					time.Sleep(time.Second)
+				}
+				return nil
+			}
+		})
+		go sessions.TokenSource("a").Token()
+		time.Sleep(100 * time.Millisecond)
+		logIn(t, sessions, "a")
+		tok := token(t, sessions.TokenSource("a"))
+		time.Sleep(5 * time.Second)
+		if token(t, sessions.TokenSource("a")) != tok {
+			t.Error("the token of the Login was refreshed away")
+		}
+		wantCalls(t, fc, 0, 0)
+	})
+}
+
+func TestAStoreOutageIsNoSignOfADeadOwner(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{After: 2 * time.Second})
+		store := newBrittleStore()
+		one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(store))
+		logIn(t, one, "a")
+		token(t, two.TokenSource("a"))
+		time.Sleep(56 * time.Minute)
+		token(t, one.TokenSource("a"))
+		time.Sleep(time.Second)
+		token(t, two.TokenSource("a")) // sees the claim
+		synctest.Wait()
+		store.down(true)
+		for range 60 {
+			time.Sleep(time.Second)
+			token(t, one.TokenSource("a"))
+			token(t, two.TokenSource("a"))
+		}
+		store.down(false)
+		for range 30 {
+			time.Sleep(200 * time.Millisecond)
+			if _, err := two.TokenSource("a").Token(); err != nil {
+				t.Errorf("two: %v", err)
+				break
+			}
+		}
+		time.Sleep(10 * time.Second)
+		if _, err := one.TokenSource("a").Token(); err != nil {
+			t.Errorf("one: %v", err)
+		}
+	})
+}
+
+func TestAWriteOutageIsNoSignOfADeadOwner(t *testing.T) {
+	for outage := 35; outage < 75; outage++ {
+		t.Run("", func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fc := fincodetest.New(fincodetest.Config{})
+				fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{After: 2 * time.Second})
+				store := newBrittleStore()
+				one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(store))
+				logIn(t, one, "a")
+				token(t, two.TokenSource("a"))
+				time.Sleep(56 * time.Minute)
+				token(t, one.TokenSource("a")) // claims, presents
+				time.Sleep(time.Second)
+				store.set(func(s *brittleStore) { // read-only
+					s.save = func(*fincodeauth.Record, func() error) error { return errStoreDown }
+				})
+				for range outage {
+					time.Sleep(time.Second)
+					token(t, one.TokenSource("a"))
+					token(t, two.TokenSource("a"))
+				}
+				store.down(false)
+				for range 300 {
+					time.Sleep(100 * time.Millisecond)
+					if _, err := two.TokenSource("a").Token(); err != nil {
+						t.Errorf("two: %v", err)
+						break
+					}
+				}
+				time.Sleep(10 * time.Second)
+				if _, err := one.TokenSource("a").Token(); err != nil {
+					t.Errorf("one: %v", err)
+				}
+			})
+		})
+	}
+}
+
+func TestSlowCredentialsAreNotTakenForADeadProcess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{RefreshLifetime: time.Hour})
 		store := fincodeauth.NewMemoryStore()
-		asking := make(chan struct{})
+		slow := func(c *fincodeauth.Config) {
+			c.Credentials = func(context.Context, string, error) (fincodeauth.Credentials, error) {
+				time.Sleep(14 * time.Second)
+				return credentials, nil
+			}
+		}
+		one, two := newSessions(t, fc, withStore(store), slow), newSessions(t, fc, withStore(store), slow)
+		logIn(t, one, "a")
+		time.Sleep(2 * time.Hour)
+		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Before: 5 * time.Second})
+		fc.Inject(fincodetest.Login, -1, fincodetest.Fault{Before: 14 * time.Second})
+		var wg sync.WaitGroup
+		for _, s := range []*fincodeauth.Sessions{one, two} {
+			wg.Go(func() { token(t, s.TokenSource("a")) })
+		}
+		wg.Wait()
+		time.Sleep(time.Minute)
+		if c := fc.Counts(); c.Logins != 2 || c.RefreshCalls != 1 {
+			t.Errorf("counts %+v", c)
+		}
+	})
+}
+
+func TestCredentialsAreNotRememberedBeyondTheirFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{RefreshLifetime: time.Hour})
+		fc.AddUser("u@example.com", "new-password")
+		store := newBrittleStore()
+		pw := "old-password"
+		asked := 0
 		sessions := newSessions(t, fc, withStore(store), func(c *fincodeauth.Config) {
 			c.Credentials = func(context.Context, string, error) (fincodeauth.Credentials, error) {
-				close(asking)
-				time.Sleep(time.Second)
-				return credentials, nil
+				asked++
+				time.Sleep(8 * time.Second)
+				return fincodeauth.Credentials{Email: "u@example.com", Password: pw}, nil
 			}
 		})
 		logIn(t, sessions, "a")
 		time.Sleep(2 * time.Hour)
-		var err error
-		go func() { _, err = sessions.TokenSource("a").Token() }()
-		<-asking
-		if err := sessions.Close(t.Context()); err != nil {
-			t.Error(err)
+		go func() { time.Sleep(4 * time.Second); store.down(true) }()
+		if _, err := sessions.TokenSource("a").Token(); !errors.Is(err, errStoreDown) {
+			t.Fatalf("error %v, want the store's", err)
 		}
-		synctest.Wait()
-		if n := fc.Counts().Logins; !errors.Is(err, fincodeauth.ErrClosed) || n != 1 {
-			t.Errorf("error %v after %d logins, want ErrClosed after the first", err, n)
+		store.down(false)
+		pw = "new-password"
+		time.Sleep(24 * time.Hour)
+		if _, err := sessions.TokenSource("a").Token(); err != nil {
+			t.Errorf("asked %d: %v", asked, err)
 		}
-		token(t, newSessions(t, fc, withStore(store), logInAgain).TokenSource("a")) // the next process does it, and waits for nobody
+	})
+}
+
+func TestATokenThatWasRefusedBeforeCloseIsNotPresentedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{RefreshLifetime: time.Hour})
+		store := newBrittleStore()
+		one, two := newSessions(t, fc, withStore(store), logInAgain), newSessions(t, fc, withStore(store), logInAgain)
+		logIn(t, one, "a")
+		time.Sleep(2 * time.Hour)
+		fc.Inject(fincodetest.Login, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 503})
+		if _, err := one.TokenSource("a").Token(); err == nil {
+			t.Fatal("FinCode's 503 was not noticed")
+		}
+		time.Sleep(2 * time.Second)
+		store.set(func(s *brittleStore) {
+			s.save = func(_ *fincodeauth.Record, save func() error) error { time.Sleep(2 * time.Second); return save() }
+		})
+		go one.TokenSource("a").Token() // renews its claim, to log in
+		time.Sleep(time.Second)
+		if err := one.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		store.down(false)
+		if waited := elapsed(func() { token(t, two.TokenSource("a")) }); waited > 0 {
+			t.Errorf("the next process waited %v for the claim of the one that is gone", waited)
+		}
 		wantCalls(t, fc, 1, 0)
 	})
 }
 
-func TestCloseSaysWhichTokensAreLost(t *testing.T) {
+func TestAFailureOfBeforeTheLoginDelaysNoRefresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store := newBrittleStore()
-		sessions := newSessions(t, fc, withStore(store))
-		logIn(t, sessions, "alice")
+		sessions := newSessions(t, fc)
+		logIn(t, sessions, "a")
 		time.Sleep(2 * time.Hour)
-		store.set(successorsFail)
-		token(t, sessions.TokenSource("alice"))
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		for range 2 {
-			err := sessions.Close(ctx)
-			if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "alice") {
-				t.Errorf("error %v, want one that names the session", err)
+		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 429, RetryAfter: "3600", Before: 2 * time.Second})
+		go sessions.TokenSource("a").Token()
+		time.Sleep(time.Second)
+		logIn(t, sessions, "a")
+		time.Sleep(55*time.Minute + 30*time.Second)
+		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Before: 2 * time.Second})
+		for range 400 {
+			if w := elapsed(func() { token(t, sessions.TokenSource("a")) }); w > 0 {
+				t.Errorf("waited %v", w)
 			}
+			time.Sleep(time.Second)
 		}
+		wantCalls(t, fc, 2, 1)
 	})
 }
 
-func TestCloseTriesOnceMoreEvenIfItsContextHasEnded(t *testing.T) {
+func TestTheAnswerToARefreshIsNotUsedAfterALogin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		store := newBrittleStore()
 		sessions := newSessions(t, fc, withStore(store))
 		logIn(t, sessions, "a")
 		time.Sleep(2 * time.Hour)
-		store.set(successorsFail)
-		token(t, sessions.TokenSource("a"))
-		time.Sleep(time.Minute) // the next attempt is seconds away
-		store.down(false)
-		ctx, cancel := context.WithCancel(t.Context())
-		cancel()
-		if err := sessions.Close(ctx); err != nil {
-			t.Error(err)
-		}
-		if !isSuccessor(record(t, store, "a")) {
-			t.Error("the new token was not saved")
-		}
-	})
-}
-
-func TestCloseDoesNotWaitForAnotherProcess(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		fc := fincodetest.New(fincodetest.Config{})
-		store := fincodeauth.NewMemoryStore()
-		claimed(t, fc, store, time.Now(), false)
-		time.Sleep(2 * time.Hour)
-		sessions := newSessions(t, fc, withStore(store))
-		failed := make(chan error, 1)
-		go func() {
-			_, err := sessions.TokenSource("a").Token()
-			failed <- err
-		}()
+		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{After: 2 * time.Second})
+		go sessions.TokenSource("a").Token()
 		time.Sleep(time.Second)
-		if waited := elapsed(func() {
-			if err := sessions.Close(t.Context()); err != nil {
-				t.Error(err)
-			}
-		}); waited > 0 {
-			t.Errorf("Close waited %v", waited)
+		logIn(t, sessions, "a")
+		mine := token(t, sessions.TokenSource("a"))
+		store.set(func(s *brittleStore) {
+			s.save = func(_ *fincodeauth.Record, save func() error) error { time.Sleep(time.Second); return save() }
+		})
+		time.Sleep(1500 * time.Millisecond) // the answer is here
+		if token(t, sessions.TokenSource("a")) != mine {
+			t.Error("a caller gets the token of the session that the login replaced")
 		}
-		if err := <-failed; !errors.Is(err, fincodeauth.ErrClosed) {
-			t.Errorf("error %v, want ErrClosed", err)
-		}
+		time.Sleep(10 * time.Second)
 	})
 }

@@ -7,10 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -188,150 +185,6 @@ func TestAnEmptyPairIsNotAdopted(t *testing.T) {
 	}
 }
 
-func TestALogoutRevokesBothTokensAndIsKnownEverywhere(t *testing.T) {
-	fc := fincodetest.New(fincodetest.Config{})
-	store := fincodeauth.NewMemoryStore()
-	var seen events
-	sessions := newSessions(t, fc, withStore(store), seen.observe)
-	logIn(t, sessions, "a")
-	tok := token(t, sessions.TokenSource("a"))
-	if err := sessions.Logout(t.Context(), "a"); err != nil {
-		t.Fatal(err)
-	}
-	seen.want(t, fincodeauth.LoggedIn, fincodeauth.LoggedOut)
-	if status := whoami(t, fc, tok); status != http.StatusUnauthorized {
-		t.Errorf("the token still answers %d", status)
-	}
-	for _, s := range []*fincodeauth.Sessions{sessions, newSessions(t, fc, withStore(store))} {
-		if _, err := s.TokenSource("a").Token(); !errors.Is(err, fincodeauth.ErrNotFound) {
-			t.Errorf("error %v, want ErrNotFound", err)
-		}
-	}
-	if err := sessions.Logout(t.Context(), "a"); err != nil {
-		t.Errorf("logging out twice: %v", err)
-	}
-	logIn(t, sessions, "a")
-	token(t, sessions.TokenSource("a"))
-}
-
-func TestALogoutLongAfterExpiryRevokesTheRefreshTokenToo(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		fc := fincodetest.New(fincodetest.Config{})
-		sessions := newSessions(t, fc)
-		logIn(t, sessions, "a")
-		time.Sleep(2 * time.Hour)
-		if err := sessions.Logout(t.Context(), "a"); err != nil {
-			t.Fatal(err)
-		}
-		if n := fc.Counts().Logouts; n != 1 {
-			t.Errorf("FinCode made %d logouts", n)
-		}
-	})
-}
-
-func TestALogoutThatFinCodeRefusesHasEndedTheSessionHere(t *testing.T) {
-	fc := fincodetest.New(fincodetest.Config{})
-	store := fincodeauth.NewMemoryStore()
-	sessions := newSessions(t, fc, withStore(store))
-	logIn(t, sessions, "a")
-	fc.Inject(fincodetest.Logout, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 503})
-	var ee *fincodeauth.EndpointError
-	if err := sessions.Logout(t.Context(), "a"); !errors.As(err, &ee) || ee.Op != "logout" {
-		t.Errorf("error %v, want FinCode's", err)
-	}
-	if _, err := store.Load(t.Context(), "a"); !errors.Is(err, fincodeauth.ErrNotFound) {
-		t.Errorf("error %v, want the record gone", err)
-	}
-}
-
-func TestALogoutDuringARefreshThatRevokedTheTokenSaysSo(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		fc := fincodetest.New(fincodetest.Config{RevokeOnRotation: true})
-		sessions := newSessions(t, fc)
-		logIn(t, sessions, "a")
-		time.Sleep(56 * time.Minute)
-		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{After: 2 * time.Second})
-		token(t, sessions.TokenSource("a"))
-		time.Sleep(time.Second)
-		err := sessions.Logout(t.Context(), "a")
-		if ee, ok := errors.AsType[*fincodeauth.EndpointError](err); !ok || ee.Status != 401 || !strings.Contains(err.Error(), "a refresh was under way") {
-			t.Errorf("error %v, want FinCode's, and why it does not know the token", err)
-		}
-		time.Sleep(10 * time.Second)
-		if n := fc.Counts().Logouts; n != 1 {
-			t.Errorf("%d logouts at FinCode, want that of the refresh's token", n)
-		}
-	})
-}
-
-func TestALogoutWhoseSaveWentUnheardIsFinishedByTheNext(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		fc := fincodetest.New(fincodetest.Config{})
-		store := newBrittleStore()
-		sessions := newSessions(t, fc, withStore(store))
-		logIn(t, sessions, "a")
-		tok := token(t, sessions.TokenSource("a"))
-		store.set(cutOffAfter(func(rec *fincodeauth.Record) bool { return rec.Ended != "" }))
-		if err := sessions.Logout(t.Context(), "a"); !errors.Is(err, errStoreDown) {
-			t.Fatalf("error %v, want the store's", err)
-		}
-		store.down(false)
-		for range 2 {
-			if err := sessions.Logout(t.Context(), "a"); err != nil {
-				t.Error(err)
-			}
-		}
-		if n, status := fc.Counts().Logouts, whoami(t, fc, tok); n != 1 || status != http.StatusUnauthorized {
-			t.Errorf("%d logouts at FinCode, and the token answers %d; want one, and 401", n, status)
-		}
-	})
-}
-
-func TestALogoutAfterAnotherProcesssIsNoError(t *testing.T) {
-	fc := fincodetest.New(fincodetest.Config{})
-	store := newBrittleStore()
-	one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(store))
-	logIn(t, one, "a")
-	token(t, two.TokenSource("a"))
-	store.set(func(s *brittleStore) { s.delete = func() error { return errStoreDown } })
-	for _, sessions := range []*fincodeauth.Sessions{one, two} {
-		if err := sessions.Logout(t.Context(), "a"); err != nil {
-			t.Error(err)
-		}
-	}
-}
-
-func TestALogoutThatTheStoreRefusesChangesNothing(t *testing.T) {
-	fc := fincodetest.New(fincodetest.Config{})
-	store := newBrittleStore()
-	sessions := newSessions(t, fc, withStore(store))
-	logIn(t, sessions, "a")
-	store.down(true)
-	if err := sessions.Logout(t.Context(), "a"); !errors.Is(err, errStoreDown) {
-		t.Errorf("error %v, want the store's", err)
-	}
-	store.down(false)
-	if status := whoami(t, fc, token(t, sessions.TokenSource("a"))); status != http.StatusOK {
-		t.Errorf("the token answers %d", status)
-	}
-}
-
-func TestALogoutWhoseDeleteFailsIsALogoutAllTheSame(t *testing.T) {
-	fc := fincodetest.New(fincodetest.Config{})
-	store := newBrittleStore()
-	sessions := newSessions(t, fc, withStore(store))
-	logIn(t, sessions, "a")
-	store.set(func(s *brittleStore) { s.delete = func() error { return errStoreDown } })
-	if err := sessions.Logout(t.Context(), "a"); err != nil {
-		t.Fatal(err)
-	}
-	_, err := newSessions(t, fc, withStore(store)).TokenSource("a").Token()
-	wantSessionError(t, err, false, false)
-	if rec := record(t, store, "a"); rec.Token.RefreshToken != "" {
-		t.Error("the record still has a token")
-	}
-}
-
 func TestALoginAsksNoPasswordOfAStoreThatIsDown(t *testing.T) {
 	fc := fincodetest.New(fincodetest.Config{})
 	store := newBrittleStore()
@@ -343,24 +196,6 @@ func TestALoginAsksNoPasswordOfAStoreThatIsDown(t *testing.T) {
 	if n := fc.Counts().Logins; n != 0 {
 		t.Errorf("%d logins for nothing", n)
 	}
-}
-
-func TestALoginWhoseSaveFailsIsSavedLater(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		fc := fincodetest.New(fincodetest.Config{})
-		store := newBrittleStore()
-		var seen events
-		sessions := newSessions(t, fc, withStore(store), seen.observe)
-		store.set(successorsFail)
-		logIn(t, sessions, "a")
-		tok := token(t, sessions.TokenSource("a"))
-		store.down(false)
-		time.Sleep(time.Second)
-		if record(t, store, "a").Token.AccessToken != tok.AccessToken {
-			t.Error("another token was saved")
-		}
-		seen.want(t, fincodeauth.LoggedIn, fincodeauth.SaveFailed, fincodeauth.Saved)
-	})
 }
 
 func TestALoginReplacesASessionThatEndedOrThatAnotherIsRefreshing(t *testing.T) {
@@ -381,136 +216,6 @@ func TestALoginReplacesASessionThatEndedOrThatAnotherIsRefreshing(t *testing.T) 
 				t.Errorf("the token in the store answers %d", status)
 			}
 		})
-	}
-}
-
-func TestTheLeastRecentlyUsedSessionIsDroppedAndLoadedAgainOnUse(t *testing.T) {
-	fc := fincodetest.New(fincodetest.Config{})
-	var seen events
-	sessions := newSessions(t, fc, seen.observe, func(c *fincodeauth.Config) { c.MaxSessions = 3 })
-	use := func(key string) { token(t, sessions.TokenSource(key)) }
-	for _, key := range []string{"a", "b", "c"} {
-		logIn(t, sessions, key)
-	}
-	held := sessions.TokenSource("b")
-	token(t, held)
-	use("a")
-	logIn(t, sessions, "d") // drops c
-	seen.types()
-	use("a")
-	use("b")
-	use("d")
-	seen.want(t)
-	use("c") // drops a
-	seen.want(t, fincodeauth.Adopted)
-	token(t, held)
-	use("d")
-	seen.want(t)
-	use("a") // drops c
-	use("b")
-	token(t, held)
-	seen.want(t, fincodeauth.Adopted)
-}
-
-// With so many sessions that they are dropped by the hundred, those in use stay,
-// and everybody gets the token of the right one, whoever else comes and goes.
-func TestSessionsInUseAreNotDroppedWhileOthersComeAndGo(t *testing.T) {
-	store := fincodeauth.NewMemoryStore()
-	name := func(i int) string { return fmt.Sprint("user-", i) }
-	const users = 4000
-	for i := range users {
-		tok := &oauth2.Token{AccessToken: name(i), RefreshToken: "r", Expiry: time.Now().Add(time.Hour)}
-		if err := store.Save(t.Context(), name(i), &fincodeauth.Record{Version: "v", Token: tok}, ""); err != nil {
-			t.Fatal(err)
-		}
-	}
-	var loaded [users]atomic.Int32
-	sessions := newSessions(t, fincodetest.New(fincodetest.Config{}), withStore(store), func(c *fincodeauth.Config) {
-		c.MaxSessions = 640
-		c.Observe = func(e fincodeauth.Event) {
-			i, _ := strconv.Atoi(strings.TrimPrefix(e.Key, "user-"))
-			loaded[i].Add(1)
-		}
-	})
-	each := sessions.TokenSource("")
-	use := func(i int) {
-		tok, err := each.TokenContext(fincodeauth.WithSession(t.Context(), name(i)))
-		if err != nil || tok.AccessToken != name(i) {
-			t.Errorf("session %s has token %v, error %v", name(i), tok, err)
-		}
-	}
-	for i := range users {
-		use(i)
-		use(i % 100)
-	}
-	for i := range loaded[:100] {
-		if n := loaded[i].Load(); n != 1 {
-			t.Errorf("session %d, always in use, was loaded %d times", i, n)
-		}
-	}
-	before := loaded[100].Load()
-	if use(100); loaded[100].Load() == before {
-		t.Error("the session used least recently is still in memory")
-	}
-	var wg sync.WaitGroup
-	for g := range 4 {
-		wg.Go(func() {
-			for i := range users {
-				use((i + g*users/8) % users)
-			}
-		})
-	}
-	wg.Wait()
-}
-
-// Of two new sessions that are looked up at once and belong into the same slot,
-// nobody gets the other's.
-func TestNewSessionsThatAreLookedUpAtOnceAreNotMistaken(t *testing.T) {
-	const users, callers, rounds = 16, 4, 2000
-	var names [users]string
-	store := fincodeauth.NewMemoryStore()
-	for i := range users {
-		names[i] = fmt.Sprint("user-", i)
-		tok := &oauth2.Token{AccessToken: names[i], RefreshToken: "r", Expiry: time.Now().Add(time.Hour)}
-		if err := store.Save(t.Context(), names[i], &fincodeauth.Record{Version: "v", Token: tok}, ""); err != nil {
-			t.Fatal(err)
-		}
-	}
-	fc := fincodetest.New(fincodetest.Config{})
-	for range rounds {
-		each := newSessions(t, fc, withStore(store)).TokenSource("")
-		var wg sync.WaitGroup
-		for g := range callers {
-			wg.Go(func() {
-				for i := range users {
-					name := names[(i+g)%users]
-					tok, err := each.TokenContext(fincodeauth.WithSession(t.Context(), name))
-					if err != nil || tok.AccessToken != name {
-						t.Errorf("session %s has token %v, error %v", name, tok, err)
-					}
-				}
-			})
-		}
-		wg.Wait()
-	}
-}
-
-func TestASourceAndAContextOutliveTheirSessionsPlaceInMemory(t *testing.T) {
-	fc := fincodetest.New(fincodetest.Config{})
-	sessions := newSessions(t, fc, func(c *fincodeauth.Config) { c.MaxSessions = 1 })
-	logIn(t, sessions, "a")
-	src, each := sessions.TokenSource("a"), sessions.TokenSource("")
-	ctx := fincodeauth.WithSession(t.Context(), "a")
-	want := token(t, src).AccessToken
-	for range 2 {
-		tok, err := each.TokenContext(ctx)
-		if err != nil || tok.AccessToken != want {
-			t.Errorf("token %v, error %v by the context, want the session's", tok, err)
-		}
-		if token(t, src).AccessToken != want {
-			t.Error("another token by the source")
-		}
-		logIn(t, sessions, "b") // "a" is dropped
 	}
 }
 
@@ -545,149 +250,6 @@ func TestAContextIsPrintedByItsSessionsKeyAlone(t *testing.T) {
 	}
 }
 
-func TestASessionIsNotDroppedBeforeFinCodeMayBeCalledAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		fc := fincodetest.New(fincodetest.Config{})
-		sessions := newSessions(t, fc, func(c *fincodeauth.Config) { c.MaxSessions = 1 })
-		logIn(t, sessions, "a")
-		logIn(t, sessions, "b")
-		time.Sleep(2 * time.Hour)
-		fc.Inject(fincodetest.Refresh, -1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 429, RetryAfter: "3600"})
-		for range 20 {
-			for _, key := range []string{"a", "b"} {
-				if _, err := sessions.TokenSource(key).Token(); err == nil {
-					t.Fatal("a token although FinCode refuses")
-				}
-			}
-		}
-		if n := fc.Counts().RefreshCalls; n != 2 {
-			t.Errorf("%d calls although FinCode asked to wait an hour, want one for each session", n)
-		}
-	})
-}
-
-// What a session in trouble knows is in no store: dropped, it would wait for its
-// own claim, present a token that was refused, or take a breach for an interruption.
-func TestASessionIsNotDroppedWithWhatItKnowsOfItsClaim(t *testing.T) {
-	for name, test := range map[string]struct {
-		fault       func(*fincodetest.FinCode, *brittleStore)
-		stolen      bool
-		presented   int
-		loginsAgain int
-	}{
-		"a request that was lost": {fault: func(fc *fincodetest.FinCode, _ *brittleStore) {
-			fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.HangUp})
-		}, presented: 2},
-		"a claim that could not be given back": {fault: func(fc *fincodetest.FinCode, store *brittleStore) {
-			fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 429})
-			store.set(successorsFail)
-		}, stolen: true, presented: 3},
-		"a login again that failed": {fault: func(fc *fincodetest.FinCode, _ *brittleStore) {
-			fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 401})
-			fc.Inject(fincodetest.Login, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 503})
-		}, presented: 1, loginsAgain: 2},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				fc := fincodetest.New(fincodetest.Config{})
-				store := newBrittleStore()
-				asked := 0
-				sessions := newSessions(t, fc, withStore(store), func(c *fincodeauth.Config) {
-					c.MaxSessions = 1
-					c.Credentials = func(_ context.Context, _ string, cause error) (fincodeauth.Credentials, error) {
-						asked++
-						wantSessionError(t, cause, false, false)
-						return credentials, nil
-					}
-				})
-				logIn(t, sessions, "a")
-				old := record(t, store, "a").Token.RefreshToken
-				if test.stolen {
-					present(t, fc, old)
-				}
-				time.Sleep(2 * time.Hour)
-				test.fault(fc, store)
-				if _, err := sessions.TokenSource("a").Token(); err == nil {
-					t.Fatal("no error")
-				}
-				store.down(false)
-				time.Sleep(2 * time.Second)
-				sessions.TokenSource("b").Token() // would drop it
-				var err error
-				waited := elapsed(func() { _, err = sessions.TokenSource("a").Token() })
-				if waited > 0 {
-					t.Errorf("waited %v for a claim of its own", waited)
-				}
-				if test.stolen {
-					wantSessionError(t, err, true, false)
-				} else if err != nil {
-					t.Error(err)
-				}
-				if n := fc.Presented(old); n != test.presented {
-					t.Errorf("its token was presented %d times, want %d", n, test.presented)
-				}
-				if asked != test.loginsAgain {
-					t.Errorf("asked for credentials %d times, want %d", asked, test.loginsAgain)
-				}
-			})
-		})
-	}
-}
-
-func TestASessionIsNotDroppedWithHowItsReplaysFared(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		fc := fincodetest.New(fincodetest.Config{})
-		base := roundTripper(func(r *http.Request) (*http.Response, error) {
-			if r.Method == http.MethodGet {
-				return &http.Response{StatusCode: http.StatusUnauthorized, Body: http.NoBody}, nil
-			}
-			return fc.RoundTrip(r)
-		})
-		sessions := newSessions(t, fc, func(c *fincodeauth.Config) { c.Base, c.MaxSessions = base, 1 })
-		logIn(t, sessions, "a")
-		for range 300 { // nearly an hour
-			time.Sleep(11 * time.Second)
-			resp, err := sessions.Client("a").Get(fincodeauth.Sandbox("test") + "/balance")
-			if err != nil {
-				t.Fatal(err)
-			}
-			resp.Body.Close()
-			sessions.TokenSource("b").Token()
-		}
-		if n := fc.Counts().Refreshes; n > 10 {
-			t.Errorf("%d rotations for an endpoint that always answers 401", n)
-		}
-	})
-}
-
-// The session may be dropped between two steps of a Refresh.
-func TestARejectionIsNotLostWithTheSessionsPlaceInMemory(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		fc := fincodetest.New(fincodetest.Config{})
-		var sessions *fincodeauth.Sessions
-		var armed atomic.Bool
-		now := func() time.Time {
-			if armed.CompareAndSwap(true, false) {
-				sessions.TokenSource("b").Token() // "a" is dropped
-			}
-			return time.Now()
-		}
-		cfg := fincodeauth.Config{BaseURL: fincodeauth.Sandbox("test"), Base: fc, MaxSessions: 1}
-		sessions, err := fincodeauth.NewOn(cfg, now, func() float64 { return 0 })
-		if err != nil {
-			t.Fatal(err)
-		}
-		logIn(t, sessions, "a")
-		time.Sleep(30 * time.Minute)
-		tok := token(t, sessions.TokenSource("a"))
-		armed.Store(true)
-		next, err := sessions.TokenSource("a").Refresh(t.Context(), tok)
-		if err != nil || next.AccessToken == tok.AccessToken || fc.Counts().Refreshes != 1 {
-			t.Errorf("error %v after %d refreshes, want another token after one", err, fc.Counts().Refreshes)
-		}
-	})
-}
-
 func TestEachCloseNamesWhatWasNotSaved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -703,49 +265,6 @@ func TestEachCloseNamesWhatWasNotSaved(t *testing.T) {
 			cancel()
 			synctest.Wait()
 			sessions.TokenSource("b").Token() // is no reason to forget it
-		}
-	})
-}
-
-func TestASessionWithUnsavedWorkIsNotDropped(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		fc := fincodetest.New(fincodetest.Config{})
-		store := newBrittleStore()
-		sessions := newSessions(t, fc, withStore(store), func(c *fincodeauth.Config) { c.MaxSessions = 1 })
-		store.set(successorsFail)
-		for n := range 5 {
-			logIn(t, sessions, fmt.Sprint(n))
-		}
-		for n := range 5 {
-			token(t, sessions.TokenSource(fmt.Sprint(n))) // the store does not have it
-		}
-		store.down(false)
-		if err := sessions.Close(t.Context()); err != nil {
-			t.Error(err)
-		}
-	})
-}
-
-func TestManySessionsInLittleMemory(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		fc := fincodetest.New(fincodetest.Config{})
-		store := fincodeauth.NewMemoryStore()
-		sessions := newSessions(t, fc, withStore(store), func(c *fincodeauth.Config) { c.MaxSessions = 20 })
-		const users = 100
-		for n := range users {
-			logIn(t, sessions, fmt.Sprint(n))
-		}
-		time.Sleep(2 * time.Hour)
-		var wg sync.WaitGroup
-		for n := range users {
-			for range 5 {
-				wg.Go(func() { token(t, sessions.TokenSource(fmt.Sprint(n))) })
-			}
-		}
-		wg.Wait()
-		wantCalls(t, fc, users, users)
-		if twice := fc.PresentedMoreThanOnce(); len(twice) != 0 {
-			t.Errorf("presented twice: %v", twice)
 		}
 	})
 }
@@ -797,20 +316,6 @@ func TestTheZeroMemoryStoreIsEmpty(t *testing.T) {
 	sessions := newSessions(t, fincodetest.New(fincodetest.Config{}), withStore(new(fincodeauth.MemoryStore)))
 	logIn(t, sessions, "a")
 	token(t, sessions.TokenSource("a"))
-}
-
-// sessionsIn returns what is before the dot in each Version that store takes from
-// now on.
-func sessionsIn(store *brittleStore) *[]string {
-	saved := new([]string)
-	store.set(func(s *brittleStore) {
-		s.save = func(rec *fincodeauth.Record, save func() error) error {
-			session, _, _ := strings.Cut(rec.Version, ".")
-			*saved = append(*saved, session)
-			return save()
-		}
-	})
-	return saved
 }
 
 func TestVersionsBeginTheSameFromALoginToTheNext(t *testing.T) {
@@ -877,4 +382,153 @@ func TestAnAdoptedJWTOfTheFarFutureIsSaved(t *testing.T) {
 	if tok := record(t, store, "a").Token; tok.AccessToken != jwt || !tok.Expiry.IsZero() {
 		t.Errorf("expiry %v was saved, want none", tok.Expiry)
 	}
+}
+
+func TestNothingIsPresentedAfterClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newBrittleStore()
+		sessions := newSessions(t, fc, withStore(store))
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		store.set(func(s *brittleStore) { s.load = func() error { time.Sleep(5 * time.Second); return nil } })
+		go sessions.TokenSource("a").Token()
+		time.Sleep(time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := sessions.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("error %v, want that of the context", err)
+		}
+		wantCalls(t, fc, 0, 0)
+		time.Sleep(time.Minute)
+		wantCalls(t, fc, 0, 0)
+	})
+}
+
+func TestCloseWaitsForTheRefreshUnderWayAndItsSave(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newBrittleStore()
+		sessions := newSessions(t, fc, withStore(store))
+		logIn(t, sessions, "a")
+		time.Sleep(56 * time.Minute)
+		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{After: 3 * time.Second})
+		token(t, sessions.TokenSource("a"))
+		synctest.Wait()
+		failures := 0
+		store.set(func(s *brittleStore) {
+			s.save = func(_ *fincodeauth.Record, save func() error) error {
+				if failures++; failures < 5 {
+					return errStoreDown
+				}
+				return save()
+			}
+		})
+		if err := sessions.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if rec := record(t, store, "a"); !isSuccessor(rec) || fc.Presented(rec.Token.RefreshToken) != 0 || fc.Counts().Refreshes != 1 {
+			t.Errorf("%v is not the new token's", rec)
+		}
+		if _, err := sessions.TokenSource("a").Token(); !errors.Is(err, fincodeauth.ErrClosed) {
+			t.Errorf("error %v after Close, want ErrClosed", err)
+		}
+	})
+}
+
+func TestNobodyIsLoggedInAgainAfterClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{RefreshLifetime: time.Hour})
+		store := fincodeauth.NewMemoryStore()
+		asking := make(chan struct{})
+		sessions := newSessions(t, fc, withStore(store), func(c *fincodeauth.Config) {
+			c.Credentials = func(context.Context, string, error) (fincodeauth.Credentials, error) {
+				close(asking)
+				time.Sleep(time.Second)
+				return credentials, nil
+			}
+		})
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		var err error
+		go func() { _, err = sessions.TokenSource("a").Token() }()
+		<-asking
+		if err := sessions.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
+		if n := fc.Counts().Logins; !errors.Is(err, fincodeauth.ErrClosed) || n != 1 {
+			t.Errorf("error %v after %d logins, want ErrClosed after the first", err, n)
+		}
+		token(t, newSessions(t, fc, withStore(store), logInAgain).TokenSource("a")) // the next process does it, and waits for nobody
+		wantCalls(t, fc, 1, 0)
+	})
+}
+
+func TestCloseSaysWhichTokensAreLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newBrittleStore()
+		sessions := newSessions(t, fc, withStore(store))
+		logIn(t, sessions, "alice")
+		time.Sleep(2 * time.Hour)
+		store.set(successorsFail)
+		token(t, sessions.TokenSource("alice"))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		for range 2 {
+			err := sessions.Close(ctx)
+			if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "alice") {
+				t.Errorf("error %v, want one that names the session", err)
+			}
+		}
+	})
+}
+
+func TestCloseTriesOnceMoreEvenIfItsContextHasEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newBrittleStore()
+		sessions := newSessions(t, fc, withStore(store))
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		store.set(successorsFail)
+		token(t, sessions.TokenSource("a"))
+		time.Sleep(time.Minute) // the next attempt is seconds away
+		store.down(false)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := sessions.Close(ctx); err != nil {
+			t.Error(err)
+		}
+		if !isSuccessor(record(t, store, "a")) {
+			t.Error("the new token was not saved")
+		}
+	})
+}
+
+func TestCloseDoesNotWaitForAnotherProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := fincodeauth.NewMemoryStore()
+		claimed(t, fc, store, time.Now(), false)
+		time.Sleep(2 * time.Hour)
+		sessions := newSessions(t, fc, withStore(store))
+		failed := make(chan error, 1)
+		go func() {
+			_, err := sessions.TokenSource("a").Token()
+			failed <- err
+		}()
+		time.Sleep(time.Second)
+		if waited := elapsed(func() {
+			if err := sessions.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}); waited > 0 {
+			t.Errorf("Close waited %v", waited)
+		}
+		if err := <-failed; !errors.Is(err, fincodeauth.ErrClosed) {
+			t.Errorf("error %v, want ErrClosed", err)
+		}
+	})
 }

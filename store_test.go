@@ -1,12 +1,9 @@
 package fincodeauth_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,7 +14,6 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/fincodeauth/fincodeauth"
-	"github.com/fincodeauth/fincodeauth/filestore"
 	"github.com/fincodeauth/fincodeauth/fincodetest"
 	"github.com/fincodeauth/fincodeauth/storetest"
 )
@@ -59,26 +55,6 @@ func (k *tokens) save(_ context.Context, key string, tok *oauth2.Token) error {
 	}
 	k.byKey[key] = *tok
 	return nil
-}
-
-func newFileStore(t *testing.T) fincodeauth.Store {
-	t.Helper()
-	s, err := filestore.New(filepath.Join(t.TempDir(), "sessions"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
-var key1, key2 = bytes.Repeat([]byte{1}, 32), bytes.Repeat([]byte{2}, 32)
-
-func encrypted(t *testing.T, s fincodeauth.Store, keys ...[]byte) fincodeauth.Store {
-	t.Helper()
-	e, err := fincodeauth.Encrypt(s, keys...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return e
 }
 
 func TestEveryStoreKeepsTheContract(t *testing.T) {
@@ -130,119 +106,6 @@ func TestALocalStoreWhoseSaveFailsKeepsWhatItHad(t *testing.T) {
 	}
 	if err := store.Save(t.Context(), "a", rec, ""); err != nil {
 		t.Error(err)
-	}
-}
-
-func TestEncryptRefusesBadKeys(t *testing.T) {
-	store := fincodeauth.NewMemoryStore()
-	for name, test := range map[string]struct {
-		store fincodeauth.Store
-		keys  [][]byte
-		want  string
-	}{
-		"none":           {store, nil, "no key"},
-		"16 bytes":       {store, [][]byte{key1[:16]}, "16 bytes"},
-		"the second":     {store, [][]byte{key1, key2[:31]}, "key 2 has 31 bytes"},
-		"no store":       {nil, [][]byte{key1}, "store is nil"},
-		"a broken store": {fincodeauth.LocalStore(nil, nil), [][]byte{key1}, "nil function"},
-	} {
-		if _, err := fincodeauth.Encrypt(test.store, test.keys...); err == nil || !strings.Contains(err.Error(), test.want) {
-			t.Errorf("%s: error %v, want one that says %q", name, err, test.want)
-		}
-	}
-}
-
-func TestNoTokenIsLegibleOnDisk(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "sessions")
-	files, err := filestore.New(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tok := &oauth2.Token{AccessToken: "access-1", RefreshToken: "refresh-1"}
-	if err := encrypted(t, files, key1).Save(t.Context(), "a", &fincodeauth.Record{Version: "1", Token: tok}, ""); err != nil {
-		t.Fatal(err)
-	}
-	data, err := os.ReadFile(files.Path("a"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, secret := range []string{"access-1", "refresh-1"} {
-		if bytes.Contains(data, []byte(secret)) {
-			t.Errorf("%s is legible in %s", secret, data)
-		}
-	}
-}
-
-func TestAnEncryptionKeyIsReplacedWithoutLosingASession(t *testing.T) {
-	fc := fincodetest.New(fincodetest.Config{})
-	store := fincodeauth.NewMemoryStore()
-	old := newSessions(t, fc, withStore(encrypted(t, store, key1)))
-	logIn(t, old, "a")
-	want := token(t, old.TokenSource("a")).AccessToken
-
-	both := encrypted(t, store, key2, key1)
-	rec := record(t, both, "a")
-	prev := rec.Version
-	rec.Version += "+"
-	if err := both.Save(t.Context(), "a", rec, prev); err != nil {
-		t.Fatal(err)
-	}
-	if got := token(t, newSessions(t, fc, withStore(encrypted(t, store, key2))).TokenSource("a")).AccessToken; got != want {
-		t.Error("another token under the new key")
-	}
-	if _, err := encrypted(t, store, key1).Load(t.Context(), "a"); err == nil {
-		t.Error("the old key still decrypts")
-	}
-}
-
-func TestARecordThatCannotBeReadIsNamedAndNotOverwritten(t *testing.T) {
-	files, err := filestore.New(filepath.Join(t.TempDir(), "sessions"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	fc := fincodetest.New(fincodetest.Config{})
-	logIn(t, newSessions(t, fc, withStore(encrypted(t, files, key1))), "ada")
-	clear := &fincodeauth.Record{Version: "1", Token: &oauth2.Token{AccessToken: "t", RefreshToken: "r"}}
-	if err := files.Save(t.Context(), "clear", clear, ""); err != nil {
-		t.Fatal(err)
-	}
-	moved := record(t, files, "ada")
-	if err := files.Save(t.Context(), "moved", moved, ""); err != nil {
-		t.Fatal(err)
-	}
-	if err := files.Save(t.Context(), "garbled", clear, ""); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(files.Path("garbled"), []byte(`{"version": "1", "token`), 0o600); err != nil {
-		t.Fatal(err)
-	}
-
-	for key, store := range map[string]fincodeauth.Store{
-		"ada":     encrypted(t, files, key2), // another key
-		"clear":   encrypted(t, files, key1), // saved without Encrypt
-		"moved":   encrypted(t, files, key1), // another session's record
-		"garbled": files,
-	} {
-		t.Run(key, func(t *testing.T) {
-			before, err := os.ReadFile(files.Path(key))
-			if err != nil {
-				t.Fatal(err)
-			}
-			sessions := newSessions(t, fc, withStore(store))
-			for call, err := range map[string]error{
-				"Login":  sessions.Login(t.Context(), key, credentials),
-				"Token":  func() error { _, err := sessions.TokenSource(key).Token(); return err }(),
-				"Logout": sessions.Logout(t.Context(), key),
-			} {
-				if err == nil || errors.Is(err, fincodeauth.ErrLoginRequired) || !strings.Contains(err.Error(), key) || !strings.Contains(err.Error(), files.Path(key)) {
-					t.Errorf("%s: error %v, want one that names the key and the file", call, err)
-				}
-			}
-			after, err := os.ReadFile(files.Path(key))
-			if err != nil || !bytes.Equal(before, after) {
-				t.Errorf("the record was overwritten (%v)", err)
-			}
-		})
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -429,11 +430,6 @@ func TestARejectionDuringAnotherProcessesRefreshWaitsForItsToken(t *testing.T) {
 	})
 }
 
-// roundTripper makes a RoundTripper of a function.
-type roundTripper func(*http.Request) (*http.Response, error)
-
-func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
-
 var _ oauth2.TokenSource = (*fincodeauth.TokenSource)(nil)
 
 func TestATokenThatLostItsExpiryInItsStoreHasThatOfItsJWT(t *testing.T) {
@@ -536,4 +532,105 @@ func TestATokenThatExpiredInAnotherAgeIsRefreshed(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestCallersGetTheLoginThatOvertookTheirRefresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		sessions := newSessions(t, fc)
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 429, Before: 2 * time.Second})
+		go func() { time.Sleep(time.Second); logIn(t, sessions, "a") }()
+		if _, err := sessions.TokenSource("a").Token(); err != nil {
+			t.Errorf("after Login returned nil: %v", err)
+		}
+	})
+}
+
+// A flight may be held up between its last look and its landing.
+func TestACallerAfterTheSessionWasReplacedGetsNothingOfTheFlightBefore(t *testing.T) {
+	for name, replace := range map[string]func(*testing.T, *fincodeauth.Sessions){
+		"Logout": func(t *testing.T, s *fincodeauth.Sessions) {
+			if err := s.Logout(t.Context(), "a"); err != nil {
+				t.Error(err)
+			}
+		},
+		"Adopt": func(t *testing.T, s *fincodeauth.Sessions) {
+			if err := s.Adopt(t.Context(), "a", &oauth2.Token{RefreshToken: "another user's"}); err != nil {
+				t.Error(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fc := fincodetest.New(fincodetest.Config{})
+				store := fincodeauth.NewMemoryStore()
+				logIn(t, newSessions(t, fc, withStore(store)), "a")
+				var adopted atomic.Bool
+				var late chan error
+				var sessions *fincodeauth.Sessions
+				now := func() time.Time { // which the flight reads after the event
+					if adopted.CompareAndSwap(true, false) {
+						replace(t, sessions)
+						late = make(chan error, 1)
+						go func() {
+							_, err := sessions.TokenSource("a").Token()
+							late <- err
+						}()
+						time.Sleep(10 * time.Millisecond)
+					}
+					return time.Now()
+				}
+				var once sync.Once
+				cfg := fincodeauth.Config{BaseURL: fincodeauth.Sandbox("test"), Base: fc, Store: store, Observe: func(e fincodeauth.Event) {
+					once.Do(func() { adopted.Store(e.Type == fincodeauth.Adopted) })
+				}}
+				sessions, err := fincodeauth.NewOn(cfg, now, func() float64 { return 0 })
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, _ = sessions.TokenSource("a").Token()
+				if err := <-late; !errors.Is(err, fincodeauth.ErrLoginRequired) {
+					t.Errorf("a caller who came after %s got error %v, want that a login is required", name, err)
+				}
+			})
+		})
+	}
+}
+
+func TestACallerAfterAnAdoptIsNotToldTheFailureOfTheFlightBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		elsewhere := newSessions(t, fc)
+		logIn(t, elsewhere, "a")
+		pair := token(t, elsewhere.TokenSource("a"))
+		var sessions *fincodeauth.Sessions
+		late := make(chan error, 1)
+		adopt := func() { // while the flight that failed is held up
+			if err := sessions.Adopt(t.Context(), "a", &oauth2.Token{RefreshToken: pair.RefreshToken}); err != nil {
+				t.Error(err)
+			}
+			go func() {
+				_, err := sessions.TokenSource("a").Token()
+				late <- err
+			}()
+			time.Sleep(10 * time.Millisecond)
+		}
+		var once sync.Once
+		sessions = newSessions(t, fc, func(c *fincodeauth.Config) {
+			c.Observe = func(e fincodeauth.Event) {
+				if e.Type == fincodeauth.RefreshFailed {
+					once.Do(adopt)
+				}
+			}
+		})
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 429, RetryAfter: "60"})
+		_, _ = sessions.TokenSource("a").Token()
+		if err := <-late; err != nil {
+			t.Errorf("a caller who came after Adopt got error %v", err)
+		}
+	})
 }

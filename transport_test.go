@@ -24,8 +24,6 @@ import (
 // The API of these tests is an httpmock; fincodetest answers for the endpoint
 // where tokens are to be refreshed.
 
-var api = fincodeauth.Sandbox("test")
-
 // fixed returns a Transport with a fixed token over mock.
 func fixed(mock *httpmock.MockTransport) *fincodeauth.Transport {
 	return &fincodeauth.Transport{
@@ -33,17 +31,6 @@ func fixed(mock *httpmock.MockTransport) *fincodeauth.Transport {
 		BaseURL: api,
 		Base:    mock,
 	}
-}
-
-// get sends a GET and returns the status.
-func get(t *testing.T, rt http.RoundTripper, url string) int {
-	t.Helper()
-	resp, err := (&http.Client{Transport: rt}).Get(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp.Body.Close()
-	return resp.StatusCode
 }
 
 func TestARequestGetsTheTokenAndFinCodesHeaders(t *testing.T) {

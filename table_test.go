@@ -1,0 +1,349 @@
+package fincodeauth_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/oauth2"
+
+	"github.com/fincodeauth/fincodeauth"
+	"github.com/fincodeauth/fincodeauth/fincodetest"
+)
+
+func TestTheLeastRecentlyUsedSessionIsDroppedAndLoadedAgainOnUse(t *testing.T) {
+	fc := fincodetest.New(fincodetest.Config{})
+	var seen events
+	sessions := newSessions(t, fc, seen.observe, func(c *fincodeauth.Config) { c.MaxSessions = 3 })
+	use := func(key string) { token(t, sessions.TokenSource(key)) }
+	for _, key := range []string{"a", "b", "c"} {
+		logIn(t, sessions, key)
+	}
+	held := sessions.TokenSource("b")
+	token(t, held)
+	use("a")
+	logIn(t, sessions, "d") // drops c
+	seen.types()
+	use("a")
+	use("b")
+	use("d")
+	seen.want(t)
+	use("c") // drops a
+	seen.want(t, fincodeauth.Adopted)
+	token(t, held)
+	use("d")
+	seen.want(t)
+	use("a") // drops c
+	use("b")
+	token(t, held)
+	seen.want(t, fincodeauth.Adopted)
+}
+
+// With so many sessions that they are dropped by the hundred, those in use stay,
+// and everybody gets the token of the right one, whoever else comes and goes.
+func TestSessionsInUseAreNotDroppedWhileOthersComeAndGo(t *testing.T) {
+	store := fincodeauth.NewMemoryStore()
+	name := func(i int) string { return fmt.Sprint("user-", i) }
+	const users = 4000
+	for i := range users {
+		tok := &oauth2.Token{AccessToken: name(i), RefreshToken: "r", Expiry: time.Now().Add(time.Hour)}
+		if err := store.Save(t.Context(), name(i), &fincodeauth.Record{Version: "v", Token: tok}, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var loaded [users]atomic.Int32
+	sessions := newSessions(t, fincodetest.New(fincodetest.Config{}), withStore(store), func(c *fincodeauth.Config) {
+		c.MaxSessions = 640
+		c.Observe = func(e fincodeauth.Event) {
+			i, _ := strconv.Atoi(strings.TrimPrefix(e.Key, "user-"))
+			loaded[i].Add(1)
+		}
+	})
+	each := sessions.TokenSource("")
+	use := func(i int) {
+		tok, err := each.TokenContext(fincodeauth.WithSession(t.Context(), name(i)))
+		if err != nil || tok.AccessToken != name(i) {
+			t.Errorf("session %s has token %v, error %v", name(i), tok, err)
+		}
+	}
+	for i := range users {
+		use(i)
+		use(i % 100)
+	}
+	for i := range loaded[:100] {
+		if n := loaded[i].Load(); n != 1 {
+			t.Errorf("session %d, always in use, was loaded %d times", i, n)
+		}
+	}
+	before := loaded[100].Load()
+	if use(100); loaded[100].Load() == before {
+		t.Error("the session used least recently is still in memory")
+	}
+	var wg sync.WaitGroup
+	for g := range 4 {
+		wg.Go(func() {
+			for i := range users {
+				use((i + g*users/8) % users)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// Of two new sessions that are looked up at once and belong into the same slot,
+// nobody gets the other's.
+func TestNewSessionsThatAreLookedUpAtOnceAreNotMistaken(t *testing.T) {
+	const users, callers, rounds = 16, 4, 2000
+	var names [users]string
+	store := fincodeauth.NewMemoryStore()
+	for i := range users {
+		names[i] = fmt.Sprint("user-", i)
+		tok := &oauth2.Token{AccessToken: names[i], RefreshToken: "r", Expiry: time.Now().Add(time.Hour)}
+		if err := store.Save(t.Context(), names[i], &fincodeauth.Record{Version: "v", Token: tok}, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fc := fincodetest.New(fincodetest.Config{})
+	for range rounds {
+		each := newSessions(t, fc, withStore(store)).TokenSource("")
+		var wg sync.WaitGroup
+		for g := range callers {
+			wg.Go(func() {
+				for i := range users {
+					name := names[(i+g)%users]
+					tok, err := each.TokenContext(fincodeauth.WithSession(t.Context(), name))
+					if err != nil || tok.AccessToken != name {
+						t.Errorf("session %s has token %v, error %v", name, tok, err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+	}
+}
+
+func TestASourceAndAContextOutliveTheirSessionsPlaceInMemory(t *testing.T) {
+	fc := fincodetest.New(fincodetest.Config{})
+	sessions := newSessions(t, fc, func(c *fincodeauth.Config) { c.MaxSessions = 1 })
+	logIn(t, sessions, "a")
+	src, each := sessions.TokenSource("a"), sessions.TokenSource("")
+	ctx := fincodeauth.WithSession(t.Context(), "a")
+	want := token(t, src).AccessToken
+	for range 2 {
+		tok, err := each.TokenContext(ctx)
+		if err != nil || tok.AccessToken != want {
+			t.Errorf("token %v, error %v by the context, want the session's", tok, err)
+		}
+		if token(t, src).AccessToken != want {
+			t.Error("another token by the source")
+		}
+		logIn(t, sessions, "b") // "a" is dropped
+	}
+}
+
+func TestASessionIsNotDroppedBeforeFinCodeMayBeCalledAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		sessions := newSessions(t, fc, func(c *fincodeauth.Config) { c.MaxSessions = 1 })
+		logIn(t, sessions, "a")
+		logIn(t, sessions, "b")
+		time.Sleep(2 * time.Hour)
+		fc.Inject(fincodetest.Refresh, -1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 429, RetryAfter: "3600"})
+		for range 20 {
+			for _, key := range []string{"a", "b"} {
+				if _, err := sessions.TokenSource(key).Token(); err == nil {
+					t.Fatal("a token although FinCode refuses")
+				}
+			}
+		}
+		if n := fc.Counts().RefreshCalls; n != 2 {
+			t.Errorf("%d calls although FinCode asked to wait an hour, want one for each session", n)
+		}
+	})
+}
+
+// What a session in trouble knows is in no store: dropped, it would wait for its
+// own claim, present a token that was refused, or take a breach for an interruption.
+func TestASessionIsNotDroppedWithWhatItKnowsOfItsClaim(t *testing.T) {
+	for name, test := range map[string]struct {
+		fault       func(*fincodetest.FinCode, *brittleStore)
+		stolen      bool
+		presented   int
+		loginsAgain int
+	}{
+		"a request that was lost": {fault: func(fc *fincodetest.FinCode, _ *brittleStore) {
+			fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.HangUp})
+		}, presented: 2},
+		"a claim that could not be given back": {fault: func(fc *fincodetest.FinCode, store *brittleStore) {
+			fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 429})
+			store.set(successorsFail)
+		}, stolen: true, presented: 3},
+		"a login again that failed": {fault: func(fc *fincodetest.FinCode, _ *brittleStore) {
+			fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 401})
+			fc.Inject(fincodetest.Login, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 503})
+		}, presented: 1, loginsAgain: 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fc := fincodetest.New(fincodetest.Config{})
+				store := newBrittleStore()
+				asked := 0
+				sessions := newSessions(t, fc, withStore(store), func(c *fincodeauth.Config) {
+					c.MaxSessions = 1
+					c.Credentials = func(_ context.Context, _ string, cause error) (fincodeauth.Credentials, error) {
+						asked++
+						wantSessionError(t, cause, false, false)
+						return credentials, nil
+					}
+				})
+				logIn(t, sessions, "a")
+				old := record(t, store, "a").Token.RefreshToken
+				if test.stolen {
+					present(t, fc, old)
+				}
+				time.Sleep(2 * time.Hour)
+				test.fault(fc, store)
+				if _, err := sessions.TokenSource("a").Token(); err == nil {
+					t.Fatal("no error")
+				}
+				store.down(false)
+				time.Sleep(2 * time.Second)
+				sessions.TokenSource("b").Token() // would drop it
+				var err error
+				waited := elapsed(func() { _, err = sessions.TokenSource("a").Token() })
+				if waited > 0 {
+					t.Errorf("waited %v for a claim of its own", waited)
+				}
+				if test.stolen {
+					wantSessionError(t, err, true, false)
+				} else if err != nil {
+					t.Error(err)
+				}
+				if n := fc.Presented(old); n != test.presented {
+					t.Errorf("its token was presented %d times, want %d", n, test.presented)
+				}
+				if asked != test.loginsAgain {
+					t.Errorf("asked for credentials %d times, want %d", asked, test.loginsAgain)
+				}
+			})
+		})
+	}
+}
+
+func TestASessionIsNotDroppedWithHowItsReplaysFared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		base := roundTripper(func(r *http.Request) (*http.Response, error) {
+			if r.Method == http.MethodGet {
+				return &http.Response{StatusCode: http.StatusUnauthorized, Body: http.NoBody}, nil
+			}
+			return fc.RoundTrip(r)
+		})
+		sessions := newSessions(t, fc, func(c *fincodeauth.Config) { c.Base, c.MaxSessions = base, 1 })
+		logIn(t, sessions, "a")
+		for range 300 { // nearly an hour
+			time.Sleep(11 * time.Second)
+			resp, err := sessions.Client("a").Get(fincodeauth.Sandbox("test") + "/balance")
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			sessions.TokenSource("b").Token()
+		}
+		if n := fc.Counts().Refreshes; n > 10 {
+			t.Errorf("%d rotations for an endpoint that always answers 401", n)
+		}
+	})
+}
+
+// The session may be dropped between two steps of a Refresh.
+func TestARejectionIsNotLostWithTheSessionsPlaceInMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		var sessions *fincodeauth.Sessions
+		var armed atomic.Bool
+		now := func() time.Time {
+			if armed.CompareAndSwap(true, false) {
+				sessions.TokenSource("b").Token() // "a" is dropped
+			}
+			return time.Now()
+		}
+		cfg := fincodeauth.Config{BaseURL: fincodeauth.Sandbox("test"), Base: fc, MaxSessions: 1}
+		sessions, err := fincodeauth.NewOn(cfg, now, func() float64 { return 0 })
+		if err != nil {
+			t.Fatal(err)
+		}
+		logIn(t, sessions, "a")
+		time.Sleep(30 * time.Minute)
+		tok := token(t, sessions.TokenSource("a"))
+		armed.Store(true)
+		next, err := sessions.TokenSource("a").Refresh(t.Context(), tok)
+		if err != nil || next.AccessToken == tok.AccessToken || fc.Counts().Refreshes != 1 {
+			t.Errorf("error %v after %d refreshes, want another token after one", err, fc.Counts().Refreshes)
+		}
+	})
+}
+
+func TestASessionWithUnsavedWorkIsNotDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newBrittleStore()
+		sessions := newSessions(t, fc, withStore(store), func(c *fincodeauth.Config) { c.MaxSessions = 1 })
+		store.set(successorsFail)
+		for n := range 5 {
+			logIn(t, sessions, fmt.Sprint(n))
+		}
+		for n := range 5 {
+			token(t, sessions.TokenSource(fmt.Sprint(n))) // the store does not have it
+		}
+		store.down(false)
+		if err := sessions.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestManySessionsInLittleMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := fincodeauth.NewMemoryStore()
+		sessions := newSessions(t, fc, withStore(store), func(c *fincodeauth.Config) { c.MaxSessions = 20 })
+		const users = 100
+		for n := range users {
+			logIn(t, sessions, fmt.Sprint(n))
+		}
+		time.Sleep(2 * time.Hour)
+		var wg sync.WaitGroup
+		for n := range users {
+			for range 5 {
+				wg.Go(func() { token(t, sessions.TokenSource(fmt.Sprint(n))) })
+			}
+		}
+		wg.Wait()
+		wantCalls(t, fc, users, users)
+		if twice := fc.PresentedMoreThanOnce(); len(twice) != 0 {
+			t.Errorf("presented twice: %v", twice)
+		}
+	})
+}
+
+// sessionsIn returns what is before the dot in each Version that store takes from
+// now on.
+func sessionsIn(store *brittleStore) *[]string {
+	saved := new([]string)
+	store.set(func(s *brittleStore) {
+		s.save = func(rec *fincodeauth.Record, save func() error) error {
+			session, _, _ := strings.Cut(rec.Version, ".")
+			*saved = append(*saved, session)
+			return save()
+		}
+	})
+	return saved
+}
