@@ -189,6 +189,12 @@ func outcomeOf(err error) outcome {
 	return unknown
 }
 
+// isUnauthorized reports whether err is FinCode's own 401.
+func isUnauthorized(err error) bool {
+	e, ok := errors.AsType[*EndpointError](err)
+	return ok && !e.foreign && e.verdict() == http.StatusUnauthorized
+}
+
 // A callError is a call that got no answer.
 type callError struct {
 	op   string

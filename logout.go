@@ -9,41 +9,66 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// logout ends the session in the store, then here, then at FinCode.
+// logout ends the session in the store, then in this process, then at FinCode.
 func (s *session) logout(ctx context.Context) error {
 	mine := s.lease.Load()
-	rec, err := s.retire(ctx)
-	if err != nil {
+	rec, err := s.remove(ctx)
+	if rec == nil || err != nil {
 		return err
 	}
 	ctx = context.WithoutCancel(ctx)
-	s.renew(nil, nil) // a token on its way is revoked when it arrives
-	if rec == nil {   // or has arrived since
+	switch {
+	case rec.Ended == endedLogout:
+		return s.revokeToo(ctx, mine)
+	case !hasTokens(rec.Token): // the session had ended, and FinCode knows it
+		s.all.observe(LoggedOut, s.key, 0, nil)
+		return nil
+	}
+	return s.endAtFinCode(ctx, rec)
+}
+
+// remove takes the session out of the store and out of use. It returns the record
+// that it removed, nil if there was none.
+func (s *session) remove(ctx context.Context) (*Record, error) {
+	rec, err := s.retire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ctx = context.WithoutCancel(ctx)
+	s.renew(nil, nil) // from here on, a token that arrives is revoked
+	if rec == nil {   // a token may have arrived between the two lines above
 		if rec, err = s.retire(ctx); rec == nil || err != nil {
-			return err
+			return nil, err
 		}
 		s.renew(nil, nil)
 	}
 	s.delete(ctx)
-	if rec.Ended == endedLogout {
-		return s.revokeToo(ctx, mine)
+	return rec, nil
+}
+
+// endAtFinCode has FinCode revoke both tokens of a record that was removed.
+// FinCode wants a valid access token for that. If the record's has expired or was
+// revoked, a refresh gets one: the record is gone, so nobody else presents its
+// refresh token. But if a process had claimed it, that process may have presented
+// the token, and revokes the successor that it receives.
+func (s *session) endAtFinCode(ctx context.Context, rec *Record) error {
+	tok, started := rec.Token, s.all.now()
+	claimed := !rec.RefreshStarted.IsZero()
+	mayRefresh := !claimed && tok.RefreshToken != ""
+	dead := !s.all.newLease(tok).valid(started)
+	var err error
+	if !dead || !mayRefresh {
+		err = s.all.endpoint.logout(ctx, tok)
+		dead = isUnauthorized(err)
 	}
-	if !hasTokens(rec.Token) { // it had ended, as FinCode knows
-		s.all.observe(LoggedOut, s.key, 0, nil)
-		return nil
-	}
-	tok := rec.Token
-	// The record is gone, so nobody else presents its refresh token any more,
-	// unless somebody had claimed it: who revokes its successor.
-	if rec.RefreshStarted.IsZero() && tok.RefreshToken != "" && !s.all.newLease(tok).valid(s.all.now()) {
-		if tok, err = s.all.endpoint.refresh(ctx, tok.RefreshToken); err != nil {
-			s.all.observe(LoggedOut, s.key, 0, err)
-			return err
+	if dead && mayRefresh {
+		if tok, err = s.all.endpoint.refresh(ctx, tok.RefreshToken); err == nil {
+			err = s.all.endpoint.logout(ctx, tok)
 		}
 	}
-	err = s.revoke(ctx, tok)
-	if err != nil && !rec.RefreshStarted.IsZero() {
-		err = fmt.Errorf("a refresh was under way, whose process revokes what it gets: %w", err)
+	s.all.observe(LoggedOut, s.key, s.all.since(started), err)
+	if err != nil && claimed {
+		err = fmt.Errorf("another process was refreshing it, and revokes the token that it receives: %w", err)
 	}
 	return err
 }

@@ -55,6 +55,56 @@ func TestALogoutLongAfterExpiryRevokesTheRefreshTokenToo(t *testing.T) {
 	})
 }
 
+// FinCode answers 401 to a logout whose access token it has revoked, and then the
+// refresh token still works.
+func TestALogoutWithARevokedAccessTokenRevokesTheRefreshTokenToo(t *testing.T) {
+	fc := fincodetest.New(fincodetest.Config{})
+	var seen events
+	sessions := newSessions(t, fc, seen.observe)
+	logIn(t, sessions, "a")
+	first := token(t, sessions.TokenSource("a"))
+	fc.RevokeAccessToken(first.AccessToken)
+	if err := sessions.Logout(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	wantCalls(t, fc, 1, 1)
+	if n := fc.Counts().Logouts; n != 1 {
+		t.Errorf("FinCode made %d logouts, want 1", n)
+	}
+	seen.want(t, fincodeauth.LoggedIn, fincodeauth.LoggedOut)
+}
+
+func TestALogoutRefreshesOnceAtMost(t *testing.T) {
+	fc := fincodetest.New(fincodetest.Config{})
+	sessions := newSessions(t, fc)
+	logIn(t, sessions, "a")
+	fc.Inject(fincodetest.Logout, -1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 401})
+	err := sessions.Logout(t.Context(), "a")
+	if answer, ok := errors.AsType[*fincodeauth.EndpointError](err); !ok || answer.Op != "logout" || answer.Status != 401 {
+		t.Errorf("error %v, want FinCode's 401 to the second logout", err)
+	}
+	wantCalls(t, fc, 1, 1)
+}
+
+// Only a 401 says that the access token is what FinCode refuses.
+func TestALogoutThatFailsForAnotherReasonRefreshesNothing(t *testing.T) {
+	for _, fault := range []fincodetest.Fault{
+		{Kind: fincodetest.ErrorStatus, Status: 403},
+		{Kind: fincodetest.ErrorStatus, Status: 500},
+		{Kind: fincodetest.FirewallPage, Status: 401},
+		{Kind: fincodetest.HangUp},
+	} {
+		fc := fincodetest.New(fincodetest.Config{})
+		sessions := newSessions(t, fc)
+		logIn(t, sessions, "a")
+		fc.Inject(fincodetest.Logout, -1, fault)
+		if err := sessions.Logout(t.Context(), "a"); err == nil {
+			t.Errorf("%+v: no error", fault)
+		}
+		wantCalls(t, fc, 0, 0)
+	}
+}
+
 func TestALogoutThatFinCodeRefusesHasEndedTheSessionHere(t *testing.T) {
 	fc := fincodetest.New(fincodetest.Config{})
 	store := fincodeauth.NewMemoryStore()
@@ -80,7 +130,7 @@ func TestALogoutDuringARefreshThatRevokedTheTokenSaysSo(t *testing.T) {
 		token(t, sessions.TokenSource("a"))
 		time.Sleep(time.Second)
 		err := sessions.Logout(t.Context(), "a")
-		if ee, ok := errors.AsType[*fincodeauth.EndpointError](err); !ok || ee.Status != 401 || !strings.Contains(err.Error(), "a refresh was under way") {
+		if ee, ok := errors.AsType[*fincodeauth.EndpointError](err); !ok || ee.Status != 401 || !strings.Contains(err.Error(), "another process was refreshing it") {
 			t.Errorf("error %v, want FinCode's, and why it does not know the token", err)
 		}
 		time.Sleep(10 * time.Second)

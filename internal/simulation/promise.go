@@ -85,7 +85,7 @@ type view struct {
 	usersSince     time.Time
 	usersUntil     time.Time
 	own            map[*pair]bool   // the pairs that it got from FinCode
-	rejected       map[*pair]bool   // whose access tokens the API rejected here
+	rejected       map[*pair]bool   // whose access tokens the API, or a logout, rejected here
 	presented      *presentation    // last
 	held           *pair            // that it handed out last
 	installed      time.Time        // when it began to use a token, by its own wall clock
@@ -230,7 +230,7 @@ func (k *promise) hears(p *process, r *request, s *presentation, a *answer) {
 	w := k.world
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if r.op == api && a != nil && a.status == http.StatusUnauthorized {
+	if (r.op == api || r.op == "logout") && a != nil && a.status == http.StatusUnauthorized {
 		if pair := w.fincode.access[r.access]; pair != nil {
 			set(&p.view.rejected, pair, true)
 		}
