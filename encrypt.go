@@ -105,11 +105,11 @@ func (e *encryptedStore) seal(key string, tok *oauth2.Token) (string, error) {
 func (e *encryptedStore) open(key, text string) (*oauth2.Token, error) {
 	encoded, ok := strings.CutPrefix(text, sealedPrefix)
 	if !ok {
-		return nil, errors.New("is not encrypted: save it through Encrypt, or delete it and log in again")
+		return nil, errors.New("is not encrypted: save it through Encrypt, or call Sessions.Forget and log in again")
 	}
 	sealed, err := base64.RawURLEncoding.DecodeString(encoded)
 	if err != nil {
-		return nil, errors.New("is damaged: restore it, or delete it and log in again")
+		return nil, errors.New("is damaged: restore it, or call Sessions.Forget and log in again")
 	}
 	for _, aead := range e.keys {
 		plain, err := aead.Open(nil, nil, sealed, []byte(key))
@@ -118,11 +118,11 @@ func (e *encryptedStore) open(key, text string) (*oauth2.Token, error) {
 		}
 		var tok oauth2.Token
 		if json.Unmarshal(plain, &tok) != nil {
-			return nil, errors.New("decrypts to something else than a token: delete it and log in again")
+			return nil, errors.New("decrypts to something else than a token: call Sessions.Forget and log in again")
 		}
 		return &tok, nil
 	}
-	return nil, fmt.Errorf("does not decrypt with any of %d keys: add the key that it was saved with, or delete it and log in again", len(e.keys))
+	return nil, fmt.Errorf("does not decrypt with any of %d keys: add the key that it was saved with, or call Sessions.Forget and log in again", len(e.keys))
 }
 
 // place says where the inner store keeps the record, if that can tell.

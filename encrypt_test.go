@@ -3,6 +3,7 @@ package fincodeauth_test
 import (
 	"bytes"
 	"errors"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -123,6 +124,14 @@ func TestARecordThatCannotBeReadIsNamedAndNotOverwritten(t *testing.T) {
 			after, err := os.ReadFile(files.Path(key))
 			if err != nil || !bytes.Equal(before, after) {
 				t.Errorf("the record was overwritten (%v)", err)
+			}
+
+			if err := sessions.Forget(t.Context(), key); err != nil {
+				t.Fatal(err)
+			}
+			logIn(t, sessions, key)
+			if status := whoami(t, fc, record(t, store, key).Token); status != http.StatusOK {
+				t.Errorf("after Forget and Login, the token answers %d", status)
 			}
 		})
 	}

@@ -46,6 +46,23 @@ func (s *session) remove(ctx context.Context) (*Record, error) {
 	return rec, nil
 }
 
+// discard removes the record whatever it is, and does not tell FinCode.
+func (s *session) discard(ctx context.Context) error {
+	rec, err := s.remove(ctx)
+	if err != nil { // the record is damaged, or the store fails
+		ctx, cancel := context.WithTimeout(ctx, s.all.cfg.RefreshTimeout)
+		defer cancel()
+		if err := s.all.cfg.Store.Delete(ctx, s.key); err != nil {
+			return fmt.Errorf("deleting its record: %w", err)
+		}
+		s.renew(nil, nil)
+	}
+	if rec != nil || err != nil {
+		s.all.observe(LoggedOut, s.key, 0, nil)
+	}
+	return nil
+}
+
 // endAtFinCode has FinCode revoke both tokens of a record that was removed.
 // FinCode wants a valid access token for that. If the record's has expired or was
 // revoked, a refresh gets one: the record is gone, so nobody else presents its

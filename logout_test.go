@@ -559,3 +559,75 @@ func TestALogoutOfALoginReachesWhoWentOnFromIt(t *testing.T) {
 		}
 	})
 }
+
+func TestForgetRemovesTheRecordAndDoesNotTellFinCode(t *testing.T) {
+	fc := fincodetest.New(fincodetest.Config{})
+	store := fincodeauth.NewMemoryStore()
+	var seen events
+	one, two := newSessions(t, fc, withStore(store), seen.observe), newSessions(t, fc, withStore(store))
+	logIn(t, one, "a")
+	tok := token(t, one.TokenSource("a"))
+	for range 2 { // no record is no error
+		if err := one.Forget(t.Context(), "a"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seen.want(t, fincodeauth.LoggedIn, fincodeauth.LoggedOut)
+	for _, sessions := range []*fincodeauth.Sessions{one, two} {
+		if _, err := sessions.TokenSource("a").Token(); !errors.Is(err, fincodeauth.ErrNotFound) {
+			t.Errorf("error %v, want ErrNotFound", err)
+		}
+	}
+	if n, status := fc.Counts().Logouts, whoami(t, fc, tok); n != 0 || status != http.StatusOK {
+		t.Errorf("%d logouts at FinCode, and the token answers %d; want none, and 200", n, status)
+	}
+	logIn(t, one, "a")
+	token(t, one.TokenSource("a"))
+}
+
+func TestForgetChangesNothingIfTheStoreFails(t *testing.T) {
+	fc := fincodetest.New(fincodetest.Config{})
+	store := newBrittleStore()
+	var seen events
+	sessions := newSessions(t, fc, withStore(store), seen.observe)
+	logIn(t, sessions, "a")
+	store.down(true)
+	if err := sessions.Forget(t.Context(), "a"); !errors.Is(err, errStoreDown) || !strings.Contains(err.Error(), `"a"`) {
+		t.Errorf("error %v, want the store's and the key", err)
+	}
+	seen.want(t, fincodeauth.LoggedIn)
+	store.down(false)
+	if status := whoami(t, fc, token(t, sessions.TokenSource("a"))); status != http.StatusOK {
+		t.Errorf("the token answers %d", status)
+	}
+}
+
+func TestForgetDuringARefreshLeavesNoSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newBrittleStore()
+		sessions := newSessions(t, fc, withStore(store))
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{After: 2 * time.Second})
+		waiting := make(chan error, 1)
+		go func() {
+			_, err := sessions.TokenSource("a").Token()
+			waiting <- err
+		}()
+		time.Sleep(time.Second)
+		if err := sessions.Forget(t.Context(), "a"); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-waiting; !errors.Is(err, fincodeauth.ErrNotFound) {
+			t.Errorf("error %v, want ErrNotFound", err)
+		}
+		time.Sleep(time.Minute)
+		if rec, err := store.Load(t.Context(), "a"); err == nil {
+			t.Errorf("%v came back", rec)
+		}
+		if n := fc.Counts().Logouts; n != 1 {
+			t.Errorf("FinCode made %d logouts, want that of the token that the refresh received", n)
+		}
+	})
+}

@@ -254,7 +254,7 @@ func (s *session) loadWithin(ctx context.Context, limit time.Duration) (*Record,
 	case err != nil:
 		return nil, fmt.Errorf("loading its record: %w", err)
 	case rec.Version == "": // nothing can be saved over it
-		return nil, errors.New("its record is damaged, it has no version: restore it, or delete it and log in again")
+		return nil, errors.New("its record is damaged, it has no version: restore it, or call Sessions.Forget and log in again")
 	case rec.Token == nil:
 		rec.Token = &oauth2.Token{}
 	}

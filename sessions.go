@@ -358,6 +358,27 @@ func (a *Sessions) Logout(ctx context.Context, key string) error {
 	return nil
 }
 
+// Forget removes the record under key, whatever it is: a damaged one too, which
+// Login and Logout leave alone because a person may want to restore it. Forget
+// tells FinCode nothing, so the refresh token stays valid there until it expires:
+// call Logout for a session that can be loaded. No record is no error. A refresh
+// that is under way in this process goes on, and revokes what it receives.
+//
+// After an error, which is the store's, the record is still there, or nobody can
+// tell: call Forget again. Test it for ErrClosed, too. ctx ends the wait for the
+// store.
+func (a *Sessions) Forget(ctx context.Context, key string) error {
+	s, err := a.pinned(key)
+	if err == nil {
+		defer s.unpin()
+		err = s.discard(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("fincodeauth: forgetting session %q: %w", key, err)
+	}
+	return nil
+}
+
 // Close stops refreshing and waits until every rotated token is saved. If ctx
 // ends first, Close gives up the saves that are left and returns an error that
 // names their sessions: their tokens are lost. A ctx that had ended before gives

@@ -92,6 +92,7 @@ func TestAnEmptyKeyIsRefused(t *testing.T) {
 		"Login":  sessions.Login(t.Context(), "", credentials),
 		"Adopt":  sessions.Adopt(t.Context(), "", &oauth2.Token{AccessToken: "t"}),
 		"Logout": sessions.Logout(t.Context(), ""),
+		"Forget": sessions.Forget(t.Context(), ""),
 	} {
 		if err == nil || !strings.Contains(err.Error(), "key is empty") {
 			t.Errorf("%s: error %v", name, err)
@@ -288,6 +289,7 @@ func TestAfterCloseEveryMethodReturnsErrClosed(t *testing.T) {
 		"Login":  sessions.Login(t.Context(), "a", credentials),
 		"Adopt":  sessions.Adopt(t.Context(), "a", tok),
 		"Logout": sessions.Logout(t.Context(), "a"),
+		"Forget": sessions.Forget(t.Context(), "a"),
 	} {
 		if !errors.Is(err, fincodeauth.ErrClosed) {
 			t.Errorf("%s: error %v", name, err)

@@ -187,9 +187,38 @@ type localEntry struct {
 	users int           // who have the turn or wait for it; guarded by localStore.mu
 }
 
-// enter waits for key's turn, and sees to it that the entry has the key's record
+// enter waits for key's turn, and makes sure that the entry has the key's record
 // if there is one. The caller calls leave when done with the entry.
 func (l *localStore) enter(ctx context.Context, key string) (e *localEntry, leave func(), err error) {
+	e, leave, err = l.turn(ctx, key)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := l.fill(ctx, key, e); err != nil {
+		leave()
+		return nil, nil, err
+	}
+	return e, leave, nil
+}
+
+// fill loads the entry's record, unless it is known. The caller has the turn.
+func (l *localStore) fill(ctx context.Context, key string, e *localEntry) error {
+	if e.rec != nil {
+		return nil
+	}
+	tok, err := l.load(ctx, key)
+	switch {
+	case errors.Is(err, ErrNotFound), err == nil && tok == nil:
+		return nil
+	case err != nil:
+		return err
+	}
+	e.rec = (&Record{Version: newVersion(""), Token: tok}).clone()
+	return nil
+}
+
+// turn waits for key's turn.
+func (l *localStore) turn(ctx context.Context, key string) (e *localEntry, leave func(), err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, nil, err
 	}
@@ -200,22 +229,10 @@ func (l *localStore) enter(ctx context.Context, key string) (e *localEntry, leav
 		l.part(key, e)
 		return nil, nil, ctx.Err()
 	}
-	leave = func() {
+	return e, func() {
 		l.part(key, e)
 		<-e.turn
-	}
-	if e.rec != nil {
-		return e, leave, nil
-	}
-	tok, err := l.load(ctx, key)
-	if err != nil && !errors.Is(err, ErrNotFound) {
-		leave()
-		return nil, nil, err
-	}
-	if err == nil && tok != nil {
-		e.rec = (&Record{Version: newVersion(""), Token: tok}).clone()
-	}
-	return e, leave, nil
+	}, nil
 }
 
 // join makes the caller a user of key's entry.
@@ -282,12 +299,13 @@ func (l *localStore) Save(ctx context.Context, key string, rec *Record, prev str
 
 // Delete implements Store.
 func (l *localStore) Delete(ctx context.Context, key string) error {
-	e, leave, err := l.enter(ctx, key)
+	e, leave, err := l.turn(ctx, key)
 	if err != nil {
 		return err
 	}
 	defer leave()
-	if e.rec == nil {
+	// A token that cannot be loaded is deleted, too: Sessions.Forget needs that.
+	if err := l.fill(ctx, key, e); err == nil && e.rec == nil {
 		return nil
 	}
 	if err := l.save(ctx, key, nil); err != nil {

@@ -129,7 +129,25 @@ func TestARecordWithoutAVersionIsReportedAtOnce(t *testing.T) {
 			}
 		}
 		wantCalls(t, fc, 0, 0)
+		if err := sessions.Forget(t.Context(), "a"); err != nil {
+			t.Fatal(err)
+		}
+		logIn(t, sessions, "a")
 	})
+}
+
+func TestALocalStoreDeletesATokenThatCannotBeLoaded(t *testing.T) {
+	var saved []*oauth2.Token
+	errDamaged := errors.New("damaged")
+	store := fincodeauth.LocalStore(
+		func(context.Context, string) (*oauth2.Token, error) { return nil, errDamaged },
+		func(_ context.Context, _ string, tok *oauth2.Token) error { saved = append(saved, tok); return nil })
+	if _, err := store.Load(t.Context(), "a"); !errors.Is(err, errDamaged) {
+		t.Errorf("error %v, want that of load", err)
+	}
+	if err := store.Delete(t.Context(), "a"); err != nil || len(saved) != 1 || saved[0] != nil {
+		t.Errorf("error %v and %d saves, want one of a nil token", err, len(saved))
+	}
 }
 
 func TestASlowSaveOfOneKeyHoldsBackNoOther(t *testing.T) {
