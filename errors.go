@@ -75,6 +75,13 @@ func (e *SessionError) Is(target error) bool {
 	return target == ErrLoginRequired || e.Reused && target == ErrTokenReused
 }
 
+// isBreach reports whether err says that a refresh token was reused, and nothing on
+// our side explains that.
+func isBreach(err error) bool {
+	e, ok := errors.AsType[*SessionError](err)
+	return ok && e.Reused && !e.Interrupted
+}
+
 // The beginnings of Record.Ended, by which another process tells the ends apart.
 const (
 	endedReused      = "refresh token reused"

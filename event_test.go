@@ -1,0 +1,98 @@
+package fincodeauth_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fincodeauth/fincodeauth"
+)
+
+func TestAnEventTypeIsItsNameInTextAndJSON(t *testing.T) {
+	for typ := fincodeauth.LoggedIn; typ <= fincodeauth.Passed; typ++ {
+		name := fmt.Sprint(typ)
+		if strings.ContainsAny(name, "()") {
+			t.Errorf("event type %d has no name", uint8(typ))
+		}
+		if data, err := json.Marshal(map[fincodeauth.EventType]fincodeauth.EventType{typ: typ}); err != nil || string(data) != fmt.Sprintf(`{%q:%q}`, name, name) {
+			t.Errorf("%s is %s in JSON (%v)", name, data, err)
+		}
+	}
+	for _, unknown := range []fincodeauth.EventType{0, fincodeauth.Passed + 1, 255} {
+		if got, want := fmt.Sprint(unknown), fmt.Sprintf("EventType(%d)", uint8(unknown)); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}
+
+func TestAnEventIsLoggedAsAGroup(t *testing.T) {
+	var out bytes.Buffer
+	logger := slog.New(slog.NewJSONHandler(&out, nil))
+	logger.Info("seen", "event", fincodeauth.Event{Type: fincodeauth.RefreshFailed, Key: "a", Time: time.Now(), Elapsed: time.Second, Err: errors.New("no")})
+	logger.Info("seen", "event", fincodeauth.Event{Type: fincodeauth.Adopted, Key: "a"})
+	for _, want := range []string{
+		`"event":{"type":"RefreshFailed","key":"a","elapsed":1000000000,"error":"no"}`,
+		`"event":{"type":"Adopted","key":"a"}`,
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("logged %s, want %s in it", &out, want)
+		}
+	}
+}
+
+func TestLogEventsChoosesTheLevelOfEachEvent(t *testing.T) {
+	var out bytes.Buffer
+	log := fincodeauth.LogEvents(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{
+		Level: slog.LevelDebug,
+		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return a
+		},
+	})))
+	breach := &fincodeauth.SessionError{Key: "a", Reused: true}
+	interrupted := &fincodeauth.SessionError{Key: "a", Reused: true, Interrupted: true}
+	for _, test := range []struct {
+		event fincodeauth.Event
+		want  string
+	}{
+		{fincodeauth.Event{Type: fincodeauth.LoggedIn}, `level=INFO msg="fincodeauth: session logged in" type=LoggedIn key=a`},
+		{fincodeauth.Event{Type: fincodeauth.Refreshed, Elapsed: time.Second}, `level=DEBUG msg="fincodeauth: token refreshed" type=Refreshed key=a elapsed=1s`},
+		{fincodeauth.Event{Type: fincodeauth.RefreshFailed, Err: errors.New("no")}, `level=WARN msg="fincodeauth: refresh failed" type=RefreshFailed key=a error=no`},
+		{fincodeauth.Event{Type: fincodeauth.Adopted}, `level=DEBUG msg="fincodeauth: token adopted" type=Adopted key=a`},
+		{fincodeauth.Event{Type: fincodeauth.SaveFailed, Err: errors.New("no")}, `level=ERROR msg="fincodeauth: save failed" type=SaveFailed key=a error=no`},
+		{fincodeauth.Event{Type: fincodeauth.Saved}, `level=INFO msg="fincodeauth: save succeeded" type=Saved key=a`},
+		{fincodeauth.Event{Type: fincodeauth.Ended, Err: breach}, `level=ERROR msg="fincodeauth: session ended" type=Ended key=a error="` + strings.ReplaceAll(breach.Error(), `"`, `\"`) + `"`},
+		{fincodeauth.Event{Type: fincodeauth.Ended, Err: interrupted}, `level=WARN msg="fincodeauth: session ended"`},
+		{fincodeauth.Event{Type: fincodeauth.Replayed}, `level=DEBUG msg="fincodeauth: request replayed" type=Replayed key=a`},
+		{fincodeauth.Event{Type: fincodeauth.LoggedOut}, `level=INFO msg="fincodeauth: session logged out" type=LoggedOut key=a`},
+		{fincodeauth.Event{Type: fincodeauth.LoggedOut, Err: errors.New("no")}, `level=WARN msg="fincodeauth: session logged out"`},
+		{fincodeauth.Event{Type: fincodeauth.Passed, Err: errors.New("no")}, `level=INFO msg="fincodeauth: request sent without a token" type=Passed key=a error=no`},
+		{fincodeauth.Event{Type: 99}, `level=INFO msg=fincodeauth: EventType(99)`},
+	} {
+		out.Reset()
+		test.event.Key = "a"
+		log(test.event)
+		if line := strings.TrimSpace(out.String()); !strings.HasPrefix(strings.ReplaceAll(line, `"fincodeauth: EventType(99)"`, "fincodeauth: EventType(99)"), test.want) {
+			t.Errorf("logged\n%s\nwant\n%s", line, test.want)
+		}
+	}
+}
+
+func TestLogEventsWithoutALoggerUsesTheDefault(t *testing.T) {
+	var out bytes.Buffer
+	before := slog.Default()
+	defer slog.SetDefault(before)
+	log := fincodeauth.LogEvents(nil)
+	slog.SetDefault(slog.New(slog.NewTextHandler(&out, nil))) // afterwards
+	log(fincodeauth.Event{Type: fincodeauth.LoggedIn, Key: "a"})
+	if !strings.Contains(out.String(), "session logged in") {
+		t.Errorf("logged %q", &out)
+	}
+}
