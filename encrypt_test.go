@@ -27,6 +27,7 @@ func TestEncryptRefusesBadKeys(t *testing.T) {
 		"16 bytes":       {store, [][]byte{key1[:16]}, "16 bytes"},
 		"the second":     {store, [][]byte{key1, key2[:31]}, "key 2 has 31 bytes"},
 		"no store":       {nil, [][]byte{key1}, "store is nil"},
+		"a nil store":    {(*fincodeauth.MemoryStore)(nil), [][]byte{key1}, "nil *fincodeauth.MemoryStore"},
 		"a broken store": {fincodeauth.LocalStore(nil, nil), [][]byte{key1}, "nil function"},
 	} {
 		if _, err := fincodeauth.Encrypt(test.store, test.keys...); err == nil || !strings.Contains(err.Error(), test.want) {

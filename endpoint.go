@@ -250,12 +250,12 @@ func (e *endpoint) login(ctx context.Context, c Credentials) (*oauth2.Token, err
 	return e.issue(ctx, opLogin, loginBody{c.Email, password}, c.Password, password)
 }
 
-// refresh exchanges a refresh token for the next pair. An answer without a
+// refresh exchanges old's refresh token for the next pair. An answer without a
 // refresh token leaves the old one in place (FINCODE.md, What no page says, 1).
-func (e *endpoint) refresh(ctx context.Context, refreshToken string) (*oauth2.Token, error) {
-	tok, err := e.issue(ctx, opRefresh, refreshBody{refreshToken}, refreshToken)
+func (e *endpoint) refresh(ctx context.Context, old *oauth2.Token) (*oauth2.Token, error) {
+	tok, err := e.issue(ctx, opRefresh, refreshBody{old.RefreshToken}, old.RefreshToken, old.AccessToken)
 	if err == nil && tok.RefreshToken == "" {
-		tok.RefreshToken = refreshToken
+		tok.RefreshToken = old.RefreshToken
 	}
 	return tok, err
 }

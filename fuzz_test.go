@@ -10,6 +10,7 @@ import (
 	"math"
 	"net/http"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -432,4 +433,115 @@ func checkJWTOfALossyStore(t *testing.T, jwt string, exp, iat float64) {
 		t.Errorf("a good token was not handed out: %v", err)
 	}
 	s.wantNoSecret(t, err)
+}
+
+func (a answer) scene(t *testing.T) *scene {
+	s := &scene{fincode: &parrot{answer: a}, store: newJSONStore(), seen: new(events), secrets: []string{secret}}
+	s.sessions = newSessions(t, nil, withStore(s.store), s.seen.observe, func(c *fincodeauth.Config) { c.Base = s.fincode })
+	t.Cleanup(func() { s.close(t) })
+	return s
+}
+
+// checkRefresh: a refresh goes on, ends the session or leaves it as it is.
+func (a answer) checkRefresh(t *testing.T) {
+	s := a.scene(t)
+	s.adopt(t, &oauth2.Token{RefreshToken: secret})
+	tok, err := s.sessions.TokenSource("a").Token()
+	said, rec := a.read(), record(t, s.store, "a")
+	switch {
+	case err == nil:
+		said.wantPair(t, tok, secret)
+		wantSaved(t, rec, tok)
+	case errors.Is(err, fincodeauth.ErrLoginRequired):
+		if !said.ends() {
+			t.Errorf("a session ended: %v", err)
+		}
+		wantSessionError(t, err, said.verdict == http.StatusForbidden, false)
+		if rec.Ended == "" || rec.Token.RefreshToken != "" {
+			t.Errorf("%v, want one that ended", rec)
+		}
+	default:
+		said.wantFailure(t, err, "refresh-token")
+		if said.ends() || rec.Ended != "" || rec.Token.RefreshToken != secret {
+			t.Errorf("error %v, %v; want it to end: %t", err, rec, said.ends())
+		}
+		if _, again := s.sessions.TokenSource("a").Token(); again == nil {
+			t.Error("a failed refresh succeeded at once")
+		}
+	}
+	if !slices.Equal(s.fincode.calls, []string{"refresh-token"}) {
+		t.Errorf("calls %v, want one refresh-token", s.fincode.calls)
+	}
+	s.wantNoSecret(t, err)
+}
+
+// checkLogin: a login's error tells what to ask the user.
+func (a answer) checkLogin(t *testing.T) {
+	s := a.scene(t)
+	err := s.sessions.Login(t.Context(), "a", fincodeauth.Credentials{Email: "ada@example.com", Password: secret})
+	said := a.read()
+	for target, status := range map[error]int{fincodeauth.ErrBadCredentials: 401, fincodeauth.ErrAccountLocked: 403, fincodeauth.ErrUserNotFound: 404} {
+		if errors.Is(err, target) != (said.credible && said.verdict == status) {
+			t.Errorf("%v is %q: %t", err, target, errors.Is(err, target))
+		}
+	}
+	if err == nil {
+		rec := record(t, s.store, "a")
+		said.wantPair(t, rec.Token, "")
+		wantSaved(t, rec, rec.Token)
+	} else {
+		said.wantFailure(t, err, "login")
+	}
+	if !slices.Equal(s.fincode.calls, []string{"login"}) {
+		t.Errorf("calls %v, want one login", s.fincode.calls)
+	}
+	s.wantNoSecret(t, err)
+}
+
+// checkLogout: whatever FinCode says, the session is gone.
+func (a answer) checkLogout(t *testing.T) {
+	s := a.scene(t)
+	s.secrets = append(s.secrets, secretAccess)
+	s.adopt(t, &oauth2.Token{AccessToken: secretAccess, RefreshToken: secret})
+	err := s.sessions.Logout(t.Context(), "a")
+	if said := a.read(); (err == nil) != (said.verdict == http.StatusOK) {
+		t.Errorf("error %v of an answer that means %d", err, said.verdict)
+	} else if err != nil {
+		said.wantFailure(t, err, "logout")
+	}
+	if _, err := s.store.Load(t.Context(), "a"); !errors.Is(err, fincodeauth.ErrNotFound) {
+		t.Errorf("error %v, want ErrNotFound", err)
+	}
+	want := []string{"logout"}
+	if a.read().ends() && a.read().verdict == http.StatusUnauthorized {
+		want = append(want, "refresh-token") // the access token may be the only one that is refused
+	}
+	if !slices.Equal(s.fincode.calls, want) {
+		t.Errorf("calls %v, want %v", s.fincode.calls, want)
+	}
+	s.wantNoSecret(t, err)
+}
+
+func (a answer) read() reading {
+	r := reading{answer: a, verdict: a.status}
+	data := a.body[:min(len(a.body), maxAnswer+1)]
+	cut := a.cut || len(a.body) > maxAnswer
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.UseNumber()
+	var value any
+	isJSON := json.Valid(data) && decoder.Decode(&value) == nil
+	r.object, _ = value.(map[string]any)
+	isBlank := len(bytes.TrimSpace(data)) == 0
+	r.credible = isJSON && (r.object != nil || !cut) || isBlank && !cut
+	if a.status < 200 || a.status > 299 {
+		return r
+	}
+	r.verdict = http.StatusOK
+	switch {
+	case cut:
+		r.verdict = 0
+	case r.object["success"] == false:
+		r.verdict = r.code()
+	}
+	return r
 }

@@ -72,20 +72,30 @@ func (s *session) endAtFinCode(ctx context.Context, rec *Record) error {
 	tok, started := rec.Token, s.all.now()
 	claimed := !rec.RefreshStarted.IsZero()
 	mayRefresh := !claimed && tok.RefreshToken != ""
-	dead := !s.all.newLease(tok).valid(started)
 	var err error
-	if !dead || !mayRefresh {
+	expired := !s.all.newLease(tok).valid(started)
+	if !expired || !mayRefresh {
 		err = s.all.endpoint.logout(ctx, tok)
-		dead = isUnauthorized(err)
 	}
-	if dead && mayRefresh {
-		if tok, err = s.all.endpoint.refresh(ctx, tok.RefreshToken); err == nil {
-			err = s.all.endpoint.logout(ctx, tok)
-		}
+	if mayRefresh && (expired || isUnauthorized(err)) {
+		err = s.refreshAndLogOut(ctx, tok, err)
 	}
 	s.all.observe(LoggedOut, s.key, s.all.since(started), err)
 	if err != nil && claimed {
 		err = fmt.Errorf("another process was refreshing it, and revokes the token that it receives: %w", err)
+	}
+	return err
+}
+
+// refreshAndLogOut logs out with the successor of old. before is the error of the
+// logout with old itself; nil: there was none.
+func (s *session) refreshAndLogOut(ctx context.Context, old *oauth2.Token, before error) error {
+	tok, err := s.all.endpoint.refresh(ctx, old)
+	switch {
+	case err == nil:
+		return s.all.endpoint.logout(ctx, tok)
+	case before != nil:
+		return fmt.Errorf("%w; then %w", before, err)
 	}
 	return err
 }

@@ -26,6 +26,9 @@ type pending struct {
 	// unheard: a Save of it may have landed although it failed.
 	unheard bool
 
+	// refused is the store's last error. Guarded by session.mu: Close reads it.
+	refused error
+
 	// found is the record that it was given up for. left: it may be in the store,
 	// and is left to the login that replaces it.
 	found *Record
@@ -123,9 +126,17 @@ func (s *session) saveFirst(ctx context.Context, p *pending, started time.Time) 
 	if err == nil || err == errOutdated {
 		s.settled(p, err == nil)
 	} else {
+		s.refused(p, err)
 		s.all.observe(SaveFailed, s.key, s.all.since(started), p.unsavedFor(err))
 	}
 	return err
+}
+
+// refused notes why the store did not accept p.
+func (s *session) refused(p *pending, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.refused = err
 }
 
 // unsavedFor is the Err of a SaveFailed: the store's, and for the end of a session
@@ -162,6 +173,8 @@ func (s *session) saveAgain(ctx context.Context, p *pending, started time.Time) 
 		case errOutdated:
 			s.settled(p, false)
 			return err
+		default:
+			s.refused(p, err)
 		}
 	}
 }

@@ -438,7 +438,7 @@ func (s *session) present(ctx context.Context, era uint32, claimed *Record) (*le
 	}
 	if mine.verdict == nil {
 		started := s.all.now()
-		tok, err := s.all.endpoint.refresh(ctx, claimed.Token.RefreshToken)
+		tok, err := s.all.endpoint.refresh(ctx, claimed.Token)
 		if err == nil {
 			return s.succeed(ctx, era, claimed, tok, Refreshed, started)
 		}

@@ -1,12 +1,15 @@
 package fincodeauth
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -33,9 +36,14 @@ type Config struct {
 	// Transport, not into Base. nil: http.DefaultTransport.
 	Base http.RoundTripper
 
-	// Header is set on requests that lack its fields. It is copied. nil:
-	// DefaultHeader(); empty: none.
+	// Header is set on requests that lack its fields. It is copied. It replaces
+	// the default fields, without which FinCode answers 400: to add to them, use
+	// ExtraHeader. nil: DefaultHeader(); empty: none.
 	Header http.Header
+
+	// ExtraHeader is set like Header, in addition to it. A field that is in both
+	// has the values of ExtraHeader. It is copied. nil: none.
+	ExtraHeader http.Header
 
 	// RequestID makes the uuid header of each request that has none. It must be
 	// safe for concurrent use. nil: the one in Header.
@@ -84,14 +92,22 @@ const (
 	defaultMaxSessions    = 100_000
 )
 
-// Sandbox returns the BaseURL of a tenant's sandbox (FINCODE.md, Where it lives).
+// FinCode's domains (FINCODE.md, Where it lives).
+const (
+	sandboxDomain    = ".fincode.software"
+	productionDomain = ".fincode.tech"
+)
+
+// Sandbox returns the BaseURL of a tenant's sandbox. The tenant is a name alone,
+// such as "acme", without FinCode's domain.
 func Sandbox(tenant string) string {
-	return "https://" + url.PathEscape(tenant) + ".fincode.software/api/v6/services"
+	return "https://" + url.PathEscape(tenant) + sandboxDomain + "/api/v6/services"
 }
 
-// Production returns the BaseURL of a production domain (FINCODE.md, Where it lives).
+// Production returns the BaseURL of a production domain. The domain is a name
+// alone, such as "acme", without FinCode's own.
 func Production(domain string) string {
-	return "https://" + url.PathEscape(domain) + ".fincode.tech/api/v6/services"
+	return "https://" + url.PathEscape(domain) + productionDomain + "/api/v6/services"
 }
 
 // DefaultHeader returns the fields that every call to FinCode carries
@@ -113,6 +129,7 @@ type Sessions struct {
 	sessions *table
 	flights  singleflight.Group // by session key
 	started  time.Time          // zero of session.earlyAt
+	passed   passedOnce
 
 	// The machine that this runs on: time.Now and rand.Float64, but for the
 	// simulation, which has others.
@@ -165,22 +182,16 @@ func (c *Config) complete() error {
 	case c.TokenHeaders > BearerToken|XAuthToken:
 		return fmt.Errorf("TokenHeaders is %d: use BearerToken, XAuthToken or both", c.TokenHeaders)
 	}
-	for name := range c.Header {
-		switch http.CanonicalHeaderKey(name) {
-		case authorization, xAuthToken:
-			return fmt.Errorf("field %s in Header: the token's headers are the Transport's; remove it", name)
-		}
-	}
-	if err := checkStore(c.Store); err != nil {
+	if err := cmp.Or(checkHeader("Header", c.Header), checkHeader("ExtraHeader", c.ExtraHeader)); err != nil {
 		return err
 	}
 	if c.Store == nil {
 		c.Store = NewMemoryStore()
 	}
-	if c.Header == nil {
-		c.Header = DefaultHeader()
+	if err := checkStore(c.Store); err != nil {
+		return err
 	}
-	c.Header = c.Header.Clone()
+	c.Header = merged(c.Header, c.ExtraHeader)
 	c.Hosts = slices.Clone(c.Hosts)
 	if c.RefreshBefore == 0 {
 		c.RefreshBefore = defaultRefreshBefore
@@ -194,10 +205,45 @@ func (c *Config) complete() error {
 	return nil
 }
 
+// merged returns a copy of header, nil meaning DefaultHeader, with the fields of
+// extra.
+func merged(header, extra http.Header) http.Header {
+	if header == nil {
+		header = DefaultHeader()
+	}
+	all := make(http.Header, len(header)+len(extra))
+	for _, h := range []http.Header{header, extra} {
+		for name, values := range h {
+			all[http.CanonicalHeaderKey(name)] = slices.Clone(values)
+		}
+	}
+	return all
+}
+
 // checkStore refuses a store that cannot work.
 func checkStore(s Store) error {
+	if isNil(s) {
+		return fmt.Errorf("the Store is a nil %T: make it with its constructor, or leave Store out for a MemoryStore", s)
+	}
 	if c, ok := s.(interface{ check() error }); ok {
 		return c.check()
+	}
+	return nil
+}
+
+// isNil reports whether v holds a nil pointer, function, map, slice or channel.
+func isNil(v any) bool {
+	switch r := reflect.ValueOf(v); r.Kind() {
+	case reflect.Pointer, reflect.Func, reflect.Map, reflect.Slice, reflect.Chan:
+		return r.IsNil()
+	}
+	return false
+}
+
+// check returns an error if the Sessions were not made by New.
+func (a *Sessions) check() error {
+	if a == nil || a.sessions == nil {
+		return errors.New("the Sessions are empty: make them with fincodeauth.New")
 	}
 	return nil
 }
@@ -287,6 +333,9 @@ func (a *Sessions) Login(ctx context.Context, key string, c Credentials) error {
 // ExpiresIn from now, or that of the JWT. Test its error for ErrClosed; another is
 // that of the store, or says what is wrong with key or tok.
 func (a *Sessions) Adopt(ctx context.Context, key string, tok *oauth2.Token) error {
+	if err := a.check(); err != nil {
+		return fmt.Errorf("fincodeauth: adopt: %w", err)
+	}
 	if !hasTokens(tok) {
 		return errors.New("fincodeauth: adopt: the token is empty: give it an access token, a refresh token or both")
 	}
@@ -381,11 +430,16 @@ func (a *Sessions) Forget(ctx context.Context, key string) error {
 
 // Close stops refreshing and waits until every rotated token is saved. If ctx
 // ends first, Close gives up the saves that are left and returns an error that
-// names their sessions: their tokens are lost. A ctx that had ended before gives
+// names their sessions, whose tokens are lost, and has the store's last error in
+// its chain. With a ctx that never ends, Close waits for as long as the store is
+// down: give it a deadline. A ctx that had ended before gives
 // them one second. What is under way then ends within RefreshTimeout, or some
 // times that if the store is as slow as FinCode. After Close, whatever needs a
 // token, Login, Adopt and Logout return ErrClosed.
 func (a *Sessions) Close(ctx context.Context) error {
+	if err := a.check(); err != nil {
+		return fmt.Errorf("fincodeauth: close: %w", err)
+	}
 	ended := ctx.Err() != nil
 	a.mu.Lock()
 	if !a.closed {
@@ -413,20 +467,9 @@ func (a *Sessions) Close(ctx context.Context) error {
 		}
 		a.abandon()
 	}
-	var unsaved []string
-	for s := range a.sessions.all {
-		if s.unsaved() != nil {
-			unsaved = append(unsaved, s.key)
-		}
-	}
 	cause := context.Cause(ctx)
-	if len(unsaved) > 0 {
-		slices.Sort(unsaved)
-		if cause == nil {
-			cause = ErrClosed // by a Close before, that gave up
-		}
-		return fmt.Errorf("fincodeauth: close: the store took no change of %d sessions, whose tokens are lost, %q among them: %w",
-			len(unsaved), unsaved[:min(len(unsaved), 10)], cause)
+	if err := a.lost(cause); err != nil {
+		return fmt.Errorf("fincodeauth: close: %w", err)
 	}
 	select {
 	case <-done:
@@ -434,6 +477,24 @@ func (a *Sessions) Close(ctx context.Context) error {
 	default:
 		return fmt.Errorf("fincodeauth: close: %w", cause)
 	}
+}
+
+// lost returns an error that names the sessions that were not saved, and why; nil
+// if there is none. cause is what ended the wait for them; nil: an earlier Close
+// gave them up.
+func (a *Sessions) lost(cause error) error {
+	refused := make(map[string]error)
+	for s := range a.sessions.all {
+		if s.unsaved() != nil {
+			refused[s.key] = s.refusal()
+		}
+	}
+	if len(refused) == 0 {
+		return nil
+	}
+	keys := slices.Sorted(maps.Keys(refused))
+	return fmt.Errorf("the last change of %d sessions is not saved, so that their tokens are lost: %q: %w: the store's last error: %w",
+		len(keys), keys[:min(len(keys), 10)], cmp.Or(cause, ErrClosed), refused[keys[0]])
 }
 
 // abandon ends the attempts to save.
@@ -508,6 +569,9 @@ func (a *Sessions) at(p *place) *session {
 
 // pinned returns key's session, pinned.
 func (a *Sessions) pinned(key string) (*session, error) {
+	if err := a.check(); err != nil {
+		return nil, err
+	}
 	if key == "" {
 		return nil, errors.New(`the key is empty: name the session, by an account or a user's ID`)
 	}

@@ -14,7 +14,10 @@ import (
 
 	"golang.org/x/oauth2"
 
+	"github.com/jarcoal/httpmock"
+
 	"github.com/fincodeauth/fincodeauth"
+	"github.com/fincodeauth/fincodeauth/filestore"
 	"github.com/fincodeauth/fincodeauth/fincodetest"
 )
 
@@ -26,7 +29,15 @@ func TestNewSaysWhatToChange(t *testing.T) {
 		want string
 	}{
 		"no BaseURL":                {fincodeauth.Config{}, `Sandbox("your-tenant")`},
-		"one that does not parse":   {fincodeauth.Config{BaseURL: "https://a b"}, "does not parse"},
+		"one that does not parse":   {fincodeauth.Config{BaseURL: "https://a:b"}, "does not parse"},
+		"a password in that":        {fincodeauth.Config{BaseURL: "https://u:hunter2@a:b"}, "does not parse"},
+		"white space":               {fincodeauth.Config{BaseURL: " https://acme.fincode.tech"}, `" https://acme.fincode.tech" has white space`},
+		"a line break at its end":   {fincodeauth.Config{BaseURL: ok + "\n"}, `services\n" has white space`},
+		"a password beside that":    {fincodeauth.Config{BaseURL: "https://u:hunter 2@acme.fincode.tech"}, "has white space"},
+		"the sandbox's domain":      {fincodeauth.Config{BaseURL: fincodeauth.Sandbox("acme.fincode.software")}, `the name alone, "acme"`},
+		"production's domain":       {fincodeauth.Config{BaseURL: fincodeauth.Production("Acme.fincode.tech")}, `the name alone, "acme"`},
+		"the other domain":          {fincodeauth.Config{BaseURL: fincodeauth.Production("acme.fincode.software")}, `the name alone, "acme"`},
+		"a URL for a tenant":        {fincodeauth.Config{BaseURL: fincodeauth.Sandbox("https://acme.fincode.software")}, `Sandbox("your-tenant")`},
 		"one without a scheme":      {fincodeauth.Config{BaseURL: "acme.fincode.tech/api"}, "https://"},
 		"http":                      {fincodeauth.Config{BaseURL: "http://acme.fincode.tech"}, "loopback"},
 		"http to a lookalike":       {fincodeauth.Config{BaseURL: "http://127.0.0.1.evil.example"}, "loopback"},
@@ -42,6 +53,14 @@ func TestNewSaysWhatToChange(t *testing.T) {
 		"negative MaxSessions":      {fincodeauth.Config{BaseURL: ok, MaxSessions: -1}, "MaxSessions"},
 		"unknown TokenHeaders":      {fincodeauth.Config{BaseURL: ok, TokenHeaders: 4}, "TokenHeaders"},
 		"a token's header":          {fincodeauth.Config{BaseURL: ok, Header: http.Header{"authorization": {"x"}}}, "remove it"},
+		"an extra token's header":   {fincodeauth.Config{BaseURL: ok, ExtraHeader: http.Header{"X-Auth-Token": {"x"}}}, "ExtraHeader"},
+		"a header with a space":     {fincodeauth.Config{BaseURL: ok, Header: http.Header{"X Partner": {"x"}}}, `"X Partner"`},
+		"a header without a name":   {fincodeauth.Config{BaseURL: ok, ExtraHeader: http.Header{"": {"x"}}}, `field ""`},
+		"a header with an umlaut":   {fincodeauth.Config{BaseURL: ok, Header: http.Header{"X-Pärtner": {"x"}}}, "X-Pärtner"},
+		"a value with a line break": {fincodeauth.Config{BaseURL: ok, Header: http.Header{"X-Partner": {"x", "hunter2\r\nX: y"}}}, "control character"},
+		"a header of net/http":      {fincodeauth.Config{BaseURL: ok, Header: http.Header{"host": {"x"}}}, "net/http sets it"},
+		"a nil store in a Store":    {fincodeauth.Config{BaseURL: ok, Store: (*fincodeauth.MemoryStore)(nil)}, "nil *fincodeauth.MemoryStore"},
+		"a nil filestore":           {fincodeauth.Config{BaseURL: ok, Store: (*filestore.Store)(nil)}, "nil *filestore.Store"},
 		"a URL for a host":          {fincodeauth.Config{BaseURL: ok, Hosts: []string{"https://files.example"}}, "Hosts"},
 		"an empty host":             {fincodeauth.Config{BaseURL: ok, Hosts: []string{""}}, "Hosts"},
 		"a wildcard host":           {fincodeauth.Config{BaseURL: ok, Hosts: []string{"*.example.com"}}, "Hosts"},
@@ -49,7 +68,7 @@ func TestNewSaysWhatToChange(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := fincodeauth.New(test.cfg)
-			if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "hunter2") {
+			if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "hunter") {
 				t.Errorf("error %v, want one that says %q", err, test.want)
 			}
 		})
@@ -69,6 +88,86 @@ func TestNewTakesEveryRoot(t *testing.T) {
 	if got := fincodeauth.Production("acme"); got != "https://acme.fincode.tech/api/v6/services" {
 		t.Errorf("Production: %s", got)
 	}
+}
+
+func TestExtraHeaderIsSentInAdditionToTheDefaults(t *testing.T) {
+	fc := fincodetest.New(fincodetest.Config{})
+	var sent []http.Header
+	extra := http.Header{"x-partner": {"acme"}, "UUID": {"7"}, "X-Both": {"extra"}}
+	sessions := newSessions(t, fc, func(c *fincodeauth.Config) {
+		c.Base = roundTripper(func(r *http.Request) (*http.Response, error) {
+			sent = append(sent, r.Header)
+			return fc.RoundTrip(r)
+		})
+		c.ExtraHeader = extra
+	})
+	extra.Set("X-Partner", "changed later")
+	logIn(t, sessions, "a")
+	get(t, sessions.Transport("a"), api+"/whoami")
+	for _, h := range sent {
+		if h.Get("Content-Type") != "application/json" || h.Get("Platform") != "fincode" || h.Get("Uuid") != "7" || h.Get("X-Partner") != "acme" {
+			t.Errorf("sent %v", h)
+		}
+	}
+	if len(sent) != 2 {
+		t.Errorf("%d requests, want a login and a call", len(sent))
+	}
+}
+
+func TestExtraHeaderGoesBeforeHeader(t *testing.T) {
+	mock := httpmock.NewMockTransport()
+	mock.RegisterNoResponder(func(r *http.Request) (*http.Response, error) {
+		if !slices.Equal(r.Header["X-Both"], []string{"extra"}) || r.Header.Get("Platform") != "" || r.Header.Get("X-Mine") != "mine" {
+			t.Errorf("sent %v", r.Header)
+		}
+		return httpmock.NewStringResponse(200, ""), nil
+	})
+	sessions := newSessions(t, nil, func(c *fincodeauth.Config) {
+		c.Base = mock
+		c.Header = http.Header{"X-Both": {"header"}, "X-Mine": {"mine"}}
+		c.ExtraHeader = http.Header{"x-both": {"extra"}}
+	})
+	if err := sessions.Adopt(t.Context(), "a", &oauth2.Token{AccessToken: "t-1"}); err != nil {
+		t.Fatal(err)
+	}
+	get(t, sessions.Transport("a"), api+"/balance")
+}
+
+func TestZeroValuesSayWhatToCall(t *testing.T) {
+	var sessions fincodeauth.Sessions
+	_, tokenErr := new(fincodeauth.TokenSource).Token()
+	_, contextErr := new(fincodeauth.TokenSource).TokenContext(fincodeauth.WithSession(t.Context(), "a"))
+	_, refreshErr := new(fincodeauth.TokenSource).Refresh(t.Context(), nil)
+	_, sourceErr := sessions.TokenSource("a").Token()
+	_, roundTripErr := new(fincodeauth.Transport).RoundTrip(request(t, "GET", nil))
+	_, emptySourceErr := (&fincodeauth.Transport{Source: new(fincodeauth.TokenSource), BaseURL: api}).RoundTrip(request(t, "GET", nil))
+	_, nilSourceErr := (&fincodeauth.Transport{Source: (*fincodeauth.TokenSource)(nil), BaseURL: api}).RoundTrip(request(t, "GET", nil))
+	_, clientErr := sessions.Client("a").Get(api)
+	for _, test := range []struct {
+		call string
+		err  error
+		want string
+	}{
+		{"Login", sessions.Login(t.Context(), "a", credentials), "fincodeauth.New"},
+		{"Adopt", sessions.Adopt(t.Context(), "a", &oauth2.Token{AccessToken: "t"}), "fincodeauth.New"},
+		{"Logout", sessions.Logout(t.Context(), "a"), "fincodeauth.New"},
+		{"Forget", sessions.Forget(t.Context(), "a"), "fincodeauth.New"},
+		{"Close", sessions.Close(t.Context()), "fincodeauth.New"},
+		{"Sessions.TokenSource", sourceErr, "fincodeauth.New"},
+		{"Sessions.Client", clientErr, "fincodeauth.New"},
+		{"TokenSource.Token", tokenErr, "Sessions.TokenSource"},
+		{"TokenSource.TokenContext", contextErr, "Sessions.TokenSource"},
+		{"TokenSource.Refresh", refreshErr, "Sessions.TokenSource"},
+		{"Transport.RoundTrip", roundTripErr, "Sessions.Transport"},
+		{"RoundTrip of an empty TokenSource", emptySourceErr, "Sessions.TokenSource"},
+		{"RoundTrip of a nil TokenSource", nilSourceErr, "Sessions.Transport"},
+	} {
+		if test.err == nil || !strings.Contains(test.err.Error(), test.want) || strings.Count(test.err.Error(), "fincodeauth: ") != 1 {
+			t.Errorf("%s: error %v, want one that names %s", test.call, test.err, test.want)
+		}
+	}
+	_ = fmt.Sprint(&sessions, new(fincodeauth.TokenSource), new(fincodeauth.Transport))
+	new(fincodeauth.Transport).CloseIdleConnections()
 }
 
 func TestARootMayEndInASlash(t *testing.T) {
@@ -480,10 +579,29 @@ func TestCloseSaysWhichTokensAreLost(t *testing.T) {
 		defer cancel()
 		for range 2 {
 			err := sessions.Close(ctx)
-			if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "alice") {
-				t.Errorf("error %v, want one that names the session", err)
+			if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, errStoreDown) || !strings.Contains(err.Error(), "alice") {
+				t.Errorf("error %v, want one that names the session, and has the store's in its chain", err)
 			}
 		}
+	})
+}
+
+// A store that hangs has returned no error yet.
+func TestCloseSaysThatTheStoreDidNotAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newBrittleStore()
+		sessions := newSessions(t, fc, withStore(store))
+		store.set(func(s *brittleStore) {
+			s.save = func(_ *fincodeauth.Record, save func() error) error { time.Sleep(time.Hour); return save() }
+		})
+		logIn(t, sessions, "alice")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := sessions.Close(ctx); err == nil || !strings.Contains(err.Error(), "has not answered") {
+			t.Errorf("error %v, want one that says that the store has not answered", err)
+		}
+		time.Sleep(2 * time.Hour)
 	})
 }
 

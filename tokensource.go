@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/url"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,17 +22,27 @@ type TokenSource struct {
 	place place // with the key "": the context's
 }
 
-// Token returns TokenContext with the background context, so that it waits for
-// a refresh as long as that takes: for other processes as long as they are at
-// it, and twice RefreshTimeout for a dead one; then for its own. The token is
-// shared: do not modify it.
+// Token implements oauth2.TokenSource. It is TokenContext without a context, so it
+// waits as long as a refresh takes: for another process as long as that one is
+// refreshing, or twice RefreshTimeout if it died, and then for a refresh of its
+// own. A source for the key "" returns an error: Token has no context that could
+// name the session.
+//
+// The token holds the refresh token, too: do not log it or send it anywhere. It
+// is shared: do not modify it.
 func (ts *TokenSource) Token() (*oauth2.Token, error) {
+	if ts.place.key == "" && ts.check() == nil {
+		return nil, errors.New("fincodeauth: Token has no context to take the session's key from: call TokenContext, or make the source with Sessions.TokenSource(key)")
+	}
 	return ts.TokenContext(context.Background())
 }
 
-// TokenContext returns the session's token. It waits only if that has expired
-// or is not loaded yet, and no longer than ctx; the refresh that it waits for
-// goes on without it. The token is shared: do not modify it.
+// TokenContext returns the session's token. It waits only if the token has expired
+// or is not loaded yet, and no longer than ctx. A refresh goes on even if its
+// callers leave.
+//
+// The token holds the refresh token, too: do not log it or send it anywhere. It
+// is shared: do not modify it.
 func (ts *TokenSource) TokenContext(ctx context.Context) (*oauth2.Token, error) {
 	s, err := ts.session(ctx)
 	if err != nil {
@@ -80,8 +91,33 @@ func (ts *TokenSource) replayed(ctx context.Context, tok *oauth2.Token, accepted
 	}
 }
 
+// passed tells, once an origin, that a request to u went without a token.
+func (ts *TokenSource) passed(ctx context.Context, u *url.URL) {
+	a := ts.all
+	if a.cfg.Observe == nil || !a.passed.first(originOf(u)) {
+		return
+	}
+	key := ts.place.key
+	if p, ok := ctx.Value(sessionKey{}).(*place); ok && key == "" {
+		key = p.key
+	}
+	a.observe(Passed, key, 0, fmt.Errorf("requests to %q go without a token: neither BaseURL, %q, nor Hosts has this origin",
+		u.Scheme+"://"+u.Host, a.cfg.BaseURL))
+}
+
+// check returns an error if the source was not made by Sessions.TokenSource.
+func (ts *TokenSource) check() error {
+	if ts.all == nil {
+		return errors.New("the TokenSource is empty: make it with Sessions.TokenSource")
+	}
+	return ts.all.check()
+}
+
 // session returns the session that ctx, or the source itself, names.
 func (ts *TokenSource) session(ctx context.Context) (*session, error) {
+	if ts.all == nil || ts.all.sessions == nil {
+		return nil, fmt.Errorf("fincodeauth: %w", ts.check())
+	}
 	if ts.place.key != "" {
 		return ts.all.at(&ts.place), nil
 	}
@@ -396,6 +432,19 @@ func (s *session) unsaved() *pending {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.pending
+}
+
+// errNoAnswer stands for the store's error before it has returned one.
+var errNoAnswer = errors.New("it has not answered")
+
+// refusal returns the store's last error for what is unsaved.
+func (s *session) refusal() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pending == nil || s.pending.refused == nil {
+		return errNoAnswer
+	}
+	return s.pending.refused
 }
 
 // isRejected tells whether the API rejected tok.

@@ -634,3 +634,16 @@ func TestACallerAfterAnAdoptIsNotToldTheFailureOfTheFlightBefore(t *testing.T) {
 		}
 	})
 }
+
+// oauth2's own wrappers call Token, which has no context.
+func TestTokenWithoutAKeySaysThatItHasNoContext(t *testing.T) {
+	sessions := newSessions(t, fincodetest.New(fincodetest.Config{}))
+	_, err := sessions.TokenSource("").Token()
+	if err == nil || !strings.Contains(err.Error(), "call TokenContext") {
+		t.Errorf("error %v, want one that says which method has a context", err)
+	}
+	_, err = sessions.TokenSource("").TokenContext(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "WithSession") {
+		t.Errorf("error %v, want one that names WithSession", err)
+	}
+}

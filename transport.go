@@ -5,11 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
-	"slices"
-	"strings"
 	"sync/atomic"
 
 	"golang.org/x/oauth2"
@@ -22,13 +19,6 @@ type TokenHeaders uint8
 const (
 	BearerToken TokenHeaders = 1 << iota // Authorization: Bearer <token>
 	XAuthToken                           // X-Auth-Token: <token>
-)
-
-// The canonical names of the headers that are the Transport's alone.
-const (
-	authorization = "Authorization"
-	xAuthToken    = "X-Auth-Token"
-	uuid          = "Uuid"
 )
 
 // A Transport is an http.RoundTripper that sends requests to the API as a
@@ -46,9 +36,10 @@ const (
 // Header fields that the request has already stay, but Authorization and
 // X-Auth-Token are always the Transport's. The caller's request is not changed.
 //
-// On a 401 it asks Source.Refresh for another token, and with that sends the
-// request again, once, if its body is absent or has GetBody. In any other case
-// the caller gets the first answer, its body unread.
+// On a 401 it asks Source.Refresh for another token. With that it sends the
+// request again, once, if the request has no body or has GetBody. If the refresh
+// fails, RoundTrip returns its error: ErrLoginRequired if the session has ended.
+// In any other case the caller gets the first answer, its body unread.
 //
 // It is safe for concurrent use. Its fields must not be changed after the first
 // request.
@@ -87,6 +78,9 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return refuse(req, p.err)
 	}
 	if !p.trust.covers(req.URL) {
+		if w, ok := t.Source.(watcher); ok && req.URL != nil {
+			w.passed(req.Context(), req.URL)
+		}
 		return t.base().RoundTrip(req)
 	}
 	tok, err := t.token(req.Context())
@@ -141,16 +135,28 @@ func (t *Transport) prepare() *prepared {
 	if header == nil {
 		header = DefaultHeader()
 	}
-	p := &prepared{fields: newFields(header, t.RequestID)}
-	p.trust, p.err = newTrust(t.BaseURL, t.Hosts)
-	if p.err == nil && t.Source == nil {
-		p.err = errors.New("no Source: give it an oauth2.TokenSource")
+	p := &prepared{fields: newFields(header, t.RequestID), err: t.check()}
+	if p.err == nil {
+		p.trust, p.err = newTrust(t.BaseURL, t.Hosts)
 	}
 	if p.err != nil {
 		p.err = fmt.Errorf("fincodeauth: Transport: %w", p.err)
 	}
 	t.ready.Store(p)
 	return p
+}
+
+// check returns an error that says which field to set, or how to.
+func (t *Transport) check() error {
+	if src, ok := t.Source.(*TokenSource); ok && src != nil {
+		if err := src.check(); err != nil {
+			return err
+		}
+	}
+	if t.Source == nil || isNil(t.Source) {
+		return errors.New("no Source: use Sessions.Transport, or set it to an oauth2.TokenSource")
+	}
+	return checkHeader("Header", t.Header)
 }
 
 func (t *Transport) base() http.RoundTripper {
@@ -177,8 +183,9 @@ func required(tok *oauth2.Token, err error) (*oauth2.Token, error) {
 	return tok, err
 }
 
-// replay sends the request again, if a new token is to be had after resp, a 401
-// to tok.
+// replay sends the request again after resp, a 401 to tok, if there is a new
+// token. A refresh that was due and failed is an error: a caller who got the bare
+// 401 would send a user who is logged in to the login page.
 func (t *Transport) replay(req *http.Request, p *prepared, resp *http.Response, tok *oauth2.Token) (*http.Response, error) {
 	src, ok := t.Source.(interface {
 		Refresh(context.Context, *oauth2.Token) (*oauth2.Token, error)
@@ -187,7 +194,11 @@ func (t *Transport) replay(req *http.Request, p *prepared, resp *http.Response, 
 		return resp, nil
 	}
 	next, err := required(src.Refresh(req.Context(), tok))
-	if err != nil || next.AccessToken == tok.AccessToken {
+	if err != nil {
+		discard(resp)
+		return nil, err
+	}
+	if next.AccessToken == tok.AccessToken {
 		return resp, nil
 	}
 	again := t.authorized(req, p, next)
@@ -201,15 +212,16 @@ func (t *Transport) replay(req *http.Request, p *prepared, resp *http.Response, 
 	}
 	discard(resp)
 	resp, err = answered(t.base().RoundTrip(again))
-	if w, ok := t.Source.(replayWatcher); ok && err == nil {
+	if w, ok := t.Source.(watcher); ok && err == nil {
 		w.replayed(req.Context(), next, resp.StatusCode != http.StatusUnauthorized)
 	}
 	return resp, err
 }
 
-// A replayWatcher is a Source that learns how replays fare.
-type replayWatcher interface {
+// A watcher is a Source that learns what happens to requests.
+type watcher interface {
 	replayed(ctx context.Context, tok *oauth2.Token, accepted bool)
+	passed(ctx context.Context, u *url.URL) // without a token
 }
 
 // discard closes an answer's body, and reads it before if it is known to be
@@ -256,19 +268,6 @@ func (t *Transport) authorized(req *http.Request, p *prepared, tok *oauth2.Token
 	return &out.Request
 }
 
-// A header is an http.Header whose values stand behind each other.
-type header struct {
-	http.Header
-	values []string
-}
-
-// set sets a field to a copy of values.
-func (h *header) set(name string, values ...string) {
-	from := len(h.values)
-	h.values = append(h.values, values...)
-	h.Header[name] = slices.Clip(h.values[from:])
-}
-
 // A bearer is a token as a header value, made once a token instead of once a
 // request.
 type bearer struct {
@@ -285,155 +284,8 @@ func (t *Transport) bearer(tok *oauth2.Token) string {
 	return b.value
 }
 
-// isTokenHeader tells whether name, in whatever case, is one of the token's.
-func isTokenHeader(name string) bool {
-	switch len(name) {
-	case len(authorization):
-		return strings.EqualFold(name, authorization)
-	case len(xAuthToken):
-		return strings.EqualFold(name, xAuthToken)
-	}
-	return false
-}
-
 // String names the API without the token.
 func (t *Transport) String() string { return "Transport(" + t.BaseURL + ")" }
 
 // Format prints what String returns, whatever the verb.
 func (t *Transport) Format(f fmt.State, _ rune) { fmt.Fprint(f, t.String()) }
-
-// fields are the header fields that a request gets if it lacks them.
-type fields struct {
-	list      []field
-	requestID func() string // makes uuid's value; nil: it is in the list
-}
-
-// A field is one of them, by its canonical name.
-type field struct {
-	name   string
-	values []string
-}
-
-func newFields(h http.Header, requestID func() string) fields {
-	f := fields{requestID: requestID}
-	for name, values := range h {
-		name = http.CanonicalHeaderKey(name)
-		if name != uuid || requestID == nil {
-			f.list = append(f.list, field{name, slices.Clone(values)})
-		}
-	}
-	return f
-}
-
-// addTo adds the fields to h, all but those that cost something to make and that
-// the request has: what else it has comes after them, and replaces them.
-func (f fields) addTo(h *header, request http.Header) {
-	for _, own := range f.list {
-		h.set(own.name, own.values...)
-	}
-	if f.requestID != nil && lacks(request, uuid) && lacks(request, "uuid") {
-		h.set(uuid, f.requestID())
-	}
-}
-
-func lacks(h http.Header, name string) bool {
-	_, ok := h[name]
-	return !ok
-}
-
-// giveWay removes the field that the request has under name, which FinCode's pages
-// write in lower case, unless the request has its canonical name too.
-func (h *header) giveWay(name string, request http.Header) {
-	if canonical := http.CanonicalHeaderKey(name); lacks(request, canonical) {
-		delete(h.Header, canonical)
-	}
-}
-
-// isLower tells whether name is written like that, and not canonical.
-func isLower(name string) bool { return name != "" && 'a' <= name[0] && name[0] <= 'z' }
-
-// An origin is what RFC 6454 calls so; host and port are as in a URL.
-type origin struct{ scheme, host, port string }
-
-func originOf(u *url.URL) origin {
-	return origin{strings.ToLower(u.Scheme), strings.ToLower(u.Hostname()), u.Port()}.withPort()
-}
-
-// withPort gives an origin without a port that of its scheme.
-func (o origin) withPort() origin {
-	switch {
-	case o.port != "":
-	case o.scheme == "https":
-		o.port = "443"
-	case o.scheme == "http":
-		o.port = "80"
-	}
-	return o
-}
-
-// secure tells whether nobody on the way can read what is sent to o.
-func (o origin) secure() bool {
-	if o.scheme != "http" {
-		return o.scheme == "https"
-	}
-	ip := net.ParseIP(o.host)
-	return o.host == "localhost" || ip != nil && ip.IsLoopback()
-}
-
-// A trust is who may be sent the token.
-type trust struct {
-	base         origin
-	scheme, host string   // of base, as it was written
-	hosts        []origin // of any scheme; with port "": the scheme's own
-}
-
-func newTrust(baseURL string, hosts []string) (*trust, error) {
-	if baseURL == "" {
-		return nil, errors.New(`BaseURL is empty: use Sandbox("your-tenant"), Production("your-domain"), or the https URL of the API's root`)
-	}
-	u, err := url.Parse(baseURL)
-	if err != nil {
-		return nil, fmt.Errorf("BaseURL does not parse: %w", errors.Unwrap(err)) // without the URL: there may be a password in it
-	}
-	t := &trust{base: originOf(u), scheme: u.Scheme, host: u.Host}
-	switch {
-	case u.Hostname() == "" || strings.HasPrefix(u.Host, "."):
-		return nil, fmt.Errorf("BaseURL %q has no host: write it as https://tenant.fincode.software/api/v6/services", u.Redacted())
-	case u.User != nil || strings.ContainsAny(baseURL, "?#"): // an empty one, too, would swallow the path of a call
-		return nil, fmt.Errorf("BaseURL %q has a user, a query or a fragment: leave only scheme, host and path", u.Redacted())
-	case !t.base.secure():
-		return nil, fmt.Errorf("BaseURL %q is not https: only a loopback address may do without", u.Redacted())
-	}
-	for _, host := range hosts {
-		u, err := url.Parse("//" + host)
-		if err != nil || u.Host != host || u.Hostname() == "" || strings.Contains(host, "*") {
-			return nil, fmt.Errorf("host %q in Hosts: write it as api.example.com or api.example.com:8443", host)
-		}
-		t.hosts = append(t.hosts, originOf(u))
-	}
-	return t, nil
-}
-
-// covers tells whether a request to u may carry the token.
-func (t *trust) covers(u *url.URL) bool {
-	if u == nil {
-		return false
-	}
-	if u.Scheme == t.scheme && u.Host == t.host { // so it is nearly always
-		return true
-	}
-	o := originOf(u)
-	if o == t.base {
-		return true
-	}
-	if len(t.hosts) == 0 || !o.secure() {
-		return false
-	}
-	return slices.ContainsFunc(t.hosts, func(h origin) bool {
-		if h.port == "" && o.scheme == "http" { // loopback, where ports are anybody's guess
-			h.port = o.port
-		}
-		h.scheme = o.scheme
-		return o == h.withPort()
-	})
-}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -157,6 +158,51 @@ func TestTheTokenGoesOnlyToItsOriginAndToHosts(t *testing.T) {
 	}
 }
 
+func TestRequestsWithoutATokenAreToldOfOnceAnOrigin(t *testing.T) {
+	var seen events
+	sessions := newSessions(t, nil, seen.observe, func(c *fincodeauth.Config) {
+		c.BaseURL = "http://127.0.0.1:8080"
+		c.Base = nothing
+	})
+	if err := sessions.Adopt(t.Context(), "a", &oauth2.Token{AccessToken: "t-1"}); err != nil {
+		t.Fatal(err)
+	}
+	seen.types()
+	for range 3 {
+		for _, url := range []string{"http://localhost:8080/a", "http://LOCALHOST:8080/b", "https://files.example/c", "https://files.example:443/d", "http://127.0.0.1:8080/e"} {
+			get(t, sessions.Transport("a"), url)
+			req, err := http.NewRequestWithContext(fincodeauth.WithSession(t.Context(), "a"), "GET", url, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			roundTrip(t, sessions.Transport(""), req)
+		}
+	}
+	var told []string
+	for _, e := range seen.all {
+		if e.Type != fincodeauth.Passed || e.Key != "a" || e.Err == nil || !strings.Contains(e.Err.Error(), "127.0.0.1:8080") {
+			t.Fatalf("event %+v", e)
+		}
+		told = append(told, strings.Fields(e.Err.Error())[2])
+	}
+	if want := []string{`"http://localhost:8080"`, `"https://files.example"`}; !slices.Equal(told, want) {
+		t.Errorf("told of %v, want %v", told, want)
+	}
+}
+
+// A program that crawls the web through the client tells of some origins only,
+// and remembers no more.
+func TestOriginsAreToldOfAHundredTimesAtMost(t *testing.T) {
+	var seen events
+	sessions := newSessions(t, nil, seen.observe, func(c *fincodeauth.Config) { c.Base = nothing })
+	for i := range 300 {
+		get(t, sessions.Transport("a"), fmt.Sprintf("https://%d.example/", i))
+	}
+	if n := len(seen.types()); n != 100 {
+		t.Errorf("%d events, want 100", n)
+	}
+}
+
 func TestARedirectElsewhereTakesNoTokenAlong(t *testing.T) {
 	mock := httpmock.NewMockTransport()
 	mock.RegisterResponder("GET", api+"/statement", func(r *http.Request) (*http.Response, error) {
@@ -184,6 +230,7 @@ func TestATransportThatLacksSomethingSaysWhat(t *testing.T) {
 		"base URL": {func(tr *fincodeauth.Transport) { tr.BaseURL = "" }, "BaseURL is empty"},
 		"https":    {func(tr *fincodeauth.Transport) { tr.BaseURL = "http://api.example.com" }, "is not https"},
 		"host":     {func(tr *fincodeauth.Transport) { tr.Hosts = []string{"https://a.example"} }, "in Hosts"},
+		"header":   {func(tr *fincodeauth.Transport) { tr.Header = http.Header{"A B": nil} }, `"A B" in Header`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tr := fixed(httpmock.NewMockTransport())
@@ -318,6 +365,17 @@ func (m *mocked) do(t *testing.T, req *http.Request) (int, string) {
 	return resp.StatusCode, string(body)
 }
 
+// fail sends a request as the session, and returns its error.
+func (m *mocked) fail(t *testing.T, req *http.Request) error {
+	t.Helper()
+	resp, err := m.sessions.Client("a").Do(req)
+	if err == nil {
+		resp.Body.Close()
+		t.Fatalf("status %d, want an error", resp.StatusCode)
+	}
+	return err
+}
+
 func request(t *testing.T, method string, body io.Reader) *http.Request {
 	t.Helper()
 	req, err := http.NewRequest(method, api+"/transfers", body)
@@ -375,15 +433,52 @@ func TestA401WhoseBodyCannotBeHadAgainIsTheCallers(t *testing.T) {
 	})
 }
 
-func TestA401IsTheCallersIfTheRefreshFails(t *testing.T) {
+// Whoever gets the bare 401 sends a user who is logged in to the login page.
+func TestA401WhoseRefreshFailsIsTheRefreshesError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMocked(t)
 		m.mock.RegisterResponder("POST", api+"/transfers", m.answer)
 		m.revoke()
 		m.fc.Inject(fincodetest.Refresh, -1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 503})
-		status, body := m.do(t, request(t, "POST", strings.NewReader("x")))
-		if status != 401 || body != "no: x" {
-			t.Errorf("status %d, body %q; want the first answer, unread", status, body)
+		for range 3 { // FinCode is asked once: the others fail by the backoff
+			err := m.fail(t, request(t, "POST", strings.NewReader("x")))
+			if answer, ok := errors.AsType[*fincodeauth.EndpointError](err); !ok || answer.Status != 503 || errors.Is(err, fincodeauth.ErrLoginRequired) {
+				t.Errorf("error %v, want that of the refresh", err)
+			}
+		}
+		wantCalls(t, m.fc, 1, 0)
+		m.fc.ClearFaults()
+		time.Sleep(time.Minute)
+		if status, body := m.do(t, request(t, "POST", strings.NewReader("x"))); status != 200 || body != "x" {
+			t.Errorf("after FinCode recovered: status %d, body %q", status, body)
+		}
+	})
+}
+
+func TestA401OfASessionThatHasEndedAsksForALogin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMocked(t)
+		m.mock.RegisterResponder("POST", api+"/transfers", m.answer)
+		m.revoke()
+		m.fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 401})
+		wantSessionError(t, m.fail(t, request(t, "POST", strings.NewReader("x"))), false, false)
+	})
+}
+
+func TestA401WhoseCallerLeavesIsTheContextsError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMocked(t)
+		m.mock.RegisterResponder("GET", api+"/transfers", m.answer)
+		m.revoke()
+		m.fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Before: 5 * time.Second})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := m.fail(t, request(t, "GET", nil).WithContext(ctx)); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("error %v, want the context's", err)
+		}
+		time.Sleep(10 * time.Second)
+		if status, _ := m.do(t, request(t, "GET", nil)); status != 200 {
+			t.Errorf("status %d, want that of the token that arrived meanwhile", status)
 		}
 	})
 }

@@ -1,0 +1,159 @@
+package fincodeauth
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"unicode"
+)
+
+// An origin is what RFC 6454 calls so; host and port are as in a URL.
+type origin struct{ scheme, host, port string }
+
+func originOf(u *url.URL) origin {
+	return origin{strings.ToLower(u.Scheme), strings.ToLower(u.Hostname()), u.Port()}.withPort()
+}
+
+// withPort gives an origin without a port that of its scheme.
+func (o origin) withPort() origin {
+	switch {
+	case o.port != "":
+	case o.scheme == "https":
+		o.port = "443"
+	case o.scheme == "http":
+		o.port = "80"
+	}
+	return o
+}
+
+// secure reports whether nobody on the way can read what is sent to o.
+func (o origin) secure() bool {
+	if o.scheme != "http" {
+		return o.scheme == "https"
+	}
+	ip := net.ParseIP(o.host)
+	return o.host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// A trust is who may be sent the token.
+type trust struct {
+	base         origin
+	scheme, host string   // of base, as it was written
+	hosts        []origin // of any scheme; with port "": the scheme's own
+}
+
+func newTrust(baseURL string, hosts []string) (*trust, error) {
+	if baseURL == "" {
+		return nil, errors.New(`BaseURL is empty: use Sandbox("your-tenant"), Production("your-domain"), or the https URL of the API's root`)
+	}
+	if strings.ContainsFunc(baseURL, unicode.IsSpace) {
+		return nil, fmt.Errorf("BaseURL %q has white space in it: remove it", withoutUser(baseURL))
+	}
+	u, err := url.Parse(baseURL)
+	if err != nil {
+		return nil, fmt.Errorf("BaseURL %q does not parse: %w: use Sandbox(\"your-tenant\"), Production(\"your-domain\"), or the https URL of the API's root",
+			withoutUser(baseURL), errors.Unwrap(err)) // url.Parse's own error has the password in it
+	}
+	t := &trust{base: originOf(u), scheme: u.Scheme, host: u.Host}
+	switch {
+	case u.Hostname() == "" || strings.HasPrefix(u.Host, "."):
+		return nil, fmt.Errorf("BaseURL %q has no host: write it as https://tenant.fincode.software/api/v6/services", u.Redacted())
+	case u.User != nil || strings.ContainsAny(baseURL, "?#"): // an empty one, too, would swallow the path of a call
+		return nil, fmt.Errorf("BaseURL %q has a user, a query or a fragment: leave only scheme, host and path", u.Redacted())
+	case tenantOf(t.base.host) != "":
+		return nil, fmt.Errorf("BaseURL %q has FinCode's domain twice: give Sandbox or Production the name alone, %q", u.Redacted(), tenantOf(t.base.host))
+	case !t.base.secure():
+		return nil, fmt.Errorf("BaseURL %q is not https: only a loopback address may do without", u.Redacted())
+	}
+	for _, host := range hosts {
+		u, err := url.Parse("//" + host)
+		if err != nil || u.Host != host || u.Hostname() == "" || strings.Contains(host, "*") {
+			return nil, fmt.Errorf("host %q in Hosts: write it as api.example.com or api.example.com:8443", host)
+		}
+		t.hosts = append(t.hosts, originOf(u))
+	}
+	return t, nil
+}
+
+// withoutUser returns a URL, which need not parse, without its user and password.
+func withoutUser(rawURL string) string {
+	if i := strings.LastIndex(rawURL, "@"); i >= 0 {
+		return "…" + rawURL[i:]
+	}
+	return rawURL
+}
+
+// tenantOf returns the tenant of a host that ends in FinCode's domain twice, as
+// Sandbox("acme.fincode.software") makes it; "" for every other host.
+func tenantOf(host string) string {
+	rest, ok := cutDomain(host)
+	if !ok {
+		return ""
+	}
+	if tenant, ok := cutDomain(rest); ok {
+		return tenant
+	}
+	return ""
+}
+
+// cutDomain returns host without FinCode's domain (FINCODE.md, Where it lives).
+func cutDomain(host string) (tenant string, ok bool) {
+	for _, domain := range []string{sandboxDomain, productionDomain} {
+		if tenant, ok = strings.CutSuffix(host, domain); ok {
+			return tenant, true
+		}
+	}
+	return "", false
+}
+
+// covers reports whether a request to u may carry the token.
+func (t *trust) covers(u *url.URL) bool {
+	if u == nil {
+		return false
+	}
+	if u.Scheme == t.scheme && u.Host == t.host { // so it is nearly always
+		return true
+	}
+	o := originOf(u)
+	if o == t.base {
+		return true
+	}
+	if len(t.hosts) == 0 || !o.secure() {
+		return false
+	}
+	return slices.ContainsFunc(t.hosts, func(h origin) bool {
+		if h.port == "" && o.scheme == "http" { // loopback, where ports are anybody's guess
+			h.port = o.port
+		}
+		h.scheme = o.scheme
+		return o == h.withPort()
+	})
+}
+
+// A passedOnce remembers the origins to which requests went without a token, so
+// that each is told of once. It is safe for concurrent use.
+type passedOnce struct {
+	mu      sync.Mutex
+	origins map[origin]bool
+}
+
+// maxPassed is how many origins are remembered. Those after them are not told of.
+const maxPassed = 100
+
+// first reports whether o is new.
+func (p *passedOnce) first(o origin) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.origins[o] || len(p.origins) >= maxPassed {
+		return false
+	}
+	if p.origins == nil {
+		p.origins = make(map[origin]bool)
+	}
+	p.origins[o] = true
+	return true
+}
