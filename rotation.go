@@ -119,8 +119,9 @@ func (s *session) refresh(ctx context.Context) landing {
 			s.rotation = nil
 		}
 	}()
-	last, started := s.rotation.err, s.all.now()
-	l, err := s.rotate(ctx)
+	started := s.all.now()
+	p := patience{since: started, pause: pollMin}
+	l, err := s.rotate(ctx, &p)
 	here := landing{era: s.rotation.era, err: err}
 	if err == nil {
 		here.token = l.token
@@ -130,11 +131,7 @@ func (s *session) refresh(ctx context.Context) landing {
 		return here
 	}
 	s.later(backoffMin)
-	told := err == last // as callers are until it is time for the next call
-	if unsaved := s.unsaved(); unsaved != nil && unsaved.failed == err {
-		told = true // by SaveFailed
-	}
-	if !told {
+	if !p.told && s.unsaved() == nil { // of what is unsaved, SaveFailed tells
 		s.all.observe(RefreshFailed, s.key, s.all.since(started), err)
 	}
 	here.err = s.failed(err)
@@ -147,21 +144,21 @@ func (s *session) failed(err error) error {
 }
 
 // rotate follows the protocol until there is a good token.
-func (s *session) rotate(ctx context.Context) (*lease, error) {
+func (s *session) rotate(ctx context.Context, p *patience) (*lease, error) {
 	defer s.forgetCredentials()
-	p := patience{since: s.all.now(), pause: pollMin}
 	for {
 		era := s.enter()
-		l, err := s.follow(ctx, era, &p)
+		p.told = false
+		l, err := s.follow(ctx, era, p)
 		switch {
 		case l.valid(s.all.now()):
 			return l, nil
 		case l != nil && p.overslept:
-			err := errors.New("new tokens expire on their way here")
+			err := errors.New("received an already expired token")
 			s.backOff(err)
 			return nil, err
 		case l != nil:
-			p = patience{since: s.all.now(), pause: pollMin, overslept: true}
+			*p = patience{since: s.all.now(), pause: pollMin, overslept: true}
 		case err != errAgain && s.currentEra() == era:
 			return nil, err
 		}
@@ -174,6 +171,7 @@ func (s *session) follow(ctx context.Context, era uint32, p *patience) (*lease, 
 		return l, nil // an earlier flight, or a Login meanwhile, saw to it
 	}
 	if unsaved := s.unsaved(); unsaved != nil { // there is nothing to present until the store has it
+		p.told = true
 		return s.makeDo(unsaved.failed)
 	}
 	rec, err := s.look(ctx, era)
@@ -187,9 +185,13 @@ func (s *session) follow(ctx context.Context, era uint32, p *patience) (*lease, 
 		return s.standBy(rec, p)
 	}
 	if s.isSpent(p) {
-		return nil, errors.New("the store takes no claim")
+		return nil, errors.New("could not claim the refresh")
+	}
+	if s.all.isClosing() {
+		return nil, ErrClosed
 	}
 	if err := s.heldBack(); err != nil {
+		p.told = true // when the call failed
 		return nil, err
 	}
 	if rec.Version == p.lost {
@@ -323,9 +325,12 @@ type patience struct {
 	lost  string        // the version that a claim was not saved over: a store that still shows it is behind
 	pause time.Duration // until the next look
 
-	// overslept: a new token had expired when it was there, for this machine
-	// slept meanwhile. It is not the rule, so there is one more try.
+	// overslept: a new token had already expired when it was received, because
+	// this machine slept meanwhile. That is rare, so there is one more try.
 	overslept bool
+
+	// told: an event has told of the error that the flight ends with.
+	told bool
 }
 
 // isSpent tells whether that is so long that callers are better told.
@@ -623,11 +628,8 @@ func (s *session) backOff(err error) {
 }
 
 // heldBack returns the error of the last call while it is too early for the
-// next, and ErrClosed if there is to be none.
+// next.
 func (s *session) heldBack() error {
-	if s.all.isClosing() {
-		return ErrClosed
-	}
 	if r := s.rotation; s.all.now().Before(r.retryAt) {
 		return r.err
 	}

@@ -144,7 +144,7 @@ func TestTokensThatAllExpireOnTheirWayHereAreAnError(t *testing.T) {
 		time.Sleep(2 * time.Hour)
 		fc.Inject(fincodetest.Refresh, 10, fincodetest.Fault{After: 2 * time.Hour})
 		_, err := sessions.TokenSource("a").Token()
-		if err == nil || !strings.Contains(err.Error(), "expire on their way") || errors.Is(err, fincodeauth.ErrLoginRequired) {
+		if err == nil || !strings.Contains(err.Error(), "already expired") || errors.Is(err, fincodeauth.ErrLoginRequired) {
 			t.Errorf("error %v, want one that says that the tokens come too late", err)
 		}
 		wantCalls(t, fc, 2, 2)
