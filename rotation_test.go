@@ -488,6 +488,63 @@ func TestALoginAgainThatFailsIsTriedAgainWithoutTheDeadToken(t *testing.T) {
 	})
 }
 
+func TestALoginAgainThatFailsIsNotRepeatedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{RefreshLifetime: time.Hour})
+		var logins atomic.Int32
+		sessions := newSessions(t, fc, logInAgain, func(c *fincodeauth.Config) {
+			c.Base = roundTripper(func(r *http.Request) (*http.Response, error) {
+				if strings.HasSuffix(r.URL.Path, "/login") {
+					logins.Add(1)
+				}
+				return fc.RoundTrip(r)
+			})
+		})
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		logins.Store(0)
+		fc.Inject(fincodetest.Login, -1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 503})
+		for range 7 {
+			if _, err := sessions.TokenSource("a").Token(); err == nil {
+				t.Error("there is a token, although no login succeeded")
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		if n := logins.Load(); n != 1 {
+			t.Errorf("%d logins within 0.7 s, want 1", n)
+		}
+	})
+}
+
+// What FinCode asked for was about the token before.
+func TestATokenThatAnotherProcessGotIsRefreshedInTimeWhateverFailedBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := fincodeauth.NewMemoryStore()
+		one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(store))
+		logIn(t, one, "a")
+		time.Sleep(58 * time.Minute)
+		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 503, RetryAfter: "3600"})
+		token(t, one.TokenSource("a"))
+		synctest.Wait()
+		// FinCode did not process that, so two takes the claim over.
+		time.Sleep(time.Minute)
+		token(t, two.TokenSource("a"))
+		time.Sleep(time.Minute)
+		token(t, two.TokenSource("a"))
+		synctest.Wait()
+		adopted := token(t, one.TokenSource("a"))
+		wantCalls(t, fc, 2, 1)
+		time.Sleep(56 * time.Minute) // an hour since the failure is not over
+		token(t, one.TokenSource("a"))
+		synctest.Wait()
+		wantCalls(t, fc, 3, 2)
+		if token(t, one.TokenSource("a")) == adopted {
+			t.Error("the token was not refreshed")
+		}
+	})
+}
+
 func TestAStoreThatIsDownEndsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})

@@ -199,6 +199,20 @@ func TestAnEmptyKeyIsRefused(t *testing.T) {
 	}
 }
 
+func TestIncompleteCredentialsAreNotSent(t *testing.T) {
+	sessions := newSessions(t, nil, func(c *fincodeauth.Config) {
+		c.Base = roundTripper(func(*http.Request) (*http.Response, error) {
+			t.Error("FinCode was called")
+			return nil, errors.New("called")
+		})
+	})
+	for _, c := range []fincodeauth.Credentials{{}, {Email: credentials.Email}, {Password: credentials.Password}} {
+		if err := sessions.Login(t.Context(), "a", c); err == nil || !strings.Contains(err.Error(), "lack the email or the password") {
+			t.Errorf("error %v, want one that says what is missing", err)
+		}
+	}
+}
+
 func TestASessionSurvivesARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
