@@ -56,7 +56,7 @@ func (g group) pattern() string {
 // longRuns is how often the long groups are run, at most.
 const longRuns = 3
 
-// A suite runs the benchmarks of the module in dir, in turns: all of them once,
+// A suite runs the benchmarks of the package in dir, in turns: all of them once,
 // then the next run, so that what befalls the machine befalls all alike.
 type suite struct {
 	dir, tmp string
@@ -87,7 +87,7 @@ func (s *suite) run() (*results, error) {
 	if err := os.MkdirAll(s.series(), 0o700); err != nil {
 		return nil, err
 	}
-	// Without the workspace, the versions are those that bench/go.mod says.
+	// Without the workspace, the versions are those of dev/go.mod.
 	if out, err := goCommand(s.dir, "test", "-c", "-o", s.binary(), ".").CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("building the benchmarks: %w\n%s", err, out)
 	}

@@ -1,7 +1,7 @@
 // Command report measures fincodeauth beside its peers, prints what it found and
 // writes docs/performance.md and its pictures. From anywhere in the repository:
 //
-//	go run ./bench/report
+//	go run ./dev/bench/report
 //
 // It takes about half an hour, in which the machine should have nothing else to
 // do. With -short it takes some seconds, measures next to nothing and leaves
@@ -45,7 +45,7 @@ func report() error {
 	}
 	defer os.RemoveAll(tmp)
 
-	s := suite{dir: filepath.Join(root, "bench"), tmp: tmp, short: *short, runs: *runs, progress: newProgress(os.Stderr), raw: io.Discard}
+	s := suite{dir: filepath.Join(root, "dev", "bench"), tmp: tmp, short: *short, runs: *runs, progress: newProgress(os.Stderr), raw: io.Discard}
 	if *keep != "" {
 		f, err := os.Create(*keep)
 		if err != nil {
@@ -80,7 +80,7 @@ func usage() {
 machine should have nothing else to do, prints what it found, and writes
 docs/performance.md and its pictures anew.
 
-  go run ./bench/report [-short] [-runs N] [-keep FILE]
+  go run ./dev/bench/report [-short] [-runs N] [-keep FILE]
 
 `)
 	flag.PrintDefaults()
@@ -94,8 +94,8 @@ func findRoot() (string, error) {
 	if err != nil || dir == "" {
 		return "", fmt.Errorf("this is not the repository of %s: run it there", module)
 	}
-	if _, err := os.Stat(filepath.Join(dir, "bench", "go.mod")); err != nil {
-		return "", fmt.Errorf("%s has no folder bench: run this in a clone of the repository", module)
+	if _, err := os.Stat(filepath.Join(dir, "dev", "go.mod")); err != nil {
+		return "", fmt.Errorf("%s has no folder dev: run this in a clone of the repository", module)
 	}
 	return dir, nil
 }

@@ -309,7 +309,7 @@ func memory(r *results) part {
 	}
 }
 
-// storeCalls are asserted by tests of module bench, and not measured.
+// storeCalls are asserted by tests of package bench, and not measured.
 func storeCalls() part {
 	return part{
 		Title:   "Calls of the store",

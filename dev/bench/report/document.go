@@ -26,7 +26,7 @@ type document struct {
 }
 
 func newDocument(found *results) *document {
-	command := "go run ./bench/report"
+	command := "go run ./dev/bench/report"
 	if found.runs != defaultRuns {
 		command += fmt.Sprint(" -runs ", found.runs)
 	}
