@@ -1,76 +1,59 @@
-// Quickstart shows on your machine what fincodeauth promises:
+// Quickstart is the smallest program: it logs in, sends one request and prints
+// the status of the answer.
 //
 //	go run ./examples/quickstart
-//
-// It starts a FinCode for tests whose access tokens live for two seconds, logs
-// in once, and has 50 goroutines in four processes send requests as that one
-// session through five token lifetimes. Midway it kills one of the processes.
-//
-// This file is the part to copy. The others make a show of it: show.go tells
-// the story, process.go starts and kills processes, worker.go is what each of
-// them does, and report.go judges the result.
 package main
 
 import (
 	"context"
 	"fmt"
-	"io"
-	"net/http"
-	"os"
+	"log"
 	"time"
 
 	"github.com/fincodeauth/fincodeauth"
-	"github.com/fincodeauth/fincodeauth/filestore"
+	"github.com/fincodeauth/fincodeauth/fincodetest"
 )
 
-// session is the key that all processes share.
-const session = "treasury"
-
 func main() {
-	if isWorker() {
-		os.Exit(work())
+	if err := run(); err != nil {
+		log.Fatal(err)
 	}
-	os.Exit(show())
 }
 
-// open returns the sessions that are kept in the folder dir, encrypted. The
-// folder is all that processes need to have in common.
-func open(baseURL, dir string, key []byte) (*fincodeauth.Sessions, error) {
-	folder, err := filestore.New(dir)
-	if err != nil {
-		return nil, err
-	}
-	store, err := fincodeauth.Encrypt(folder, key)
-	if err != nil {
-		return nil, err
-	}
-	return fincodeauth.New(fincodeauth.Config{
-		BaseURL:        baseURL,
-		Store:          store,
-		RefreshTimeout: time.Second, // short, since the tokens live so shortly; leave it out against the real FinCode
-	})
-}
+func run() error {
+	srv := fincodetest.NewServer(fincodetest.Config{}) // a FinCode to try this with
+	defer srv.Close()
+	baseURL := srv.URL // or fincodeauth.Sandbox("your-tenant"), fincodeauth.Production("your-domain")
 
-// login begins the session. From here on no process needs the password.
-func login(ctx context.Context, sessions *fincodeauth.Sessions, email, password string) error {
-	return sessions.Login(ctx, session, fincodeauth.Credentials{Email: email, Password: password})
-}
-
-// send makes one request. The client is that of sessions.Client(session), and
-// otherwise like any other: the token is none of the caller's business.
-func send(ctx context.Context, client *http.Client, url string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	sessions, err := fincodeauth.New(fincodeauth.Config{BaseURL: baseURL})
 	if err != nil {
 		return err
 	}
-	resp, err := client.Do(req)
+	defer closeSessions(sessions)
+
+	err = sessions.Login(context.Background(), "operations", fincodeauth.Credentials{
+		Email:    fincodetest.Email,
+		Password: fincodetest.Password,
+	})
+	if err != nil {
+		return err
+	}
+
+	client := sessions.Client("operations") // an *http.Client
+	resp, err := client.Get(baseURL + "/whoami")
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s answered %s", req.URL.Path, resp.Status)
+	fmt.Println(resp.Status)
+	return nil
+}
+
+// closeSessions waits up to half a minute until every rotated token is saved.
+func closeSessions(sessions *fincodeauth.Sessions) {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if err := sessions.Close(ctx); err != nil {
+		log.Print(err)
 	}
-	_, err = io.Copy(io.Discard, resp.Body)
-	return err
 }

@@ -16,7 +16,7 @@ import (
 
 // jobVariable is the environment variable that makes this program a worker. It
 // carries the encryption key, which a command line would show to everybody.
-const jobVariable = "FINCODEAUTH_QUICKSTART_JOB"
+const jobVariable = "FINCODEAUTH_DEMO_JOB"
 
 // A job is what a worker is told.
 type job struct {
@@ -75,7 +75,7 @@ func (j job) do(ctx context.Context) error {
 	senders.Wait()
 	reporter.Wait()
 	done.report()
-	return sessions.Close(ctx)
+	return closeSessions(sessions)
 }
 
 // A counter is a count that goroutines share.

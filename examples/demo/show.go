@@ -30,7 +30,7 @@ func show() int {
 		goroutines, processCount, lifetime)
 	r, err := run(ctx)
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "quickstart:", err)
+		fmt.Fprintln(os.Stderr, "demo:", err)
 		return 1
 	}
 	r.print(os.Stdout)
@@ -44,7 +44,7 @@ func show() int {
 func run(ctx context.Context) (*result, error) {
 	fincode := fincodetest.NewServer(fincodetest.Config{AccessLifetime: lifetime})
 	defer fincode.Close()
-	dir, err := os.MkdirTemp("", "quickstart-")
+	dir, err := os.MkdirTemp("", "fincodeauth-demo-")
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +56,8 @@ func run(ctx context.Context) (*result, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(login(ctx, sessions, fincodetest.Email, fincodetest.Password), sessions.Close(ctx)); err != nil {
+	err = login(ctx, sessions, fincodetest.Email, fincodetest.Password)
+	if err := errors.Join(err, closeSessions(sessions)); err != nil {
 		return nil, err
 	}
 
