@@ -113,17 +113,33 @@ func nothing(fc *fincodetest.FinCode) http.RoundTripper {
 	})
 }
 
-// newRequest returns a GET with five headers, as every benchmark's caller sends it.
+// newRequest returns a GET with five header fields, as every benchmark's caller
+// sends it.
 func newRequest(tb testing.TB, url string) *http.Request {
 	tb.Helper()
 	req, err := http.NewRequestWithContext(tb.Context(), http.MethodGet, url, nil)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	req.Header.Set("Accept", "application/json")
-	req.Header.Set("Accept-Language", "en")
-	req.Header.Set("User-Agent", "bench/1")
-	req.Header.Set("X-Correlation-Id", "0123456789abcdef")
-	req.Header.Set("Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+	req.Header = http.Header{
+		"Accept":           {"application/json"},
+		"Accept-Language":  {"en"},
+		"User-Agent":       {"bench/1"},
+		"X-Correlation-Id": {"0123456789abcdef"},
+		"Traceparent":      {"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
+	}
+	return req
+}
+
+// newRequestOfThree returns a GET with three header fields. One of them is
+// Content-Type, which fincodeauth would set otherwise.
+func newRequestOfThree(tb testing.TB, url string) *http.Request {
+	tb.Helper()
+	req := newRequest(tb, url)
+	req.Header = http.Header{
+		"Accept":       {"application/json"},
+		"Content-Type": {"application/json; charset=utf-8"},
+		"User-Agent":   {"bench/1"},
+	}
 	return req
 }

@@ -94,10 +94,10 @@ func openFloor(tb testing.TB, a *account) client {
 		roundTripper(func(req *http.Request) (*http.Response, error) {
 			out := *req
 			out.Header = make(http.Header, len(req.Header)+len(own))
-			maps.Copy(out.Header, req.Header)
 			for _, field := range own {
 				out.Header[field.name] = field.values
 			}
+			maps.Copy(out.Header, req.Header) // the caller's fields win
 			return a.base.RoundTrip(&out)
 		}),
 		func(context.Context) error {

@@ -1,6 +1,7 @@
 package bench_test
 
 import (
+	"fmt"
 	"maps"
 	"net/http"
 	"slices"
@@ -31,21 +32,35 @@ func send(tb testing.TB, rt http.RoundTripper, req *http.Request) {
 	}
 }
 
+// requests are those of BenchmarkRequest. A Go map holds up to eight fields in
+// one group: what fincodeauth sends fits into one for the first of them, and not
+// for the second.
+var requests = []struct {
+	fields int // of the caller
+	sent   int // by fincodeauth
+	make   func(testing.TB, string) *http.Request
+}{
+	{fields: 3, sent: 7, make: newRequestOfThree},
+	{fields: 5, sent: 10, make: newRequest},
+}
+
 // BenchmarkRequest sends one request after the other, in as many goroutines as
 // -cpu says.
 func BenchmarkRequest(b *testing.B) {
-	for _, p := range peers {
-		b.Run("peer="+p.name, func(b *testing.B) {
-			rt := p.ready(b).RoundTripper
-			b.ReportAllocs()
-			b.ResetTimer()
-			b.RunParallel(func(pb *testing.PB) {
-				req := newRequest(b, api+"/balance")
-				for pb.Next() {
-					send(b, rt, req)
-				}
+	for _, r := range requests {
+		for _, p := range peers {
+			b.Run(fmt.Sprintf("fields=%d/peer=%s", r.fields, p.name), func(b *testing.B) {
+				rt := p.ready(b).RoundTripper
+				b.ReportAllocs()
+				b.ResetTimer()
+				b.RunParallel(func(pb *testing.PB) {
+					req := r.make(b, api+"/balance")
+					for pb.Next() {
+						send(b, rt, req)
+					}
+				})
 			})
-		})
+		}
 	}
 }
 
@@ -73,36 +88,71 @@ func BenchmarkToken(b *testing.B) {
 
 // A comparison is worth something only if all do what they are measured for.
 func TestEveryPeerAuthenticatesACopyOfTheRequest(t *testing.T) {
-	for _, p := range peers {
-		t.Run(p.name, func(t *testing.T) {
+	for _, r := range requests {
+		for _, p := range peers {
+			t.Run(fmt.Sprintf("fields=%d/peer=%s", r.fields, p.name), func(t *testing.T) {
+				fc := fincodetest.New(fincodetest.Config{})
+				var sent http.Header
+				a := newAccount(t, api, roundTripper(func(r *http.Request) (*http.Response, error) {
+					if r.Method != http.MethodPut {
+						sent = r.Header
+					}
+					return nothing(fc).RoundTrip(r)
+				}))
+				req := r.make(t, api+"/balance")
+				before := req.Header.Clone()
+				c := p.open(t, a)
+				send(t, c.RoundTripper, req)
+				if !maps.EqualFunc(req.Header, before, slices.Equal) {
+					t.Errorf("the caller's header is %v now, was %v", req.Header, before)
+				}
+				for name, values := range before {
+					if !slices.Equal(sent[name], values) {
+						t.Errorf("%s is %q, want %q", name, sent[name], values)
+					}
+				}
+				scheme := "Bearer "
+				if p.name == "ghinstallation" {
+					scheme = "token "
+				}
+				if got, want := sent.Get("Authorization"), scheme+a.pair.AccessToken; got != want {
+					t.Errorf("Authorization is %.20q…, want %.20q…", got, want)
+				}
+			})
+		}
+	}
+}
+
+// The floor is a bound only if it sends exactly what fincodeauth does.
+func TestTheFloorSendsTheFieldsOfFincodeauth(t *testing.T) {
+	for _, r := range requests {
+		if len(r.make(t, api).Header) != r.fields {
+			t.Errorf("the caller sets %d fields, want %d", len(r.make(t, api).Header), r.fields)
+		}
+		sentBy := func(p peer) (sent http.Header) {
 			fc := fincodetest.New(fincodetest.Config{})
-			var sent http.Header
 			a := newAccount(t, api, roundTripper(func(r *http.Request) (*http.Response, error) {
 				if r.Method != http.MethodPut {
-					sent = r.Header
+					sent = r.Header.Clone()
+					for _, name := range []string{"Authorization", "X-Auth-Token"} { // each has a token of its own
+						if sent.Get(name) != "" {
+							sent.Set(name, "a token")
+						}
+					}
 				}
 				return nothing(fc).RoundTrip(r)
 			}))
-			req := newRequest(t, api+"/balance")
-			before := req.Header.Clone()
 			c := p.open(t, a)
-			send(t, c.RoundTripper, req)
-			if !maps.EqualFunc(req.Header, before, slices.Equal) {
-				t.Errorf("the caller's header is %v now, was %v", req.Header, before)
-			}
-			for name, values := range before {
-				if !slices.Equal(sent[name], values) {
-					t.Errorf("%s is %q, want %q", name, sent[name], values)
-				}
-			}
-			scheme := "Bearer "
-			if p.name == "ghinstallation" {
-				scheme = "token "
-			}
-			if got, want := sent.Get("Authorization"), scheme+a.pair.AccessToken; got != want {
-				t.Errorf("Authorization is %.20q…, want %.20q…", got, want)
-			}
-		})
+			send(t, c.RoundTripper, r.make(t, api+"/balance"))
+			return sent
+		}
+		of, want := sentBy(floor), sentBy(ours)
+		if !maps.EqualFunc(of, want, slices.Equal) {
+			t.Errorf("the floor sends %v, fincodeauth %v", of, want)
+		}
+		if len(want) != r.sent {
+			t.Errorf("fincodeauth sends %d fields for %d of the caller, want %d", len(want), r.fields, r.sent)
+		}
 	}
 }
 

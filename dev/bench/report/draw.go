@@ -27,9 +27,14 @@ var (
 // draw draws all pictures into dir.
 func draw(r *results, dir string) error {
 	plot.DefaultFont = font.Font{Typeface: "Liberation", Variant: "Sans"}
-	var request, token []bar
+	var requests, token []bar
+	for _, fields := range requestFields {
+		for _, p := range peers {
+			name := fmt.Sprintf("%s, %d fields", p.name, fields)
+			requests = append(requests, bar{name, 1e9 * r.median(request(p.name, fields, 1, "sec/op"))})
+		}
+	}
 	for _, p := range peers {
-		request = append(request, bar{p.name, 1e9 * r.median(measure{"Request/peer=" + p.name, 1, "sec/op"})})
 		token = append(token, bar{p.name, 1e9 * r.median(lookUp(p.name, 1, "sec/op"))})
 	}
 	for _, name := range manyLookUps {
@@ -40,7 +45,9 @@ func draw(r *results, dir string) error {
 		draw   func() (*plot.Plot, error)
 		height vg.Length
 	}{
-		{"request.svg", func() (*plot.Plot, error) { return bars("One request, 1 goroutine", request) }, 8 * vg.Centimeter},
+		{"request.svg", func() (*plot.Plot, error) {
+			return bars("One request with 3 and with 5 fields of its caller, 1 goroutine", requests)
+		}, 14 * vg.Centimeter},
 		{"token.svg", func() (*plot.Plot, error) { return bars("One look-up of a token, 1 goroutine", token) }, 9 * vg.Centimeter},
 		{"latency.svg", func() (*plot.Plot, error) { return overTime(r.series) }, 8 * vg.Centimeter},
 	} {
