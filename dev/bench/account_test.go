@@ -16,23 +16,24 @@ import (
 	"github.com/fincodeauth/fincodeauth/fincodetest"
 )
 
-// api is where a FinCode without a socket is: any host will do.
+// api is the base URL of a FinCode that has no socket. Any host works.
 const api = "https://bench.fincode.software" + fincodetest.Root
 
-// An account is a session at FinCode, before a client takes it over.
+// An account is a session at FinCode, with what a peer needs to use it.
 type account struct {
-	url  string            // of the API's root
-	base http.RoundTripper // of all requests
-	pair *oauth2.Token     // that the login answered
+	url  string            // the root of the API
+	base http.RoundTripper // sends all requests
+	pair *oauth2.Token     // the newest tokens; the first come from the login
 
-	// early is how long before its expiry a client is to refresh the token,
-	// if it can. 0: once it has expired. fincodeauth decides for itself.
+	// early is how long before its expiry a client must refresh the token, if
+	// the client has such a setting. 0 means after the expiry. fincodeauth has
+	// no such setting and decides itself.
 	early time.Duration
 
-	mu sync.Mutex // guards pair once the account is in use
+	mu sync.Mutex // guards pair once a client uses the account
 }
 
-// newAccount logs in.
+// newAccount logs in to the FinCode at url.
 func newAccount(tb testing.TB, url string, base http.RoundTripper) *account {
 	tb.Helper()
 	pair, err := logIn(tb.Context(), url, base)
@@ -42,10 +43,11 @@ func newAccount(tb testing.TB, url string, base http.RoundTripper) *account {
 	return &account{url: url, base: base, pair: pair}
 }
 
-// refresh is what a peer is given to get its tokens from: the one call, and
-// nothing of what makes that safe but a mutex, since a peer that calls twice at
-// once would present a token twice. The token expires a twentieth of its
-// lifetime early, as fincodeauth has it too: a request takes time to arrive.
+// refresh is the function from which a peer gets its tokens. It makes one call
+// to FinCode and has none of fincodeauth's protection, except for a mutex:
+// without the mutex, a peer that calls refresh twice at once would present a
+// refresh token twice. The returned token expires a twentieth of its lifetime
+// early, because a request takes time to arrive. fincodeauth does the same.
 func (a *account) refresh(ctx context.Context) (*oauth2.Token, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -68,7 +70,7 @@ func refresh(ctx context.Context, url string, base http.RoundTripper, refreshTok
 	return call(ctx, url+"/securitymanagement/refresh-token", base, map[string]string{"refresh_token": refreshToken})
 }
 
-// call makes a call that answers a pair of tokens.
+// call sends body to url and returns the tokens from the answer.
 func call(ctx context.Context, url string, base http.RoundTripper, body map[string]string) (*oauth2.Token, error) {
 	began := time.Now()
 	data, err := json.Marshal(body)
@@ -101,9 +103,9 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// nothing is a base that answers at once. FinCode's calls, all of them PUTs, go
-// to fc.
-func nothing(fc *fincodetest.FinCode) http.RoundTripper {
+// instantBase returns a base that answers every request at once. Only the calls
+// for tokens, which are all PUTs, go to fc.
+func instantBase(fc *fincodetest.FinCode) http.RoundTripper {
 	answer := &http.Response{StatusCode: http.StatusOK, Body: http.NoBody}
 	return roundTripper(func(r *http.Request) (*http.Response, error) {
 		if r.Method == http.MethodPut {

@@ -10,29 +10,30 @@ import (
 	"github.com/fincodeauth/fincodeauth/fincodetest"
 )
 
-// A counting is a Store that counts its calls.
-type counting struct {
+// A countingStore counts the calls of the Store in it.
+type countingStore struct {
 	fincodeauth.Store
 	loads, saves, deletes atomic.Int64
 }
 
-func (c *counting) Load(ctx context.Context, key string) (*fincodeauth.Record, error) {
+func (c *countingStore) Load(ctx context.Context, key string) (*fincodeauth.Record, error) {
 	c.loads.Add(1)
 	return c.Store.Load(ctx, key)
 }
 
-func (c *counting) Save(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
+func (c *countingStore) Save(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
 	c.saves.Add(1)
 	return c.Store.Save(ctx, key, rec, prev)
 }
 
-func (c *counting) Delete(ctx context.Context, key string) error {
+func (c *countingStore) Delete(ctx context.Context, key string) error {
 	c.deletes.Add(1)
 	return c.Store.Delete(ctx, key)
 }
 
-// calls returns what was counted since the last time.
-func (c *counting) calls() (calls [3]int64) {
+// calls returns the numbers of loads, saves and deletes since the last call of
+// calls.
+func (c *countingStore) calls() (calls [3]int64) {
 	return [3]int64{c.loads.Swap(0), c.saves.Swap(0), c.deletes.Swap(0)}
 }
 
@@ -49,8 +50,8 @@ func newSessions(tb testing.TB, cfg fincodeauth.Config) *fincodeauth.Sessions {
 
 func TestARotationIsOneLoadAndTwoSaves(t *testing.T) {
 	fc := fincodetest.New(fincodetest.Config{})
-	store := &counting{Store: fincodeauth.NewMemoryStore()}
-	sessions := newSessions(t, fincodeauth.Config{Base: nothing(fc), Store: store})
+	store := &countingStore{Store: fincodeauth.NewMemoryStore()}
+	sessions := newSessions(t, fincodeauth.Config{Base: instantBase(fc), Store: store})
 	expired := newAccount(t, api, fc).pair
 	expired.Expiry = time.Now().Add(-time.Minute)
 	if err := sessions.Adopt(t.Context(), "ada", expired); err != nil {
@@ -72,8 +73,8 @@ func TestARotationIsOneLoadAndTwoSaves(t *testing.T) {
 	}
 }
 
-// start makes Sessions over a store of many records, and returns when the first
-// token is there.
+// start makes Sessions over store, gets the first user's token and closes the
+// Sessions.
 func start(tb testing.TB, store fincodeauth.Store) {
 	sessions, err := fincodeauth.New(fincodeauth.Config{BaseURL: api, Store: store})
 	if err != nil {
@@ -87,10 +88,10 @@ func start(tb testing.TB, store fincodeauth.Store) {
 	}
 }
 
-// filled returns a store of n records.
-func filled(tb testing.TB, n int) *counting {
+// filled returns a store with n records.
+func filled(tb testing.TB, n int) *countingStore {
 	tb.Helper()
-	records := madeUp{time.Now()}
+	records := madeUpStore{time.Now()}
 	store := fincodeauth.NewMemoryStore()
 	for i := range n {
 		rec, _ := records.Load(tb.Context(), user(i))
@@ -98,11 +99,10 @@ func filled(tb testing.TB, n int) *counting {
 			tb.Fatal(err)
 		}
 	}
-	return &counting{Store: store}
+	return &countingStore{Store: store}
 }
 
-// BenchmarkStartUp starts, and looks a first token up, with a store of one record
-// and of 1,000,000.
+// BenchmarkStartUp calls start with a store of one record and of 1,000,000.
 func BenchmarkStartUp(b *testing.B) {
 	for _, records := range []struct {
 		name string
@@ -123,7 +123,7 @@ func TestStartingUpIsOneLoadHoweverManyRecordsThereAre(t *testing.T) {
 		store := filled(t, n)
 		start(t, store)
 		if got, want := store.calls(), [3]int64{1, 0, 0}; got != want {
-			t.Errorf("%d records: %v loads, saves and deletes, want %v", n, got, want)
+			t.Errorf("with %d records, a start made %v loads, saves and deletes, want %v", n, got, want)
 		}
 	}
 }

@@ -20,28 +20,28 @@ import (
 	"github.com/fincodeauth/fincodeauth/fincodetest"
 )
 
-var series = flag.String("series", "", "the folder to write BenchmarkLatency's latencies over time to")
+var series = flag.String("series", "", "the folder in which BenchmarkLatency writes its latencies over time")
 
-// A seen is a peer whose rotations callers see.
-type seen struct {
+// A latencyCase is a peer whose latencies are measured while its tokens rotate.
+type latencyCase struct {
 	name     string
 	peer     peer
 	lifetime time.Duration // of a token
-	early    time.Duration // as an account's
+	early    time.Duration // see account.early
 }
 
 const (
 	lifetime = 5 * time.Second
-	// inTime is when fincodeauth refreshes such a token: a fifth of its life early.
+	// inTime is how long before its expiry fincodeauth refreshes such a token.
 	inTime = lifetime / 5
 )
 
 // delay is how long the endpoint takes to refresh a token.
 func delay() time.Duration { return time.Duration(size(300, 20)) * time.Millisecond }
 
-// rotations are what is measured: for each peer that can be given another token
-// endpoint, what it does by default, and what it can do early.
-var rotations = []seen{
+// latencyCases has one entry with the default settings for each peer whose token
+// endpoint can be set, and a second entry if the peer can refresh early.
+var latencyCases = []latencyCase{
 	{"no-rotation", ours, time.Hour, 0},
 	{"fincodeauth", ours, lifetime, 0},
 	{"oauth2", peer{open: openOAuth2}, lifetime, 0},
@@ -50,7 +50,8 @@ var rotations = []seen{
 	{"gcp-auth", peer{open: openGCP}, lifetime, 0},
 	{"gcp-auth-early", peer{open: openGCP}, lifetime, inTime},
 	{"azcore", peer{open: openAzcore}, lifetime, 0},
-	// Early only if the last refresh was 30 s ago: the token must live longer.
+	// azcore refreshes early only if its last refresh was 30 s ago. So this
+	// token must live longer.
 	{"azcore-early-40s", peer{open: openAzcore}, 40 * time.Second, 40 * time.Second / 5},
 	{"smithy", peer{open: openSmithy}, lifetime, 0},
 	{"smithy-early", peer{open: openSmithy}, lifetime, inTime},
@@ -60,11 +61,11 @@ var rotations = []seen{
 // while tokens of 5 s are rotated by an endpoint that takes 300 ms.
 func BenchmarkLatency(b *testing.B) {
 	const rate = 2000
-	for _, s := range rotations {
+	for _, s := range latencyCases {
 		b.Run("peer="+s.name, func(b *testing.B) {
 			length := 30 * time.Second
 			if s.lifetime == 40*time.Second {
-				length = 50 * time.Second // to see one
+				length = 50 * time.Second // long enough to see one refresh
 			}
 			if testing.Short() {
 				length = 200 * time.Millisecond
@@ -80,19 +81,20 @@ func BenchmarkLatency(b *testing.B) {
 	}
 }
 
-// connections is how many there may be to the server. They are open before the
-// measurement begins: a handshake takes longer than a request.
+// connections is the largest number of connections to the server. They are
+// opened before the measurement begins, because a handshake takes longer than a
+// request.
 const connections = 64
 
-// A latencies is what callers saw.
+// A latencies is the result of a measurement, as callers see it.
 type latencies struct {
-	of        []time.Duration // each request, in the order of their schedule
+	of        []time.Duration // of each request, in the order of the schedule
 	failed    int
 	refreshes int
-	stalled   time.Duration // the most that one was sent too late: the machine's fault, or the garbage collector's
+	stalled   time.Duration // the longest delay before sending a request; caused by the machine or the garbage collector
 }
 
-func measure(tb testing.TB, s seen, rate int, length time.Duration) latencies {
+func measure(tb testing.TB, s latencyCase, rate int, length time.Duration) latencies {
 	tb.Helper()
 	fc := fincodetest.NewTLSServer(fincodetest.Config{AccessLifetime: s.lifetime, OpaqueTokens: true})
 	defer fc.Close()
@@ -105,7 +107,7 @@ func measure(tb testing.TB, s seen, rate int, length time.Duration) latencies {
 	a.early = s.early
 	c := s.peer.open(tb, a)
 	req := newRequest(tb, fc.URL+"/balance")
-	maps.Copy(req.Header, fincodeauth.DefaultHeader()) // the peers know nothing of these
+	maps.Copy(req.Header, fincodeauth.DefaultHeader()) // only fincodeauth sets these itself
 	if err := exchange(c.RoundTripper, req); err != nil {
 		tb.Fatal(err)
 	}
@@ -118,7 +120,7 @@ func measure(tb testing.TB, s seen, rate int, length time.Duration) latencies {
 	return l
 }
 
-// warm opens the connections, with as many slow requests at once.
+// warm opens the connections: it sends as many slow requests at once.
 func warm(tb testing.TB, fc *fincodetest.Server, base http.RoundTripper) {
 	tb.Helper()
 	fc.Inject(fincodetest.API, connections, fincodetest.Fault{Before: delay(), Kind: fincodetest.ErrorStatus, Status: http.StatusOK})
@@ -134,9 +136,9 @@ func warm(tb testing.TB, fc *fincodetest.Server, base http.RoundTripper) {
 	wg.Wait()
 }
 
-// openLoop sends requests on a schedule, however long the ones before take. A
-// latency counts from when the request was due: one that cannot be sent because
-// the program is stuck was late for its caller all the same.
+// openLoop sends requests on a schedule, no matter how long the earlier requests
+// take. The latency of a request counts from the moment when the request was
+// due. So it includes the time in which the program was too busy to send it.
 func openLoop(rate int, length time.Duration, send func() error) (l latencies) {
 	l.of = make([]time.Duration, int(length.Seconds()*float64(rate)))
 	var failed atomic.Int64
@@ -166,19 +168,19 @@ func (l latencies) report(b *testing.B) {
 	}{{"p50", 0.5}, {"p99", 0.99}, {"p99.9", 0.999}, {"max", 1}} {
 		b.ReportMetric(float64(sorted[rank(q.at, len(sorted))]), q.name+"-ns")
 	}
-	b.ReportMetric(0, "ns/op") // the length, which is set
+	b.ReportMetric(0, "ns/op") // 0 hides it: the length of the run is fixed
 	b.ReportMetric(float64(l.refreshes), "refreshes")
 	b.ReportMetric(float64(l.failed), "failed")
 	b.ReportMetric(float64(l.stalled), "stalled-ns")
 }
 
-// rank is the index of a quantile among n sorted values: the nearest rank.
+// rank returns the index of the quantile q in n sorted values (nearest rank).
 func rank(q float64, n int) int { return max(0, int(math.Ceil(q*float64(n)))-1) }
 
-// bucket is the resolution in which latencies over time are kept.
+// bucket is the resolution of the latencies over time.
 const bucket = 10 * time.Millisecond
 
-// write keeps the longest latency of each bucket, in nanoseconds, a line each.
+// write writes the longest latency of each bucket, in nanoseconds, one per line.
 func (l latencies) write(folder, name string, rate int) error {
 	if folder == "" {
 		return nil
@@ -192,11 +194,11 @@ func (l latencies) write(folder, name string, rate int) error {
 
 func TestALatencyCountsFromWhenTheRequestWasDue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		turn := make(chan struct{}, 1) // as if there were one connection
+		turn := make(chan struct{}, 1) // stands for a single connection
 		l := openLoop(10, time.Second, func() error {
 			turn <- struct{}{}
 			defer func() { <-turn }()
-			time.Sleep(300 * time.Millisecond) // and one is due each 100 ms
+			time.Sleep(300 * time.Millisecond) // while one is due every 100 ms
 			return nil
 		})
 		for i, got := range slices.Sorted(slices.Values(l.of)) {
@@ -215,10 +217,10 @@ func TestNoCallerWaitsForARotation(t *testing.T) {
 		req := newRequest(t, api+"/balance")
 		l := openLoop(100, 30*time.Second, func() error { return exchange(c.RoundTripper, req) })
 		if longest := slices.Max(l.of); longest > 0 || l.failed > 0 {
-			t.Errorf("the longest wait was %v, and %d requests failed; want none", longest, l.failed)
+			t.Errorf("the longest wait was %v and %d requests failed, want no wait and no failure", longest, l.failed)
 		}
 		if n := fc.Counts().Refreshes; n < 6 {
-			t.Errorf("%d rotations in 30 s of tokens that live %v", n, lifetime)
+			t.Errorf("%d rotations in 30 s with tokens that live %v, want at least 6", n, lifetime)
 		}
 	})
 }

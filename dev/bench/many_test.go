@@ -17,7 +17,7 @@ import (
 	"github.com/fincodeauth/fincodeauth/fincodetest"
 )
 
-// size is how many of something there are: few with -short.
+// size returns full, or short with -short.
 func size(full, short int) int {
 	if testing.Short() {
 		return short
@@ -25,23 +25,24 @@ func size(full, short int) int {
 	return full
 }
 
-// A pool is many users' sessions behind one source of tokens, and the requests
-// that come for them: by a Zipf distribution. A user has one context and one key,
-// so that those of who comes often are in the processor's cache: a server has just
-// made them when it asks.
+// A pool has the sessions of many users behind one source of tokens, and a
+// sequence of their requests. The users of the requests follow a Zipf
+// distribution. Each user has one context and one key, so the processor's cache
+// holds those of frequent users. A server has them in its cache too, because it
+// makes them just before it asks for the token.
 type pool struct {
 	source   *fincodeauth.TokenSource
 	peers    *sync.Map         // key -> oauth2.TokenSource
-	contexts []context.Context // by user
-	names    []string          // by user
-	keys     []any             // the same
-	requests []uint32          // users
+	contexts []context.Context // index: user
+	names    []string          // index: user
+	keys     []any             // names, converted beforehand for the sync.Map
+	requests []uint32          // the user of each request
 }
 
-// full is made once: 100,000 sessions take some seconds.
-var full = sync.OnceValues(func() (*pool, error) {
+// fullPool makes the pool once, because 100,000 sessions take some seconds.
+var fullPool = sync.OnceValues(func() (*pool, error) {
 	n := size(100_000, 1000)
-	sessions, err := fincodeauth.New(fincodeauth.Config{BaseURL: api, Store: madeUp{time.Now()}, MaxSessions: n})
+	sessions, err := fincodeauth.New(fincodeauth.Config{BaseURL: api, Store: madeUpStore{time.Now()}, MaxSessions: n})
 	if err != nil {
 		return nil, err
 	}
@@ -65,14 +66,14 @@ var full = sync.OnceValues(func() (*pool, error) {
 	return p, nil
 })
 
-// user is 16 bytes long, a size in which Go allocates memory: see
-// BenchmarkMemory.
+// user returns the key of user n. It has 16 bytes, which is a size in which Go
+// allocates memory: bytesEach relies on that.
 func user(n int) string { return fmt.Sprintf("user-%011d", n) }
 
-// madeUp is a Store that has a good record under each key, and keeps none.
-type madeUp struct{ now time.Time }
+// A madeUpStore returns a valid record for every key and keeps no record.
+type madeUpStore struct{ now time.Time }
 
-func (m madeUp) Load(_ context.Context, key string) (*fincodeauth.Record, error) {
+func (m madeUpStore) Load(_ context.Context, key string) (*fincodeauth.Record, error) {
 	return &fincodeauth.Record{Version: "v", Token: &oauth2.Token{
 		AccessToken:  fmt.Sprintf("access-%57s", key), // 64 bytes
 		RefreshToken: fmt.Sprintf("refresh%57s", key),
@@ -81,13 +82,13 @@ func (m madeUp) Load(_ context.Context, key string) (*fincodeauth.Record, error)
 	}}, nil
 }
 
-func (madeUp) Save(context.Context, string, *fincodeauth.Record, string) error { return nil }
-func (madeUp) Delete(context.Context, string) error                            { return nil }
+func (madeUpStore) Save(context.Context, string, *fincodeauth.Record, string) error { return nil }
+func (madeUpStore) Delete(context.Context, string) error                            { return nil }
 
-// BenchmarkTokenOfMany looks tokens up among those of 100,000 sessions. Users of
-// x/oauth2 have a map of sources for that.
+// BenchmarkTokenOfMany looks up tokens among 100,000 sessions. Users of x/oauth2
+// need a map of sources for that.
 func BenchmarkTokenOfMany(b *testing.B) {
-	p, err := full()
+	p, err := fullPool()
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -116,7 +117,7 @@ func BenchmarkTokenOfMany(b *testing.B) {
 			b.ReportAllocs()
 			b.ResetTimer()
 			b.RunParallel(func(pb *testing.PB) {
-				i := int(goroutines.Add(1)) * len(p.requests) / 7 // each begins elsewhere
+				i := int(goroutines.Add(1)) * len(p.requests) / 7 // each goroutine begins at another place
 				for ; pb.Next(); i++ {
 					if err := l.ask(p.requests[i%len(p.requests)]); err != nil {
 						b.Error(err)
@@ -127,10 +128,11 @@ func BenchmarkTokenOfMany(b *testing.B) {
 	}
 }
 
-// workers is how many callers there are at once where sessions are many.
+// workers is the number of concurrent callers in benchmarks of many sessions.
 const workers = 256
 
-// share calls do(0) to do(n-1), by that many workers.
+// share calls do(0) to do(n-1) from that many workers. If some calls fail, share
+// returns one of the errors.
 func share(n int, do func(int) error) error {
 	var next atomic.Int64
 	var failed atomic.Pointer[error]
@@ -151,11 +153,12 @@ func share(n int, do func(int) error) error {
 	return nil
 }
 
-// BenchmarkRotations has 100,000 sessions' tokens refreshed, all due at once, and
-// makes as many bare calls of the endpoint beside it. The two take turns of ten
-// thousand, so that whatever else the machine does befalls both. The store is in
-// memory, and so is FinCode, or on a socket of the loopback interface. Tokens are
-// opaque: signing one takes longer than all the rest.
+// BenchmarkRotations refreshes the tokens of 100,000 sessions that are all due at
+// once, and makes the same number of bare calls to the endpoint. The two take
+// turns of ten thousand, so that a disturbance of the machine affects both. The
+// store is in memory. FinCode is in memory too, or on a socket of the loopback
+// interface. Tokens are opaque, because signing one takes longer than everything
+// else.
 func BenchmarkRotations(b *testing.B) {
 	for _, way := range []struct {
 		name string
@@ -173,7 +176,7 @@ func BenchmarkRotations(b *testing.B) {
 				took[1] += elapsed[1]
 			}
 			total := float64(n * b.N)
-			b.ReportMetric(0, "ns/op") // of the setting up, mostly
+			b.ReportMetric(0, "ns/op") // 0 hides it: it is mostly the setup
 			b.ReportMetric(total/took[0].Seconds(), "rotations/s")
 			b.ReportMetric(total/took[1].Seconds(), "bare/s")
 			b.ReportMetric(took[1].Seconds()/took[0].Seconds(), "ratio")
@@ -181,7 +184,7 @@ func BenchmarkRotations(b *testing.B) {
 	}
 }
 
-// takeTurns returns how long n rotations take at that site, and n bare calls.
+// takeTurns returns how long n rotations and n bare calls take at that site.
 func takeTurns(at site, n int) (took [2]time.Duration, err error) {
 	defer at.close()
 	rotate, stop, err := dueSessions(at, n)
@@ -196,8 +199,8 @@ func takeTurns(at site, n int) (took [2]time.Duration, err error) {
 	const turns = 10
 	for turn := range turns {
 		for i := range ways {
-			which := (i + turn) % len(ways) // neither is always the first
-			runtime.GC()                    // what the other left behind
+			which := (i + turn) % len(ways) // so that neither is always first
+			runtime.GC()                    // frees what the other left behind
 			began := time.Now()
 			err := share(n/turns, func(i int) error { return ways[which](turn*n/turns + i) })
 			took[which] += time.Since(began)
@@ -207,12 +210,12 @@ func takeTurns(at site, n int) (took [2]time.Duration, err error) {
 		}
 	}
 	if got := at.Counts(); got.RefreshCalls != 2*n || got.Refreshes != 2*n {
-		return took, fmt.Errorf("%d calls made %d rotations, want %d", got.RefreshCalls, got.Refreshes, 2*n)
+		return took, fmt.Errorf("FinCode counted %d calls and %d rotations, want %d of each", got.RefreshCalls, got.Refreshes, 2*n)
 	}
 	return took, stop(context.Background())
 }
 
-// A site is a FinCode, and how to reach it.
+// A site is a FinCode and the way to reach it.
 type site struct {
 	*fincodetest.FinCode
 	url   string
@@ -228,12 +231,12 @@ func openInMemory() site {
 func openServer() site {
 	fc := fincodetest.NewTLSServer(fincodetest.Config{OpaqueTokens: true})
 	base := fc.Client().Transport.(*http.Transport)
-	base.MaxIdleConnsPerHost, base.MaxConnsPerHost = workers, workers // which logging in opens
+	base.MaxIdleConnsPerHost, base.MaxConnsPerHost = workers, workers // the logins open them
 	return site{fc.FinCode, fc.URL, base, fc.Close}
 }
 
-// dueSessions returns what has one of n sessions refreshed, whose tokens have
-// expired, and what closes them.
+// dueSessions makes n sessions whose tokens have expired. rotate refreshes one of
+// them, and stop closes all.
 func dueSessions(at site, n int) (rotate func(int) error, stop func(context.Context) error, err error) {
 	ctx := context.Background()
 	tokens, err := logInAll(at, n)
@@ -260,7 +263,8 @@ func dueSessions(at site, n int) (rotate func(int) error, stop func(context.Cont
 	}, sessions.Close, nil
 }
 
-// bareCalls returns what refreshes one of n tokens by the call alone.
+// bareCalls logs n sessions in. call refreshes the token of one of them with the
+// HTTP call alone.
 func bareCalls(at site, n int) (call func(int) error, err error) {
 	tokens, err := logInAll(at, n)
 	return func(i int) error {
@@ -278,7 +282,7 @@ func logInAll(at site, n int) ([]*oauth2.Token, error) {
 	})
 }
 
-// BenchmarkMemory holds 1,000,000 sessions.
+// BenchmarkMemory measures the memory of one session while 1,000,000 are held.
 func BenchmarkMemory(b *testing.B) {
 	for b.Loop() {
 		each, err := bytesEach(size(1_000_000, 10_000))
@@ -287,22 +291,23 @@ func BenchmarkMemory(b *testing.B) {
 		}
 		b.ReportMetric(each, "B/session")
 	}
-	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(0, "ns/op") // 0 hides it
 }
 
-// A test of it, since nobody reads benchmarks: the table is at its emptiest just
-// after it grew, with one session more than a power of two.
+// A benchmark does not fail when sessions grow, so there is a test too. With one
+// session more than a power of two, the table has just grown and is at its
+// emptiest: the worst case.
 func TestASessionTakesAtMost300BytesAndItsStrings(t *testing.T) {
 	each, err := bytesEach(1<<16 + 1)
 	if err != nil || each > 300 {
-		t.Errorf("%.0f bytes a session, error %v", each, err)
+		t.Errorf("a session takes %.0f bytes and its strings, error %v; want at most 300 bytes", each, err)
 	}
 }
 
-// bytesEach is what a session takes of the heap beyond its own strings, when that
-// many are held.
+// bytesEach returns how many bytes of the heap one session takes besides its own
+// strings, when that many sessions are held.
 func bytesEach(sessions int) (float64, error) {
-	all, err := fincodeauth.New(fincodeauth.Config{BaseURL: api, Store: madeUp{time.Now()}, MaxSessions: sessions})
+	all, err := fincodeauth.New(fincodeauth.Config{BaseURL: api, Store: madeUpStore{time.Now()}, MaxSessions: sessions})
 	if err != nil {
 		return 0, err
 	}
@@ -318,11 +323,11 @@ func bytesEach(sessions int) (float64, error) {
 	return each - strings, err
 }
 
-// heap is what is in use, in bytes.
+// heap returns how many bytes of the heap are in use.
 func heap() uint64 {
 	var m runtime.MemStats
 	runtime.GC()
-	runtime.GC() // what the first one only found
+	runtime.GC() // frees what finalizers and pools kept during the first
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc
 }

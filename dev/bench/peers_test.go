@@ -29,11 +29,11 @@ import (
 	"github.com/fincodeauth/fincodeauth"
 )
 
-// A client is a peer that is set up for an account.
+// A client is a peer that is set up for one account.
 type client struct {
 	http.RoundTripper
 
-	// token looks a token up. nil: the peer has no call for that.
+	// token looks up a token. It is nil if the peer has no call for that.
 	token func(context.Context) error
 }
 
@@ -43,9 +43,9 @@ type peer struct {
 	open func(testing.TB, *account) client
 }
 
-// The peers, in the order of the report. What each does more or less than
-// fincodeauth stands at its constructor; none of them keeps a token in a store,
-// waits for other processes, or sends a request again after any 401.
+// The peers, in the order of the report. The comment at each constructor says
+// what the peer does more or less than fincodeauth. None of them keeps a token in
+// a store, waits for other processes, or repeats a request after a plain 401.
 var (
 	floor = peer{"floor", openFloor}
 	ours  = peer{"fincodeauth", openFincodeauth}
@@ -78,9 +78,10 @@ func openFincodeauth(tb testing.TB, a *account) client {
 	}}
 }
 
-// openFloor is the least that the contract of http.RoundTripper allows: a
-// shallow copy of the request, with a map of its own for the header, and the
-// fields that fincodeauth sets, made beforehand. Its look-up is that of the time.
+// openFloor does the least that the contract of http.RoundTripper allows. It
+// makes a shallow copy of the request, gives the copy its own header map, and
+// sets the fields that fincodeauth sets. Their values are made beforehand. Its
+// look-up of a token only reads the clock.
 func openFloor(tb testing.TB, a *account) client {
 	type field struct {
 		name   string
@@ -109,7 +110,7 @@ func openFloor(tb testing.TB, a *account) client {
 	}
 }
 
-// ownFields are those that fincodeauth sets.
+// ownFields returns the header fields that fincodeauth sets.
 func ownFields(a *account) http.Header {
 	fields := fincodeauth.DefaultHeader()
 	fields.Set("Authorization", "Bearer "+a.pair.AccessToken)
@@ -122,10 +123,10 @@ type tokenFunc func() (*oauth2.Token, error)
 func (f tokenFunc) Token() (*oauth2.Token, error) { return f() }
 
 // openOAuth2 sets one field in a deep copy of the request. All callers wait for
-// a refresh, with no regard to their contexts. With early it is its
-// ReuseTokenSourceWithExpiry. Without, it is its ReuseTokenSource, which takes a
-// token as expired 10 s early: more than a short one's whole life, so it is told
-// an expiry that is as much later.
+// a refresh, even when their contexts are done. With early, it uses
+// ReuseTokenSourceWithExpiry. Without early, it uses ReuseTokenSource, which
+// treats a token as expired 10 s too early. A short token lives less than 10 s,
+// so ReuseTokenSource gets an expiry that is 10 s later.
 func openOAuth2(_ testing.TB, a *account) client {
 	const margin = 10 * time.Second
 	source := oauth2.ReuseTokenSource(nil, tokenFunc(func() (*oauth2.Token, error) {
@@ -150,8 +151,8 @@ func lookUp(source oauth2.TokenSource) func(context.Context) error {
 	}
 }
 
-// openClientGo wraps x/oauth2's Transport and gets another token for the request
-// after one that was answered 401. All callers wait for a refresh.
+// openClientGo wraps x/oauth2's Transport. After a 401, it gets a new token for
+// the next request. All callers wait for a refresh.
 func openClientGo(_ testing.TB, a *account) client {
 	source := clientgo.NewCachedTokenSource(tokenFunc(func() (*oauth2.Token, error) {
 		return a.refresh(context.Background())
@@ -159,9 +160,9 @@ func openClientGo(_ testing.TB, a *account) client {
 	return client{clientgo.ResettableTokenSourceWrapTransport(source)(a.base), lookUp(source)}
 }
 
-// openGCP sets one field in a deep copy of the request, and checks the universe
-// domain. It refreshes in the background if early. It is the middleware alone:
-// NewClient would copy the request twice, and trace it.
+// openGCP sets one field in a deep copy of the request and checks the universe
+// domain. With early, it refreshes in the background. It uses only the
+// middleware, because NewClient would copy each request twice and trace it.
 func openGCP(tb testing.TB, a *account) client {
 	cached := gcp.NewCachedTokenProvider(providerFunc(func(ctx context.Context) (*gcp.Token, error) {
 		tok, err := a.refresh(ctx)
@@ -188,12 +189,12 @@ type providerFunc func(context.Context) (*gcp.Token, error)
 
 func (f providerFunc) Token(ctx context.Context) (*gcp.Token, error) { return f(ctx) }
 
-// openAzcore sends requests through a pipeline, which is what azcore has instead
-// of a RoundTripper: with its policies for retries (none are made), headers and
-// logs (none are written), of which the one for retries makes the copy of the
-// request. It refuses a URL that is not https, and sends a request
-// again after the 401 of a challenge that Azure makes. With early, the one caller
-// that refreshes waits, and the others do not; it tries that once in 30 s.
+// openAzcore sends requests through a pipeline, because azcore has no
+// RoundTripper. The pipeline has policies for retries (none are made), headers
+// and logs (none are written). The policy for retries copies the request. azcore
+// refuses a URL that is not https, and repeats a request after a 401 with a
+// challenge of Azure's. With early, the caller that refreshes waits, and the
+// other callers do not. azcore tries an early refresh at most once in 30 s.
 func openAzcore(_ testing.TB, a *account) client {
 	pipeline := runtime.NewPipeline("bench", "v1.0.0", runtime.PipelineOptions{
 		PerRetry: []policy.Policy{runtime.NewBearerTokenPolicy(azureCredential{a}, []string{"scope"}, nil)},
@@ -207,7 +208,7 @@ func openAzcore(_ testing.TB, a *account) client {
 		if err != nil {
 			return nil, err
 		}
-		runtime.SkipBodyDownload(r) // as every RoundTripper does
+		runtime.SkipBodyDownload(r) // a RoundTripper does not read the body
 		return pipeline.Do(r)
 	}), nil}
 }
@@ -227,9 +228,9 @@ func (c azureCredential) GetToken(ctx context.Context, _ policy.TokenRequestOpti
 	return azcore.AccessToken{Token: tok.AccessToken, ExpiresOn: tok.Expiry, RefreshOn: tok.Expiry.Add(-c.early)}, nil
 }
 
-// openSmithy puts the thinnest RoundTripper around what smithy has, a cache of
-// tokens and a signer: it sets one field in a deep copy of the request, and
-// refuses a URL that is not https. It refreshes in the background if early.
+// openSmithy puts a thin RoundTripper around smithy's token cache and signer. It
+// sets one field in a deep copy of the request, and refuses a URL that is not
+// https. With early, it refreshes in the background.
 func openSmithy(_ testing.TB, a *account) client {
 	cache := bearer.NewTokenCache(bearer.TokenProviderFunc(func(ctx context.Context) (bearer.Token, error) {
 		tok, err := a.refresh(ctx)
@@ -253,7 +254,7 @@ func openSmithy(_ testing.TB, a *account) client {
 			if err != nil {
 				return nil, err
 			}
-			return a.base.RoundTrip(signed.(*smithyhttp.Request).WithContext(ctx)) // the signer drops it
+			return a.base.RoundTrip(signed.(*smithyhttp.Request).WithContext(ctx)) // the signer drops the context
 		}),
 		func(ctx context.Context) error {
 			_, err := cache.RetrieveBearerToken(ctx)
@@ -262,9 +263,10 @@ func openSmithy(_ testing.TB, a *account) client {
 	}
 }
 
-// openGHInstallation sets one field in a copy of the request, and one more that
-// it lacks. It speaks to GitHub alone: here the base answers in GitHub's place
-// with the account's token, which it takes as expired a minute early.
+// openGHInstallation sets one field in a copy of the request, and one more if it
+// is missing. ghinstallation only talks to GitHub, so the base here answers in
+// GitHub's place with the account's token. ghinstallation treats a token as
+// expired a minute too early.
 func openGHInstallation(tb testing.TB, a *account) client {
 	t, err := ghinstallation.New(roundTripper(func(req *http.Request) (*http.Response, error) {
 		if req.Method != http.MethodPost {
@@ -286,7 +288,7 @@ func openGHInstallation(tb testing.TB, a *account) client {
 	}}
 }
 
-// githubKey is made once: it takes a noticeable part of a second.
+// githubKey makes the key once, because that takes a noticeable part of a second.
 var githubKey = sync.OnceValue(func() []byte {
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {

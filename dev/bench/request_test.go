@@ -11,14 +11,16 @@ import (
 	"github.com/fincodeauth/fincodeauth/fincodetest"
 )
 
-// early is the same for all: FinCode's advice (FINCODE.md, Tokens), and azcore's default.
+// early is the same for all peers. FinCode recommends it (FINCODE.md, Tokens),
+// and it is azcore's default.
 const early = 5 * time.Minute
 
-// ready returns a peer with a token that is good, over nothing.
+// ready opens the peer over an instantBase and sends one request, so that the
+// peer has a valid token.
 func (p peer) ready(tb testing.TB) client {
 	tb.Helper()
 	fc := fincodetest.New(fincodetest.Config{})
-	a := newAccount(tb, api, nothing(fc))
+	a := newAccount(tb, api, instantBase(fc))
 	a.early = early
 	c := p.open(tb, a)
 	send(tb, c.RoundTripper, newRequest(tb, api+"/balance"))
@@ -28,13 +30,13 @@ func (p peer) ready(tb testing.TB) client {
 func send(tb testing.TB, rt http.RoundTripper, req *http.Request) {
 	resp, err := rt.RoundTrip(req)
 	if err != nil || resp.StatusCode != http.StatusOK {
-		tb.Error("no answer: ", err)
+		tb.Error("the request was not answered with 200: error ", err)
 	}
 }
 
 // requests are those of BenchmarkRequest. A Go map holds up to eight fields in
-// one group: what fincodeauth sends fits into one for the first of them, and not
-// for the second.
+// one group. What fincodeauth sends fits into one group for the first request, but
+// not for the second.
 var requests = []struct {
 	fields int // of the caller
 	sent   int // by fincodeauth
@@ -44,8 +46,8 @@ var requests = []struct {
 	{fields: 5, sent: 10, make: newRequest},
 }
 
-// BenchmarkRequest sends one request after the other, in as many goroutines as
-// -cpu says.
+// BenchmarkRequest sends one request after the other in each goroutine. The flag
+// -cpu sets the number of goroutines.
 func BenchmarkRequest(b *testing.B) {
 	for _, r := range requests {
 		for _, p := range peers {
@@ -64,13 +66,13 @@ func BenchmarkRequest(b *testing.B) {
 	}
 }
 
-// BenchmarkToken looks a token up.
+// BenchmarkToken looks up the same token again and again.
 func BenchmarkToken(b *testing.B) {
 	for _, p := range peers {
 		b.Run("peer="+p.name, func(b *testing.B) {
 			token := p.ready(b).token
 			if token == nil {
-				b.Skip("it has no call for that")
+				b.Skip("this peer has no call to look up a token")
 			}
 			ctx := b.Context()
 			b.ReportAllocs()
@@ -86,7 +88,7 @@ func BenchmarkToken(b *testing.B) {
 	}
 }
 
-// A comparison is worth something only if all do what they are measured for.
+// The comparison is fair only if every peer does the work that is measured.
 func TestEveryPeerAuthenticatesACopyOfTheRequest(t *testing.T) {
 	for _, r := range requests {
 		for _, p := range peers {
@@ -97,14 +99,14 @@ func TestEveryPeerAuthenticatesACopyOfTheRequest(t *testing.T) {
 					if r.Method != http.MethodPut {
 						sent = r.Header
 					}
-					return nothing(fc).RoundTrip(r)
+					return instantBase(fc).RoundTrip(r)
 				}))
 				req := r.make(t, api+"/balance")
 				before := req.Header.Clone()
 				c := p.open(t, a)
 				send(t, c.RoundTripper, req)
 				if !maps.EqualFunc(req.Header, before, slices.Equal) {
-					t.Errorf("the caller's header is %v now, was %v", req.Header, before)
+					t.Errorf("the caller's header changed to %v, was %v", req.Header, before)
 				}
 				for name, values := range before {
 					if !slices.Equal(sent[name], values) {
@@ -140,7 +142,7 @@ func TestTheFloorSendsTheFieldsOfFincodeauth(t *testing.T) {
 						}
 					}
 				}
-				return nothing(fc).RoundTrip(r)
+				return instantBase(fc).RoundTrip(r)
 			}))
 			c := p.open(t, a)
 			send(t, c.RoundTripper, r.make(t, api+"/balance"))
@@ -159,12 +161,12 @@ func TestTheFloorSendsTheFieldsOfFincodeauth(t *testing.T) {
 func TestEveryPeerRefreshesOnce(t *testing.T) {
 	for _, p := range peers {
 		fc := fincodetest.New(fincodetest.Config{})
-		c := p.open(t, newAccount(t, api, nothing(fc)))
+		c := p.open(t, newAccount(t, api, instantBase(fc)))
 		for range 3 {
 			send(t, c.RoundTripper, newRequest(t, api+"/balance"))
 		}
 		if n := fc.Counts().Refreshes; n > 1 {
-			t.Errorf("%s: %d refreshes for 3 requests", p.name, n)
+			t.Errorf("%s: %d refreshes for 3 requests, want at most 1", p.name, n)
 		}
 	}
 }

@@ -12,19 +12,20 @@ import (
 	"github.com/fincodeauth/fincodeauth/fincodetest"
 )
 
-// stampeders are those that serialise or join the callers of a refresh, each in
-// its own way.
+// stampeders returns the peers that let concurrent callers share a refresh, each
+// peer in its own way.
 func stampeders() (list []peer) {
 	for _, p := range peers {
-		if p.name != floor.name && p.name != "ghinstallation" { // which speaks to GitHub alone
+		if p.name != floor.name && p.name != "ghinstallation" { // ghinstallation only talks to GitHub
 			list = append(list, p)
 		}
 	}
 	return list
 }
 
-// BenchmarkStampede lets 10,000 callers ask at once for a token that has expired;
-// those of azcore, which has no call for that, send a request.
+// BenchmarkStampede lets 10,000 callers ask at once for a token that has expired.
+// The callers of azcore send a request instead, because azcore has no call to
+// look up a token.
 func BenchmarkStampede(b *testing.B) {
 	for _, p := range stampeders() {
 		b.Run("peer="+p.name, func(b *testing.B) {
@@ -33,18 +34,18 @@ func BenchmarkStampede(b *testing.B) {
 				b.ReportMetric(float64(refreshes), "refreshes")
 				b.ReportMetric(float64(late), "late-ns")
 			}
-			b.ReportMetric(0, "ns/op") // the delay, mostly
+			b.ReportMetric(0, "ns/op") // 0 hides it: it is mostly the endpoint's delay
 		})
 	}
 }
 
 // stampede returns how many refreshes n callers cause, and how long after the
-// answer to the first the last of them has been served.
+// first refresh was answered the last caller was served.
 func stampede(tb testing.TB, p peer, n int) (refreshes int, late time.Duration) {
 	tb.Helper()
 	fc := fincodetest.New(fincodetest.Config{OpaqueTokens: true})
 	var answered atomic.Pointer[time.Time]
-	quick := nothing(fc)
+	quick := instantBase(fc)
 	a := newAccount(tb, api, roundTripper(func(r *http.Request) (*http.Response, error) {
 		resp, err := quick.RoundTrip(r)
 		if now := time.Now(); r.Method == http.MethodPut {
@@ -81,7 +82,7 @@ func stampede(tb testing.TB, p peer, n int) (refreshes int, late time.Duration) 
 func TestAStampedeIsOneRefresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		if refreshes, late := stampede(t, ours, 1000); refreshes != 1 || late != 0 {
-			t.Errorf("%d refreshes, and the last caller served %v after the answer, want 1 and at once", refreshes, late)
+			t.Errorf("%d refreshes, and the last caller was served %v after the answer; want 1 refresh and no delay", refreshes, late)
 		}
 	})
 }

@@ -13,9 +13,9 @@ import (
 	"github.com/fincodeauth/fincodeauth/fincodetest"
 )
 
-// BenchmarkThroughput sends requests over loopback TLS, through fincodeauth and
-// without it: then the caller has set the same fields. The two take turns of some
-// milliseconds, so that whatever else the machine does befalls both.
+// BenchmarkThroughput sends requests over loopback TLS, with fincodeauth and
+// without it. Without it, the caller sets the same header fields. The two take
+// turns of some milliseconds, so that a disturbance of the machine affects both.
 func BenchmarkThroughput(b *testing.B) {
 	for _, major := range []int{1, 2} {
 		b.Run(fmt.Sprint("proto=HTTP", major), func(b *testing.B) {
@@ -29,19 +29,19 @@ func BenchmarkThroughput(b *testing.B) {
 			ways := []way{{ours.open(b, a), with}, {base, without}}
 			var took [2]time.Duration
 			const turn = 200
-			for _, w := range ways { // opens the connections
+			for _, w := range ways { // open the connections
 				w.send(b, turn)
 			}
 			for round := 0; b.Loop(); round++ {
 				for i := range took {
-					which := (i + round) % len(took) // neither is always the first
+					which := (i + round) % len(took) // so that neither is always first
 					began := time.Now()
 					ways[which].send(b, turn)
 					took[which] += time.Since(began)
 				}
 			}
 			total := float64(turn * b.N)
-			b.ReportMetric(0, "ns/op") // of both together
+			b.ReportMetric(0, "ns/op") // 0 hides it: it is the time of both together
 			b.ReportMetric(total/took[0].Seconds(), "req/s")
 			b.ReportMetric(total/took[1].Seconds(), "bare/s")
 			b.ReportMetric(took[1].Seconds()/took[0].Seconds(), "ratio")
@@ -49,10 +49,10 @@ func BenchmarkThroughput(b *testing.B) {
 	}
 }
 
-// callers is how many of them send at once.
+// callers is the number of goroutines that send requests at the same time.
 const callers = 8
 
-// A way is how a request gets there.
+// A way is a request and the RoundTripper that sends it.
 type way struct {
 	http.RoundTripper
 	request *http.Request
@@ -73,7 +73,7 @@ func (w way) send(b *testing.B, n int) {
 	wg.Wait()
 }
 
-// exchange sends a request and reads its answer.
+// exchange sends a request and reads the answer to its end.
 func exchange(rt http.RoundTripper, req *http.Request) error {
 	resp, err := rt.RoundTrip(req)
 	if err != nil {
@@ -89,12 +89,13 @@ func exchange(rt http.RoundTripper, req *http.Request) error {
 	return nil
 }
 
-// serve starts a server that answers a few bytes, and returns how to reach it.
+// serve starts a server that answers a few bytes. It returns a base for requests
+// to the server, and the server's URL.
 func serve(b *testing.B, major int) (http.RoundTripper, string) {
 	b.Helper()
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ProtoMajor != major || r.Header.Get("X-Auth-Token") == "" {
-			http.Error(w, "not what is measured", http.StatusBadRequest)
+			http.Error(w, "this is not the request that the benchmark measures", http.StatusBadRequest)
 			return
 		}
 		io.WriteString(w, `{"success":true,"data":{"balance":"12.50"}}`)

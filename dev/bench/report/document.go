@@ -12,12 +12,12 @@ import (
 	"text/template"
 )
 
-// A document is what docs/performance.md says.
+// A document is the content of docs/performance.md.
 type document struct {
 	CPU      string
 	Cores    int
 	Go, OS   string
-	Command  string // that writes it
+	Command  string // the command that writes it
 	Runs     int
 	Versions []version
 	Parts    []part
@@ -50,8 +50,8 @@ var page = template.Must(template.New("performance.md").Funcs(template.FuncMap{
 	"rule": func(cells []string) string { return "|" + strings.Repeat(" --- |", len(cells)) },
 }).Parse(text))
 
-// write writes performance.md, and its pictures into the folder performance, below
-// dir.
+// write writes performance.md into the folder dir, and its pictures into the
+// folder performance in dir.
 func (d *document) write(dir string) error {
 	pictures := filepath.Join(dir, "performance")
 	if err := os.MkdirAll(pictures, 0o755); err != nil {
@@ -71,7 +71,7 @@ func (d *document) write(dir string) error {
 	return f.Close()
 }
 
-// print writes the tables as text.
+// print writes the tables as plain text.
 func (d *document) print(out io.Writer) error {
 	for _, p := range d.Parts {
 		fmt.Fprintf(out, "%s\n\n", p.Title)

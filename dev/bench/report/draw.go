@@ -17,14 +17,14 @@ import (
 	"gonum.org/v1/plot/vg"
 )
 
-// Colours that also those tell apart who see fewer.
+// People with colour blindness can distinguish these colours too.
 var (
 	blue   = color.RGBA{0x00, 0x72, 0xb2, 0xff}
 	orange = color.RGBA{0xe6, 0x9f, 0x00, 0xff}
 	grey   = color.RGBA{0x99, 0x99, 0x99, 0xff}
 )
 
-// draw draws all pictures into dir.
+// draw writes all pictures into the folder dir.
 func draw(r *results, dir string) error {
 	plot.DefaultFont = font.Font{Typeface: "Liberation", Variant: "Sans"}
 	var requests, token []bar
@@ -62,8 +62,8 @@ func draw(r *results, dir string) error {
 	return nil
 }
 
-// save writes a picture. Its font is one that few have: the others see the next
-// best.
+// save writes the picture p to file. The picture names a font that few readers
+// have, so save adds fonts that other readers have.
 func save(p *plot.Plot, height vg.Length, file string) error {
 	svg, err := p.WriterTo(18*vg.Centimeter, height, "svg")
 	if err != nil {
@@ -77,7 +77,7 @@ func save(p *plot.Plot, height vg.Length, file string) error {
 	return os.WriteFile(file, bytes.ReplaceAll(text.Bytes(), []byte("font-family:Liberation Sans;"), fonts), 0o644)
 }
 
-// newPlot returns one whose axes begin at 0, and have a round number now and then.
+// newPlot returns a plot whose axes begin at 0 and have ticks at round numbers.
 func newPlot(title string) *plot.Plot {
 	p := plot.New()
 	p.Title.Text = title
@@ -101,13 +101,14 @@ func ticks(_, longest float64) (list []plot.Tick) {
 	return list
 }
 
-// A bar is a name and nanoseconds; NaN: it was not measured.
+// A bar is a name and a value in nanoseconds. The value is NaN if it was not
+// measured.
 type bar struct {
 	name  string
 	value float64
 }
 
-// bars are drawn from top to bottom, our own in colour.
+// bars draws the list from top to bottom, with the bars of fincodeauth in blue.
 func bars(title string, list []bar) (*plot.Plot, error) {
 	p := newPlot(title)
 	p.X.Label.Text = "nanoseconds"
@@ -137,7 +138,8 @@ func bars(title string, list []bar) (*plot.Plot, error) {
 	return p, nil
 }
 
-// overTime draws latencies, ours over x/oauth2's.
+// overTime draws the latencies over time. The line of fincodeauth is drawn last,
+// so that it lies over the line of x/oauth2.
 func overTime(series map[string][]float64) (*plot.Plot, error) {
 	p := newPlot("Latency while tokens of 5 s are rotated, the longest of each 10 ms")
 	p.X.Label.Text = "seconds"

@@ -1,11 +1,11 @@
-// Command report measures fincodeauth beside its peers, prints what it found and
-// writes docs/performance.md and its pictures. From anywhere in the repository:
+// Command report measures fincodeauth and its peers, prints the results, and
+// writes docs/performance.md with its pictures. Run it anywhere in the repository:
 //
 //	go run ./dev/bench/report
 //
-// It takes about half an hour, in which the machine should have nothing else to
-// do. With -short it takes some seconds, measures next to nothing and leaves
-// docs as they are: that tests the program itself.
+// It takes about half an hour. Nothing else should run on the machine during that
+// time. With -short it takes some seconds and does not change docs: that tests
+// the program itself, and its numbers mean nothing.
 package main
 
 import (
@@ -27,13 +27,13 @@ func main() {
 }
 
 func report() error {
-	short := flag.Bool("short", false, "try everything with small sizes, once, and leave docs as they are")
-	runs := flag.Int("runs", defaultRuns, "how often to run each benchmark; those of memory and of the peers' latencies, which take minutes, 3 times at most")
-	keep := flag.String("keep", "", "the file to keep what the benchmarks print in, for benchstat")
+	short := flag.Bool("short", false, "run everything once with small sizes and do not change docs; tests this program itself")
+	runs := flag.Int("runs", defaultRuns, "`number` of runs of each benchmark; those of memory and of the peers' latencies take minutes and run at most 3 times")
+	keep := flag.String("keep", "", "`file` in which to keep the output of the benchmarks, for benchstat")
 	flag.Usage = usage
 	flag.Parse()
 	if flag.NArg() > 0 || *runs < 1 {
-		return errors.New("give it no arguments but flags, and 1 or more -runs: see -h")
+		return errors.New("the only arguments are flags, and -runs must be at least 1: see -h")
 	}
 	root, err := findRoot()
 	if err != nil {
@@ -76,9 +76,9 @@ func report() error {
 const defaultRuns = 7
 
 func usage() {
-	fmt.Fprint(flag.CommandLine.Output(), `Measures fincodeauth beside its peers, in about half an hour in which the
-machine should have nothing else to do, prints what it found, and writes
-docs/performance.md and its pictures anew.
+	fmt.Fprint(flag.CommandLine.Output(), `Measures fincodeauth and its peers, prints the results, and writes
+docs/performance.md with its pictures. It takes about half an hour. Nothing
+else should run on the machine during that time.
 
   go run ./dev/bench/report [-short] [-runs N] [-keep FILE]
 
@@ -86,13 +86,13 @@ docs/performance.md and its pictures anew.
 	flag.PrintDefaults()
 }
 
-// findRoot returns the repository's root.
+// findRoot returns the root folder of the repository.
 func findRoot() (string, error) {
 	const module = "github.com/fincodeauth/fincodeauth"
 	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", module).Output()
 	dir := strings.TrimSpace(string(out))
 	if err != nil || dir == "" {
-		return "", fmt.Errorf("this is not the repository of %s: run it there", module)
+		return "", fmt.Errorf("this folder is not in the repository of %s: run this program there", module)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "dev", "go.mod")); err != nil {
 		return "", fmt.Errorf("%s has no folder dev: run this in a clone of the repository", module)
@@ -100,10 +100,10 @@ func findRoot() (string, error) {
 	return dir, nil
 }
 
-// A version is that of a module.
+// A version is the version of a measured module.
 type version struct{ Short, Module, Version string }
 
-// versions are those of what is measured.
+// versions returns the versions of all measured modules.
 func versions(dir string) ([]version, error) {
 	var list []version
 	for _, p := range peers {

@@ -8,7 +8,8 @@ import (
 	"strings"
 )
 
-// A peer is who is measured: its name in the benchmarks, and its module.
+// A peer is one row of the report: its name in the benchmarks, and its module. The
+// floor and fincodeauth have no module.
 type peer struct{ name, module string }
 
 var peers = []peer{
@@ -22,17 +23,17 @@ var peers = []peer{
 	{"ghinstallation", "github.com/bradleyfalzon/ghinstallation/v2"},
 }
 
-// A part of the report is one question, and what was measured to answer it.
+// A part of the report answers one question by measurements.
 type part struct {
 	Title   string
-	What    string // is measured, in a sentence or a few
+	What    string // what is measured, in some sentences
 	Columns []string
 	Rows    [][]string
 	Goals   []goal
-	Picture string // the name of its file
+	Picture string // the name of its file, "" without a picture
 }
 
-// Whys says of the goals that were missed why they were.
+// Whys returns the reasons of the missed goals, each reason once.
 func (p part) Whys() (list []string) {
 	for _, g := range p.Goals {
 		if !g.Met() && g.Why != "" && !slices.Contains(list, g.Why) {
@@ -42,14 +43,14 @@ func (p part) Whys() (list []string) {
 	return list
 }
 
-// A goal is a bound that a measurement is held against.
+// A goal is a bound for a measurement.
 type goal struct {
 	What  string
 	Got   float64
 	Bound float64
-	least bool // Bound is a lower one
+	least bool // Bound is a lower bound
 	unit  string
-	Why   string // it was missed, if it was
+	Why   string // the reason to print if the goal was missed
 }
 
 func atMost(what string, got, bound float64, unit string) goal {
@@ -60,13 +61,14 @@ func atLeast(what string, got, bound float64, unit string) goal {
 	return goal{What: what, Got: got, Bound: bound, unit: unit, least: true}
 }
 
-// because adds why the goal was missed, for the case that it was.
+// because sets the reason to print if the goal was missed.
 func (g goal) because(why string) goal {
 	g.Why = why
 	return g
 }
 
-// Met is plain: a measurement that is not there meets nothing.
+// Met reports whether the measurement is within the bound. NaN, a missing
+// measurement, is not.
 func (g goal) Met() bool {
 	if g.least {
 		return g.Got >= g.Bound
@@ -81,7 +83,7 @@ func (g goal) Verdict() string {
 	return "missed"
 }
 
-// Wanted is the bound in words.
+// Wanted returns the bound in words.
 func (g goal) Wanted() string {
 	if g.least {
 		return "at least " + number(g.Bound) + g.unit
@@ -89,10 +91,10 @@ func (g goal) Wanted() string {
 	return "at most " + number(g.Bound) + g.unit
 }
 
-// Measured is what was found.
+// Measured returns the measurement in words.
 func (g goal) Measured() string { return number(g.Got) + g.unit }
 
-// parts are all of them, in the order of the report.
+// parts returns all parts, in the order of the report.
 func parts(r *results) []part {
 	return []part{
 		requests(r), lookUps(r), many(r), throughput(r), latency(r), stampede(r), rotations(r), memory(r), storeCalls(),
@@ -110,7 +112,7 @@ func requests(r *results) part {
 			"because one of them is a Content-Type of the caller's, and 10 for the five. The others add one field. The floor sends the same fields as fincodeauth " +
 			"and does nothing else: a shallow copy of the request, a map for its header, the values set. A Go map holds up to 8 fields in one group, " +
 			"and needs more allocations for more fields. So up to 8 fields the goal is a part of oauth2's time, and above 8 it is near the floor. " +
-			"An earlier goal for 10 fields was 0.5 of oauth2's time. It is gone, because nothing that sends these fields can reach it: the floor itself takes " +
+			"With 10 fields the floor itself takes " +
 			number(r.ratio(request("floor", 5, 1, "sec/op"), request("oauth2", 5, 1, "sec/op"))) + " of oauth2's time with 1 goroutine.",
 		Columns: []string{"", "caller's fields"},
 		Picture: "request.svg",
@@ -151,8 +153,8 @@ func request(peer string, fields, procs int, unit string) measure {
 func lookUps(r *results) part {
 	p := part{
 		Title: "One look-up of a token",
-		What: "The token is there and good. The floor is time.Now, without which nobody knows that. A time is the clock's, divided by all look-ups: " +
-			"it falls as goroutines are added, if they do not stand in each other's way.",
+		What: "The token is in memory and valid. The floor is time.Now, because nobody knows without the time whether a token is still valid. " +
+			"Each time in the table is the elapsed time divided by the number of look-ups of all goroutines. So it falls with more goroutines, if they do not block each other.",
 		Columns: []string{""},
 		Picture: "token.svg",
 	}
@@ -162,7 +164,7 @@ func lookUps(r *results) part {
 	p.Columns = append(p.Columns, "allocations")
 	for _, peer := range peers {
 		if peer.name == "azcore" {
-			continue // it has no call for that
+			continue // it has no call to look up a token
 		}
 		row := []string{peer.name}
 		for _, n := range procs() {
@@ -192,17 +194,19 @@ var manyLookUps = []string{"fincodeauth", "fincodeauth-new-context", "oauth2-in-
 func many(r *results) part {
 	p := part{
 		Title: "One look-up among 100,000 sessions",
-		What: "One client serves them all, and each request's context says whose it is (WithSession). Which one comes next follows a Zipf distribution (s = 1.1), and each user has a context of their own, made before and used again: it remembers where its session was found. " +
-			"Where a context is new, as for the only look-up of a request, each look-up makes one, and its time counts. Users of x/oauth2 have a map of sources for that: a sync.Map, here.",
+		What: "One client serves all sessions, and the context of each request names its session (WithSession). The users of the requests follow a Zipf distribution (s = 1.1). " +
+			"In the row fincodeauth, each user has one context, which is made beforehand and used again: it remembers where its session was found. " +
+			"In the row fincodeauth-new-context, each look-up makes a new context, as a server does that looks up one token for each of its requests; the time for the context counts. " +
+			"Users of x/oauth2 need a map of sources for this; here it is a sync.Map.",
 		Columns: []string{""},
 	}
 	for _, n := range procs() {
 		p.Columns = append(p.Columns, goroutines(n))
-		for _, way := range []struct{ name, context string }{{"fincodeauth", "a context of the user's own"}, {"fincodeauth-new-context", "a new context each"}} {
+		for _, way := range []struct{ name, context string }{{"fincodeauth", "one context for each user"}, {"fincodeauth-new-context", "a new context for each look-up"}} {
 			p.Goals = append(p.Goals, atMost("more than with one session, "+way.context+", "+goroutines(n),
 				1e9*r.difference(lookUpOfMany(way.name, n), lookUp("fincodeauth", n, "sec/op")), 100, " ns").
-				because("What it waits for is memory that no cache holds, one after the other: the context, the session, and its token's times. "+
-					"A new context is memory to be had, and its key is hashed and compared."))
+				because("A look-up waits for memory that no cache holds, three times in a row: for the context, the session, and the times of its token. "+
+					"A new context must also be allocated, and its key must be hashed and compared."))
 		}
 	}
 	for _, name := range manyLookUps {
@@ -222,30 +226,30 @@ func lookUpOfMany(peer string, procs int) measure {
 func throughput(r *results) part {
 	p := part{
 		Title: "Throughput over a network",
-		What: "Eight callers send requests over loopback TLS, one after the other, through fincodeauth and, in turns of some milliseconds, without it. " +
-			"The bare requests carry the same header.",
+		What: "Each of eight callers sends one request after the other over loopback TLS. They send with fincodeauth and without it, in turns of some milliseconds. " +
+			"The bare requests, which are those without it, carry the same header.",
 		Columns: []string{"", "requests a second", "bare", "ratio"},
 	}
 	for _, proto := range []string{"HTTP1", "HTTP2"} {
 		m := func(unit string) float64 { return r.median(of("Throughput/proto="+proto, unit)) }
 		p.Rows = append(p.Rows, []string{proto, number(m("req/s")), number(m("bare/s")), number(m("ratio"))})
 		p.Goals = append(p.Goals, atLeast("of the bare throughput, "+proto, m("ratio"), 0.97, "").
-			because(proto+": client and server together have "+duration(float64(runtime.NumCPU())/m("bare/s"))+" of the processors for a bare request. "+
-				"fincodeauth adds what one request costs above, the copy of the header that the caller set for the bare ones, and their garbage."))
+			because(proto+": client and server together have "+duration(float64(runtime.NumCPU())/m("bare/s"))+" of processor time for a bare request. "+
+				"fincodeauth adds the cost of one request (see above), a copy of the header, and the garbage of both. The bare requests need no copy, because their caller set the header beforehand."))
 	}
 	return p
 }
 
-// rotating is who is seen while tokens are rotated, but for the first.
+// rotating lists the rows of the latencies. All except the first rotate tokens.
 var rotating = []string{"no-rotation", "fincodeauth", "oauth2", "oauth2-early", "client-go", "gcp-auth", "gcp-auth-early", "azcore", "azcore-early-40s", "smithy", "smithy-early"}
 
 func latency(r *results) part {
 	p := part{
 		Title: "What callers see of a rotation",
-		What: "2,000 requests a second for 30 s over loopback TLS, each sent when it is due, whatever became of those before, and timed from that moment; each row in a process of its own. " +
-			"Tokens live 5 s, and the endpoint takes 300 ms to refresh one. Who has a way to refresh early is measured with it too, a fifth of the token's life before its end, " +
-			"which is when fincodeauth does; azcore tries that once in 30 s, and so has a token of 40 s for it. The picture shows the longest latency of each 10 ms. " +
-			"Stalled is the longest that the machine itself kept a request from being sent in time: a maximum near it is the machine's, and a ratio of two such is chance.",
+		What: "2,000 requests a second for 30 s over loopback TLS. Each request is sent when it is due, even if earlier requests have no answer yet, and its time counts from that moment. Each row ran in its own process. " +
+			"Tokens live 5 s, and the endpoint takes 300 ms to refresh one. A library that can refresh early was also measured with an early refresh: at a fifth of the token's life before its end, " +
+			"as fincodeauth does it. azcore tries an early refresh only once in 30 s, so it got a token of 40 s for that row. The picture shows the longest latency of each 10 ms. " +
+			"Stalled is the longest time by which the machine itself delayed the sending of a request. A maximum near it was caused by the machine, and the ratio of two such maxima is chance.",
 		Columns: []string{"", "p50", "p99", "p99.9", "maximum", "refreshes", "failed", "stalled"},
 		Picture: "latency.svg",
 	}
@@ -256,16 +260,16 @@ func latency(r *results) part {
 	}
 	p.Goals = []goal{atMost("of the maximum without rotations",
 		r.ratio(of("Latency/peer=fincodeauth", "max-sec"), of("Latency/peer=no-rotation", "max-sec")), 1.3, "").
-		because("No request waits for a rotation: with a refresh of 300 ms that would be seen. Among 60,000 requests the longest is the machine's choice: " +
-			"it kept one from being sent in time for " + duration(r.median(of("Latency/peer=fincodeauth", "stalled-sec"))) + " while tokens were rotated, and for " +
-			duration(r.median(of("Latency/peer=no-rotation", "stalled-sec"))) + " while none was.")}
+		because("No request waits for a rotation: a refresh takes 300 ms, so a wait would be visible. The machine decides which of 60,000 requests takes longest: " +
+			"it delayed the sending of a request by up to " + duration(r.median(of("Latency/peer=fincodeauth", "stalled-sec"))) + " while tokens were rotated, and by up to " +
+			duration(r.median(of("Latency/peer=no-rotation", "stalled-sec"))) + " while no token was rotated.")}
 	return p
 }
 
 func stampede(r *results) part {
 	p := part{
 		Title:   "10,000 callers at an expired token",
-		What:    "All ask at once for the token (those of azcore send a request), while the endpoint takes 300 ms for a refresh. Late is how long after the endpoint's answer the last of them was served.",
+		What:    "All callers ask for the token at once (those of azcore send a request), while the endpoint takes 300 ms for a refresh. Late is the time from the endpoint's answer until the last caller was served.",
 		Columns: []string{"", "refreshes", "late"},
 	}
 	for _, peer := range peers {
@@ -284,15 +288,15 @@ func stampede(r *results) part {
 func rotations(r *results) part {
 	p := part{
 		Title: "100,000 sessions due at once",
-		What: "256 callers have them refreshed against fincodetest, with opaque tokens and a MemoryStore: in memory, and over loopback TLS. " +
-			"Bare are the same calls of the endpoint, made with net/http, with nothing kept or claimed. The two take turns of 10,000.",
+		What: "256 callers refresh the sessions against fincodetest, with opaque tokens and a MemoryStore, in memory and over loopback TLS. " +
+			"Bare calls are the same calls to the endpoint, made with net/http, without a store and without claims. The two take turns of 10,000.",
 		Columns: []string{"", "rotations a second", "bare calls", "ratio"},
 	}
 	for _, way := range []struct{ name, over, why string }{
 		{"in memory", "memory", "two goroutines, a timer for each call that may hang, a load and two saves " +
-			"that copy the record, reading an answer of any shape. About half of the time is the garbage collector's."},
-		{"over TLS", "TLS", "the same as in memory, and goroutines whose stacks grow under the calls of net/http. Client and server share the processors, " +
-			"and there is no distance between them: nothing else is to be waited for."},
+			"that copy the record, and the reading of an answer of any shape. The garbage collector takes about half of the time."},
+		{"over TLS", "TLS", "the same as in memory, and goroutines whose stacks grow during the calls of net/http. Client and server share the processors, " +
+			"and there is no distance between them, so the additional work does not happen while a call waits for the network."},
 	} {
 		m := func(unit string) float64 { return r.median(of("Rotations/over="+way.over, unit)) }
 		adds := "A call takes " + duration(1/m("bare/s")) + " " + way.name + ", and a rotation adds " + duration(1/m("rotations/s")-1/m("bare/s")) + ": "
@@ -308,23 +312,24 @@ func memory(r *results) part {
 	each := r.median(of("Memory", "B/session"))
 	return part{
 		Title: "A million sessions",
-		What: "Memory is the heap in use with 1,000,000 sessions held, divided by them, less the bytes of their own strings: the key and both tokens. " +
-			"A start is New, the first Token and Close, over a MemoryStore of one record and of 1,000,000.",
+		What: "Memory is the heap in use while 1,000,000 sessions are held, divided by their number, without the bytes of each session's strings: the key and both tokens. " +
+			"A start is New, the first Token and Close, with a MemoryStore of one record and of 1,000,000.",
 		Columns: []string{"", ""},
 		Rows: [][]string{
 			{"memory, a session", number(each) + " bytes"},
 			{"start, one record", duration(r.median(one))},
 			{"start, 1,000,000 records", duration(r.median(million))},
 		},
-		Goals: []goal{atMost("bytes a session", each, 300, ""), atMost("loads of a start, whichever", loads, 1, "")},
+		Goals: []goal{atMost("bytes a session", each, 300, ""), atMost("loads of a start, with any number of records", loads, 1, "")},
 	}
 }
 
-// storeCalls are asserted by tests of package bench, and not measured.
+// storeCalls returns numbers that the tests beside the benchmarks assert. They are
+// not measured.
 func storeCalls() part {
 	return part{
-		Title:   "Calls of the store",
-		What:    "These are asserted by tests, on every change.",
+		Title:   "Calls to the store",
+		What:    "Tests assert these numbers on every change.",
 		Columns: []string{"", "loads", "saves"},
 		Rows:    [][]string{{"a rotation", "1", "2"}, {"a request with a good token", "0", "0"}, {"a start", "1", "0"}},
 	}
@@ -337,7 +342,8 @@ func goroutines(n int) string {
 	return fmt.Sprintf("%d goroutines", n)
 }
 
-// number has three significant digits, and thousands apart.
+// number formats x with three significant digits, and with a comma after the
+// thousands.
 func number(x float64) string {
 	switch {
 	case math.IsNaN(x):
@@ -352,7 +358,7 @@ func number(x float64) string {
 	return strings.Replace(digits, "-,", "-", 1)
 }
 
-// duration is that of some seconds, with three significant digits.
+// duration formats seconds with three significant digits and a fitting unit.
 func duration(seconds float64) string {
 	switch {
 	case math.IsNaN(seconds):

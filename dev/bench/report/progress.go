@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// A progress is a line that changes on a terminal, and elsewhere a line for each
-// group of benchmarks.
+// A progress shows how far the benchmarks are. On a terminal it is one line that
+// changes. Elsewhere it is one line for each group of benchmarks.
 type progress struct {
 	out      *os.File
 	terminal bool
@@ -20,7 +20,7 @@ func newProgress(out *os.File) *progress {
 	return &progress{out: out, terminal: err == nil && info.Mode()&os.ModeCharDevice != 0, began: time.Now()}
 }
 
-// begin says that a step begins, and how many of all are done.
+// begin shows that a step begins. done of all steps are finished.
 func (p *progress) begin(step string, done, all int) {
 	p.step = fmt.Sprintf("%3d %%  %s", 100*done/all, step)
 	if p.terminal {
@@ -30,7 +30,7 @@ func (p *progress) begin(step string, done, all int) {
 	}
 }
 
-// show says which benchmark of the step is under way.
+// show shows on a terminal which benchmark of the step is running.
 func (p *progress) show(benchmark string) {
 	if p.terminal {
 		fmt.Fprintf(p.out, "\r%-79.79s", p.line(benchmark))

@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-// printed is what two runs print, on a machine with as many cores as this.
+// printed returns the output of three runs on a machine with as many cores as this
+// one.
 func printed() []string {
 	procs := ""
 	if n := runtime.NumCPU(); n > 1 {
@@ -49,7 +50,7 @@ func read(t *testing.T) *results {
 func TestResultsAreMediansOfTheRuns(t *testing.T) {
 	found := read(t)
 	if found.cpu != "Some CPU" {
-		t.Errorf("the CPU is %q", found.cpu)
+		t.Errorf("the CPU is %q, want %q", found.cpu, "Some CPU")
 	}
 	for _, test := range []struct {
 		what      string
@@ -65,7 +66,7 @@ func TestResultsAreMediansOfTheRuns(t *testing.T) {
 		}
 	}
 	if got := found.median(of("Memory", "B/session")); !math.IsNaN(got) {
-		t.Errorf("what was not measured is %v, want NaN", got)
+		t.Errorf("a value that was not measured is %v, want NaN", got)
 	}
 }
 
@@ -110,7 +111,7 @@ func TestTheDocumentHasItsTablesAndPictures(t *testing.T) {
 		"| bytes a session | at most 300 | - | **missed** |",
 	} {
 		if !strings.Contains(text, want) {
-			t.Errorf("no %q in\n%s", want, text)
+			t.Errorf("the document lacks %q:\n%s", want, text)
 		}
 	}
 	for _, name := range []string{"request.svg", "token.svg", "latency.svg"} {

@@ -14,18 +14,18 @@ import (
 	"golang.org/x/perf/benchmath"
 )
 
-// A results is what the benchmarks measured.
+// A results has everything that the benchmarks measured.
 type results struct {
 	runs     int
 	cpu      string
 	measured map[measure][]float64 // in the order of the runs
-	series   map[string][]float64  // of BenchmarkLatency, in seconds, by peer: that of the last run
+	series   map[string][]float64  // peer -> latencies over time in BenchmarkLatency's last run, in seconds
 }
 
-// A measure is one number that a benchmark prints. Its unit is one that benchfmt
-// has tidied: "sec/op" instead of "ns/op".
+// A measure identifies one number that a benchmark prints. Its unit is the one to
+// which benchfmt converts the number: "sec/op" instead of "ns/op".
 type measure struct {
-	benchmark string // without its prefix and the number of processors
+	benchmark string // its name without the prefix and the number of processors
 	procs     int
 	unit      string
 }
@@ -34,7 +34,7 @@ func newResults(runs int) *results {
 	return &results{runs: runs, measured: make(map[measure][]float64)}
 }
 
-// add reads what benchmarks printed in one run.
+// add reads the output of a group of benchmarks in one run.
 func (r *results) add(printed []byte) error {
 	reader := benchfmt.NewReader(bytes.NewReader(printed), "the benchmarks")
 	for reader.Scan() {
@@ -53,8 +53,8 @@ func (r *results) add(printed []byte) error {
 	return reader.Err()
 }
 
-// measureOf splits "Token/peer=oauth2-2", whose end is the number of processors
-// if there are several.
+// measureOf splits a name such as "Token/peer=oauth2-2". The number at its end is
+// the number of processors. A name without a number means one processor.
 func measureOf(name benchfmt.Name) measure {
 	m := measure{benchmark: name.String(), procs: 1}
 	if _, parts := name.Parts(); len(parts) > 0 {
@@ -66,18 +66,18 @@ func measureOf(name benchfmt.Name) measure {
 	return m
 }
 
-// of is a measure with all processors.
+// of returns the measure of a benchmark that ran with all processors.
 func of(benchmark, unit string) measure { return measure{benchmark, runtime.NumCPU(), unit} }
 
-// median returns the one of the runs, NaN if there are none.
+// median returns the median of all runs, or NaN if there are none.
 func (r *results) median(m measure) float64 { return median(r.measured[m]) }
 
-// ratio returns the median of the runs' own ratios.
+// ratio returns the median of the ratios m/to, one for each run.
 func (r *results) ratio(m, to measure) float64 {
 	return r.combine(m, to, func(x, y float64) float64 { return x / y })
 }
 
-// difference returns the median of the runs' own differences.
+// difference returns the median of the differences m-from, one for each run.
 func (r *results) difference(m, from measure) float64 {
 	return r.combine(m, from, func(x, y float64) float64 { return x - y })
 }
@@ -98,7 +98,8 @@ func median(values []float64) float64 {
 	return benchmath.AssumeNothing.Summary(sample, 0.95).Center
 }
 
-// readSeries reads what BenchmarkLatency wrote: a file a peer, in nanoseconds.
+// readSeries reads what BenchmarkLatency wrote: one file for each peer, with
+// nanoseconds.
 func readSeries(dir string) (map[string][]float64, error) {
 	files, err := os.ReadDir(dir)
 	if err != nil {

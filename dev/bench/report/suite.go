@@ -14,14 +14,15 @@ import (
 	"strings"
 )
 
-// A group of benchmarks is run together, in a process of its own: what one leaves
-// in memory makes the garbage collector slower for those after it.
+// A group is a set of benchmarks that run in a process of their own. In a shared
+// process, memory that one group leaves behind would make the garbage collector
+// slower for the next group.
 type group struct {
 	benchmarks string // a regular expression
-	peer       string // that alone is measured; "": all are
-	time       string // of each, as -benchtime has it
-	everyCPU   bool   // with 1, 2 and as many goroutines as there are cores
-	long       bool   // with the others that are, it takes most of the time
+	peer       string // the only peer to measure; "" measures all
+	time       string // of each benchmark, as an argument for -benchtime
+	everyCPU   bool   // run with 1, 2 and as many goroutines as there are cores
+	long       bool   // it takes minutes, so it runs at most longRuns times
 }
 
 var groups = append([]group{
@@ -34,9 +35,10 @@ var groups = append([]group{
 	{benchmarks: "Memory", time: "1x", long: true},
 }, latencies()...)
 
-// latencies are measured one by one: a maximum must not depend on what the one
-// before left behind. The first two have theirs compared, which a single stall of
-// the machine decides: they are run as often as what is short.
+// latencies returns one group for each peer, because a maximum must not depend on
+// what an earlier peer left in memory. The maxima of the first two are compared.
+// A single stall of the machine can decide that comparison, so these two run as
+// often as the short groups.
 func latencies() (groups []group) {
 	for i, name := range rotating {
 		groups = append(groups, group{benchmarks: "Latency", peer: name, time: "1x", long: i > 1})
@@ -44,7 +46,7 @@ func latencies() (groups []group) {
 	return groups
 }
 
-// pattern is the group as -bench has it.
+// pattern returns the argument for -bench that selects the group.
 func (g group) pattern() string {
 	pattern := "^Benchmark(" + g.benchmarks + ")$"
 	if g.peer != "" {
@@ -53,20 +55,20 @@ func (g group) pattern() string {
 	return pattern
 }
 
-// longRuns is how often the long groups are run, at most.
+// longRuns is the largest number of runs of a long group.
 const longRuns = 3
 
-// A suite runs the benchmarks of the package in dir, in turns: all of them once,
-// then the next run, so that what befalls the machine befalls all alike.
+// A suite runs the benchmarks in dir. It runs all groups once, then all groups
+// again, and so on, so that a disturbance of the machine affects all groups.
 type suite struct {
 	dir, tmp string
 	short    bool
 	runs     int
 	progress *progress
-	raw      io.Writer // gets what the benchmarks print
+	raw      io.Writer // gets the output of the benchmarks
 }
 
-// A turn is a group in one run.
+// A turn is one run of a group.
 type turn struct {
 	run int
 	group
@@ -108,7 +110,7 @@ func (s *suite) run() (*results, error) {
 	return found, err
 }
 
-// runGroup runs a group's benchmarks once and returns what they print.
+// runGroup runs the benchmarks of a group once and returns their output.
 func (s *suite) runGroup(g group) ([]byte, error) {
 	args := []string{"-test.run=^$", "-test.timeout=1h", "-series=" + s.series(),
 		"-test.bench=" + g.pattern(), "-test.benchtime=" + g.time}
@@ -146,7 +148,7 @@ func (s *suite) runGroup(g group) ([]byte, error) {
 func (s *suite) binary() string { return filepath.Join(s.tmp, "bench.test") }
 func (s *suite) series() string { return filepath.Join(s.tmp, "series") }
 
-// goCommand is the go command without the workspace.
+// goCommand returns a go command that ignores the workspace.
 func goCommand(dir string, args ...string) *exec.Cmd {
 	cmd := exec.Command("go", args...)
 	cmd.Dir = dir
@@ -154,8 +156,8 @@ func goCommand(dir string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// procs are the numbers of goroutines that requests and look-ups are measured
-// with.
+// procs returns the numbers of goroutines with which requests and look-ups are
+// measured.
 func procs() []int {
 	list := []int{1, 2, runtime.NumCPU()}
 	slices.Sort(list)
