@@ -15,23 +15,27 @@ import (
 	"github.com/fincodeauth/fincodeauth/fincodetest"
 )
 
-// The benchmarks measure a store beside its bare statements, made by the driver
-// alone, in the same run and in turns. "ratio" is how fast the store is for one
-// that is as fast as its statements. These have all they need, encoded.
+// The benchmarks compare a store with its bare statements, which are the same
+// statements sent by the driver alone, with values that are encoded beforehand.
+// The store and the bare statements take turns in the same run. "ratio" is the
+// time of the bare statements divided by the time of the store: a ratio of 1
+// means that the store adds nothing.
 
 const (
-	due         = 1000 // sessions
+	due         = 1000 // sessions that need a refresh at once
 	connections = 20
 )
 
-// A bare store makes a Store's statements, and checks as much, for the record of
-// user n, with its data as JSON. It has a record of version "v" of each user.
+// A bareStore sends the same statements as a Store and checks the same results.
+// It works on the record of user n. data is the record as JSON. Before a benchmark
+// starts, each user has a record of version "v".
 type bareStore struct {
 	load func(ctx context.Context, n int) error
 	save func(ctx context.Context, n int, data, version, prev string) error
 }
 
-// claimAndSave makes the two saves of a rotation.
+// claimAndSave makes the two saves of a rotation: first the claim, then the new
+// token.
 func (s bareStore) claimAndSave(ctx context.Context, n int, data, claim, next, prev string) error {
 	if err := s.save(ctx, n, data, claim, prev); err != nil {
 		return err
@@ -39,7 +43,8 @@ func (s bareStore) claimAndSave(ctx context.Context, n int, data, claim, next, p
 	return s.save(ctx, n, data, next, claim)
 }
 
-// measured are the databases, each with a store and a bare one.
+// measured lists the databases. open returns a Store and a bareStore on the same
+// database.
 var measured = []struct {
 	name string
 	open func(b *testing.B) (fincodeauth.Store, bareStore)
@@ -90,7 +95,7 @@ var measured = []struct {
 	}},
 }
 
-// saveScript is the one of redisstore.
+// saveScript is a copy of the script in redisstore.
 const saveScript = `
 local version = redis.call('HGET', KEYS[1], 'version') or ''
 if version == ARGV[2] then
@@ -108,7 +113,7 @@ end
 return 1
 `
 
-// openWithBare is for databases whose driver has no other face than database/sql.
+// openWithBare opens a database whose driver can only be used by database/sql.
 func openWithBare(b *testing.B, d sqlDatabase, dsn string) (fincodeauth.Store, bareStore) {
 	ours, bare := openTable(b, d, dsn), openTable(b, d, dsn)
 	fill(b, bare.Store)
@@ -131,10 +136,11 @@ func openWithBare(b *testing.B, d sqlDatabase, dsn string) (fincodeauth.Store, b
 	}
 }
 
-// BenchmarkRotations lets 1,000 sessions be due at once. A rotation is a load, a
-// claim, a call to the FinCode in this process, and a save. Its bare statements
-// come without the call and all else that is not the store's, which is measured
-// on a MemoryStore: the ratio is that of the two together.
+// BenchmarkRotations refreshes 1,000 sessions at once. A rotation is a load, a
+// claim, a call to the FinCode in this process, and a save. The bare statements
+// lack the call and all other work outside of the store. That work is measured
+// with a MemoryStore and added to the time of the bare statements, so that the
+// ratio is fair.
 func BenchmarkRotations(b *testing.B) {
 	for _, m := range measured {
 		b.Run(m.name, func(b *testing.B) {
@@ -170,7 +176,7 @@ func BenchmarkRotations(b *testing.B) {
 	}
 }
 
-// rotateAll returns how long it takes to rotate the tokens of all keys.
+// rotateAll rotates the tokens of all keys and returns how long that takes.
 func rotateAll(b *testing.B, fc *fincodetest.FinCode, store fincodeauth.Store, keys []string) time.Duration {
 	b.Helper()
 	expire(b, store, keys)
@@ -181,14 +187,15 @@ func rotateAll(b *testing.B, fc *fincodetest.FinCode, store fincodeauth.Store, k
 	return time.Since(began)
 }
 
-// BenchmarkClaimAndSave makes the two saves of a rotation, one after the other.
+// BenchmarkClaimAndSave makes the two saves of a rotation for one session.
 func BenchmarkClaimAndSave(b *testing.B) {
 	for _, m := range measured {
 		b.Run(m.name, func(b *testing.B) { benchmarkClaimAndSave(b, m.open, 1) })
 	}
 }
 
-// BenchmarkClaimAndSaveAtOnce makes those of 1,000 sessions at once.
+// BenchmarkClaimAndSaveAtOnce makes the two saves of a rotation for 1,000 sessions
+// at once.
 func BenchmarkClaimAndSaveAtOnce(b *testing.B) {
 	for _, m := range measured {
 		b.Run(m.name, func(b *testing.B) { benchmarkClaimAndSave(b, m.open, due) })
@@ -213,7 +220,7 @@ func benchmarkClaimAndSave(b *testing.B, open func(*testing.B) (fincodeauth.Stor
 		round++
 		claim, next := fmt.Sprintf("claim-%d", round), fmt.Sprintf("save-%d", round)
 		for i := range 2 {
-			which := (i + round) % 2 // neither is always the first
+			which := (i + round) % 2 // so that neither is always first
 			began := time.Now()
 			atOnce(b, sessions, func(n int) error {
 				return []bareStore{ours, bare}[which].claimAndSave(b.Context(), n, data, claim, next, prev)
@@ -228,7 +235,7 @@ func benchmarkClaimAndSave(b *testing.B, open func(*testing.B) (fincodeauth.Stor
 	b.ReportMetric(took[1].Seconds()/took[0].Seconds(), "ratio")
 }
 
-// fill saves a record of version "v" under each user's key.
+// fill saves a record of version "v" under the key of each user.
 func fill(b *testing.B, store fincodeauth.Store) {
 	b.Helper()
 	fc := fincodetest.New(fincodetest.Config{})
@@ -276,7 +283,7 @@ func text(b *testing.B, store fincodeauth.Store, key string) string {
 	return string(data)
 }
 
-// one wants one row.
+// one returns an error unless exactly one row was changed.
 func one(n int64, err error) error {
 	if err == nil && n != 1 {
 		err = fmt.Errorf("%d rows changed, want 1", n)
@@ -284,7 +291,8 @@ func one(n int64, err error) error {
 	return err
 }
 
-// atOnce calls do(0) to do(n-1), each in a goroutine, and waits for all.
+// atOnce calls do(0) to do(n-1), each in its own goroutine, and waits for all of
+// them.
 func atOnce(b *testing.B, n int, do func(n int) error) {
 	b.Helper()
 	if n == 1 {

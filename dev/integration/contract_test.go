@@ -24,7 +24,8 @@ func TestEncryptedStoresKeepTheContract(t *testing.T) {
 	}
 }
 
-// What drivers and servers can be told to do otherwise changes nothing.
+// The stores must keep the contract with other settings of drivers and servers
+// too.
 func TestSettingsDoNotMatter(t *testing.T) {
 	for name, at := range map[string]struct {
 		sqlDatabase
@@ -48,7 +49,7 @@ func TestSettingsDoNotMatter(t *testing.T) {
 	}
 }
 
-// encrypted wraps a store by Encrypt.
+// encrypted wraps a store with Encrypt.
 func encrypted(t testing.TB, s fincodeauth.Store, keys ...[]byte) fincodeauth.Store {
 	t.Helper()
 	e, err := fincodeauth.Encrypt(s, keys...)

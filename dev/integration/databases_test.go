@@ -21,14 +21,14 @@ import (
 	"github.com/fincodeauth/fincodeauth/sqlstore"
 )
 
-// Where the databases are.
+// The addresses of the databases.
 var (
 	postgresURL = cmp.Or(os.Getenv("FINCODEAUTH_TEST_POSTGRES"), "postgres://postgres@127.0.0.1:5432/test")
 	mysqlDSN    = cmp.Or(os.Getenv("FINCODEAUTH_TEST_MYSQL"), "root@tcp(127.0.0.1:3306)/test")
 	redisURL    = cmp.Or(os.Getenv("FINCODEAUTH_TEST_REDIS"), "redis://127.0.0.1:6379")
 )
 
-// stores makes an empty Store on each database, by the database's name.
+// stores lists the databases. open makes an empty Store on one of them.
 var stores = []struct {
 	name string
 	open func(t testing.TB) fincodeauth.Store
@@ -39,7 +39,8 @@ var stores = []struct {
 	{"Redis", func(t testing.TB) fincodeauth.Store { return openPrefix(t, openRedis(t)).Store }},
 }
 
-// A sqlDatabase is one of those that database/sql opens.
+// A sqlDatabase is a database that is opened by database/sql. variable is the
+// environment variable with its address, if there is one.
 type sqlDatabase struct {
 	name, driver, variable string
 	dialect                sqlstore.Dialect
@@ -51,7 +52,7 @@ var (
 	sqlite   = sqlDatabase{"SQLite", "sqlite", "", sqlstore.SQLite}
 )
 
-// sqlDatabases are all of them, and where they are.
+// sqlDatabases lists all of them with their addresses.
 var sqlDatabases = []struct {
 	sqlDatabase
 	dsn func(t testing.TB) string
@@ -61,13 +62,13 @@ var sqlDatabases = []struct {
 	{sqlite, sqliteDSN},
 }
 
-// sqliteDSN names a new file. Its busy_timeout is short, so that the Store must
-// try again itself.
+// sqliteDSN returns the address of a database in a new file. Its busy_timeout is
+// short, so that the Store itself must try again.
 func sqliteDSN(t testing.TB) string {
 	return "file:" + filepath.ToSlash(filepath.Join(t.TempDir(), "sessions.db")) + "?_pragma=journal_mode(wal)&_pragma=busy_timeout(5)"
 }
 
-// openSQL opens the database at dsn for the length of the test.
+// openSQL opens the database at dsn and closes it when the test ends.
 func openSQL(t testing.TB, d sqlDatabase, dsn string) *sql.DB {
 	t.Helper()
 	db, err := sql.Open(d.driver, dsn)
@@ -81,7 +82,7 @@ func openSQL(t testing.TB, d sqlDatabase, dsn string) *sql.DB {
 	return db
 }
 
-// openRedis connects to Redis for the length of the test.
+// openRedis connects to Redis and closes the connections when the test ends.
 func openRedis(t testing.TB) *redis.Client {
 	t.Helper()
 	opts, err := redis.ParseURL(redisURL)
@@ -94,18 +95,18 @@ func openRedis(t testing.TB) *redis.Client {
 	return client
 }
 
-// need skips the test if the database does not answer, or fails it if it must.
+// need calls missing if the database does not answer.
 func need(t testing.TB, name, address, variable string, ping func(context.Context) error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
 	if err := ping(ctx); err != nil {
-		missing(t, "no %s at %s: %v; start one there, or set %s to where it is", name, address, err, variable)
+		missing(t, "no %s at %s: %v; start one there, or set %s to its address", name, address, err, variable)
 	}
 }
 
-// missing skips the test for want of a service, or fails it if none may be
-// missing.
+// missing skips the test because a service is missing. It fails the test instead
+// if FINCODEAUTH_REQUIRE_SERVICES is 1.
 func missing(t testing.TB, format string, args ...any) {
 	t.Helper()
 	if os.Getenv("FINCODEAUTH_REQUIRE_SERVICES") == "1" {
@@ -114,15 +115,14 @@ func missing(t testing.TB, format string, args ...any) {
 	t.Skipf(format, args...)
 }
 
-// A table is a sqlstore and what is under it.
+// A table is a sqlstore with its database and the name of its table.
 type table struct {
 	*sqlstore.Store
 	db   *sql.DB
 	name string
 }
 
-// openTable makes a Store in a table of its own, which it drops when the test
-// ends.
+// openTable makes a Store in a new table and drops the table when the test ends.
 func openTable(t testing.TB, d sqlDatabase, dsn string) table {
 	t.Helper()
 	tab := newTable(t, d, openSQL(t, d, dsn))
@@ -132,7 +132,8 @@ func openTable(t testing.TB, d sqlDatabase, dsn string) table {
 	return tab
 }
 
-// newTable is openTable in an open database, without the table itself.
+// newTable makes a Store in an open database. It does not make the table, but if
+// the test makes it, newTable drops it when the test ends.
 func newTable(t testing.TB, d sqlDatabase, db *sql.DB) table {
 	t.Helper()
 	name := unique("fincodeauth_test_")
@@ -144,15 +145,15 @@ func newTable(t testing.TB, d sqlDatabase, db *sql.DB) table {
 	return table{store, db, name}
 }
 
-// A prefix is a redisstore and what is under it.
+// A prefix is a redisstore with its client and the name of its prefix.
 type prefix struct {
 	*redisstore.Store
 	client redis.UniversalClient
 	name   string
 }
 
-// openPrefix makes a Store with a prefix of its own, whose keys it deletes when
-// the test ends.
+// openPrefix makes a Store with a new prefix and deletes the keys with that prefix
+// when the test ends.
 func openPrefix(t testing.TB, client redis.UniversalClient, opts ...redisstore.Option) prefix {
 	t.Helper()
 	name := unique("fincodeauth_test_") + ":"
@@ -169,6 +170,6 @@ func openPrefix(t testing.TB, client redis.UniversalClient, opts ...redisstore.O
 	return prefix{store, client, name}
 }
 
-// unique returns a name that no other run uses, in the lower case that every
-// database takes without quotes.
+// unique returns a name that no other run uses. It is in lower case, because every
+// database accepts that without quotes.
 func unique(name string) string { return name + strings.ToLower(rand.Text()[:12]) }

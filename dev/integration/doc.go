@@ -1,8 +1,8 @@
-// Package integration tests the stores on the databases themselves, and
-// measures them there.
+// Package integration tests and measures the stores on real databases.
 //
-// The databases are at FINCODEAUTH_TEST_POSTGRES, FINCODEAUTH_TEST_MYSQL and
-// FINCODEAUTH_TEST_REDIS, or else at their standard ports on this machine. Tests
-// on one that is not there are skipped, or fail if FINCODEAUTH_REQUIRE_SERVICES
-// is 1. Each test has a table, or prefix, of its own, and removes it.
+// FINCODEAUTH_TEST_POSTGRES, FINCODEAUTH_TEST_MYSQL and FINCODEAUTH_TEST_REDIS
+// are the addresses of the databases. Without them, the tests use the standard
+// ports on this machine. If a database does not answer, its tests are skipped, or
+// fail if FINCODEAUTH_REQUIRE_SERVICES is 1. Each test has its own table or
+// prefix, and removes it at the end.
 package integration

@@ -73,7 +73,7 @@ func TestRedisScriptIsLoadedAgain(t *testing.T) {
 func TestRedisTTL(t *testing.T) {
 	const ttl = 24 * time.Hour
 	client := openRedis(t)
-	forgetful := openPrefix(t, client, redisstore.TTL(ttl))
+	withTTL := openPrefix(t, client, redisstore.TTL(ttl))
 	prev := ""
 	save := func(s fincodeauth.Store, expiry time.Time) time.Duration {
 		t.Helper()
@@ -82,7 +82,7 @@ func TestRedisTTL(t *testing.T) {
 			t.Fatal(err)
 		}
 		prev = rec.Version
-		return client.TTL(t.Context(), forgetful.name+"alice").Val().Round(time.Minute)
+		return client.TTL(t.Context(), withTTL.name+"alice").Val().Round(time.Minute)
 	}
 	for name, step := range map[string]struct {
 		expiry time.Time
@@ -93,22 +93,23 @@ func TestRedisTTL(t *testing.T) {
 		"ShortLived":  {time.Now().Add(time.Hour), ttl},
 		"OutlivesTTL": {time.Now().Add(30 * ttl), 30*ttl + time.Hour},
 	} {
-		client.Expire(t.Context(), forgetful.name+"alice", time.Hour)
-		if got := save(forgetful, step.expiry); got != step.want {
+		client.Expire(t.Context(), withTTL.name+"alice", time.Hour)
+		if got := save(withTTL, step.expiry); got != step.want {
 			t.Errorf("%s: the record is kept for %v, want %v", name, got, step.want)
 		}
 	}
-	lasting, err := redisstore.New(client, redisstore.Prefix(forgetful.name))
+	withoutTTL, err := redisstore.New(client, redisstore.Prefix(withTTL.name))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := save(lasting, time.Now()); got > 0 {
+	if got := save(withoutTTL, time.Now()); got > 0 {
 		t.Errorf("without TTL the record is kept for %v, want until it is deleted", got)
 	}
 }
 
-// The client sends a script again whose answer it did not get.
-func TestRedisSaveWhoseAnswerIsLostSucceeds(t *testing.T) {
+// If the answer to a script is lost, the client sends the script again. So the
+// script runs twice.
+func TestRedisSaveSucceedsWhenItsAnswerIsLost(t *testing.T) {
 	opts := *openRedis(t).Options()
 	var lose atomic.Bool
 	opts.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -131,7 +132,8 @@ func TestRedisSaveWhoseAnswerIsLostSucceeds(t *testing.T) {
 	}
 }
 
-// A lossy connection breaks instead of giving the next answer.
+// A lossy connection closes once when lose is true, instead of returning the next
+// answer that is a number. The script answers a number.
 type lossy struct {
 	net.Conn
 	lose *atomic.Bool
@@ -179,9 +181,9 @@ func TestRedisErrorsSayWhatToDo(t *testing.T) {
 	})
 }
 
-// Redis becomes a replica when the new token is to be saved, as the old primary
-// does in a failover.
-func TestRotatedTokenIsKeptUntilRedisTakesWritesAgain(t *testing.T) {
+// Redis becomes a replica before the new token is saved. The same happens to the
+// old primary in a failover.
+func TestRotatedTokenIsKeptUntilRedisAcceptsWritesAgain(t *testing.T) {
 	addr := startRedis(t)
 	client := redis.NewClient(&redis.Options{Addr: addr})
 	t.Cleanup(func() { client.Close() })
@@ -191,8 +193,8 @@ func TestRotatedTokenIsKeptUntilRedisTakesWritesAgain(t *testing.T) {
 		func(ctx context.Context) error { return client.Do(ctx, "REPLICAOF", "NO", "ONE").Err() })
 }
 
-// startRedis runs a Redis of the test's own, which may be broken, and returns
-// its address.
+// startRedis starts a Redis for this test alone and returns its address. The test
+// may break this Redis.
 func startRedis(t *testing.T, args ...string) string {
 	t.Helper()
 	binary, err := exec.LookPath("redis-server")
@@ -220,7 +222,7 @@ func startRedis(t *testing.T, args ...string) string {
 	return addr
 }
 
-// startLoading answers as a Redis does that reads its data.
+// startLoading starts a server that answers as Redis does while it loads its data.
 func startLoading(t *testing.T) (addr string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -236,8 +238,8 @@ func startLoading(t *testing.T) (addr string) {
 			}
 			go func() {
 				defer conn.Close()
-				// A command is "*" and the number of its words, then each word
-				// after "$" and its length.
+				// The first line of a command is "*" and the number of its words.
+				// Each word has two lines: "$" and its length, then the word.
 				lines := bufio.NewScanner(conn)
 				for lines.Scan() {
 					words, _ := strconv.Atoi(strings.TrimPrefix(lines.Text(), "*"))
@@ -252,8 +254,8 @@ func startLoading(t *testing.T) (addr string) {
 	return l.Addr().String()
 }
 
-// freeAddr returns an address where nobody listens. Its port leaves room for
-// that of a cluster's own traffic, which is 10000 higher.
+// freeAddr returns an address on which no program listens. A Redis in a cluster
+// also uses the port that is 10000 higher, so the port must be below 55000.
 func freeAddr(t *testing.T) string {
 	t.Helper()
 	for range 100 {
@@ -287,7 +289,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited 30 seconds in vain until %s", what)
+			t.Fatalf("after 30 seconds it is still not true that %s", what)
 		}
 	}
 }

@@ -16,8 +16,8 @@ import (
 	"github.com/fincodeauth/fincodeauth/fincodetest"
 )
 
-// A refresh is held until all 200 are in flight: if any of them kept one of the
-// two connections, the others would wait for ever.
+// Each refresh waits until all 200 are in flight. If a refresh kept one of the two
+// connections while it waits, the others would wait for ever.
 func TestNoConnectionIsHeldDuringARefresh(t *testing.T) {
 	const sessions, connections = 200, 2
 	for _, d := range sqlDatabases {
@@ -29,7 +29,7 @@ func TestNoConnectionIsHeldDuringARefresh(t *testing.T) {
 
 			var inFlight atomic.Int64
 			allInFlight := make(chan struct{})
-			store := &counted{Store: tab.Store}
+			store := &countingStore{Store: tab.Store}
 			all := newSessions(t, fincodeauth.Config{Store: store, Base: beforeRefresh(fc, func(ctx context.Context) error {
 				if inFlight.Add(1) == sessions {
 					if n := tab.db.Stats().InUse; n > 0 {
@@ -64,14 +64,16 @@ func TestEncryptionKeyIsReplacedWithoutLosingASession(t *testing.T) {
 			fc := fincodetest.New(fincodetest.Config{OpaqueTokens: true})
 			keys := expired(t, fc, encrypted(t, store, oldKey), 20)
 
-			// All processes can read what the new key encrypts, then use it.
+			// First the processes learn to read with the new key. Then they also
+			// encrypt with it.
 			for _, order := range [][][]byte{{oldKey, newKey}, {newKey, oldKey}} {
 				all := newSessions(t, fincodeauth.Config{Store: encrypted(t, store, order...), Base: fc})
 				refreshAll(t, all, keys[:5])
 				closeAll(t, all)
 			}
 
-			// What nobody uses is saved again, while the rest is in use.
+			// Every record is saved again, because a record that nobody uses would
+			// stay encrypted with the old key. Some sessions are in use meanwhile.
 			both := encrypted(t, store, newKey, oldKey)
 			all := newSessions(t, fincodeauth.Config{Store: both, Base: fc})
 			var wg sync.WaitGroup
@@ -84,7 +86,7 @@ func TestEncryptionKeyIsReplacedWithoutLosingASession(t *testing.T) {
 			wg.Wait()
 			closeAll(t, all)
 
-			// The old key is dropped.
+			// The processes no longer have the old key.
 			all = newSessions(t, fincodeauth.Config{Store: encrypted(t, store, newKey), Base: fc})
 			refreshAll(t, all, keys)
 			closeAll(t, all)
@@ -101,7 +103,8 @@ func TestEncryptionKeyIsReplacedWithoutLosingASession(t *testing.T) {
 	}
 }
 
-// resave encrypts the record under key with the first of the store's keys.
+// resave saves the record under key again, so that the store encrypts it with its
+// first key.
 func resave(ctx context.Context, store fincodeauth.Store, key string) error {
 	for {
 		rec, err := store.Load(ctx, key)
@@ -111,7 +114,7 @@ func resave(ctx context.Context, store fincodeauth.Store, key string) error {
 		if err != nil {
 			return err
 		}
-		if time.Since(rec.RefreshStarted) < time.Minute { // who refreshes it saves it
+		if time.Since(rec.RefreshStarted) < time.Minute { // whoever refreshes it also saves it
 			time.Sleep(10 * time.Millisecond)
 			continue
 		}
@@ -123,7 +126,7 @@ func resave(ctx context.Context, store fincodeauth.Store, key string) error {
 	}
 }
 
-// newSessions makes Sessions on a FinCode in memory.
+// newSessions makes Sessions for a FinCode in memory.
 func newSessions(t testing.TB, cfg fincodeauth.Config) *fincodeauth.Sessions {
 	t.Helper()
 	cfg.BaseURL = fincodeauth.Sandbox("remitjunction")
@@ -134,7 +137,7 @@ func newSessions(t testing.TB, cfg fincodeauth.Config) *fincodeauth.Sessions {
 	return all
 }
 
-// closeAll waits until every token is saved.
+// closeAll closes the Sessions, which waits until every token is saved.
 func closeAll(t testing.TB, all *fincodeauth.Sessions) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
@@ -144,7 +147,7 @@ func closeAll(t testing.TB, all *fincodeauth.Sessions) {
 	}
 }
 
-// expired logs n sessions in whose access tokens have expired since.
+// expired logs n sessions in and then lets their access tokens expire.
 func expired(t testing.TB, fc *fincodetest.FinCode, store fincodeauth.Store, n int) (keys []string) {
 	t.Helper()
 	all := newSessions(t, fincodeauth.Config{Store: store, Base: fc})
@@ -160,7 +163,7 @@ func expired(t testing.TB, fc *fincodetest.FinCode, store fincodeauth.Store, n i
 	return keys
 }
 
-// expire lets the access tokens under keys have expired a minute ago.
+// expire sets the expiry of the access tokens under keys to a minute ago.
 func expire(t testing.TB, store fincodeauth.Store, keys []string) {
 	t.Helper()
 	for _, key := range keys {
@@ -192,7 +195,8 @@ func refreshAll(t testing.TB, all *fincodeauth.Sessions, keys []string) {
 	wg.Wait()
 }
 
-// beforeRefresh carries requests to fc, and calls do before each refresh.
+// beforeRefresh returns a base that sends requests to fc and calls do before each
+// refresh.
 func beforeRefresh(fc *fincodetest.FinCode, do func(context.Context) error) http.RoundTripper {
 	return roundTripper(func(r *http.Request) (*http.Response, error) {
 		if strings.HasSuffix(r.URL.Path, "/refresh-token") {
@@ -208,18 +212,18 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// A counted store counts calls.
-type counted struct {
+// A countingStore counts the calls of the Store in it.
+type countingStore struct {
 	fincodeauth.Store
 	loads, saves atomic.Int64
 }
 
-func (c *counted) Load(ctx context.Context, key string) (*fincodeauth.Record, error) {
+func (c *countingStore) Load(ctx context.Context, key string) (*fincodeauth.Record, error) {
 	c.loads.Add(1)
 	return c.Store.Load(ctx, key)
 }
 
-func (c *counted) Save(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
+func (c *countingStore) Save(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
 	c.saves.Add(1)
 	return c.Store.Save(ctx, key, rec, prev)
 }

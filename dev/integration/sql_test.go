@@ -50,7 +50,7 @@ func TestTenReplicasMigrateAtOnce(t *testing.T) {
 	}
 }
 
-func TestMigrateOfATableThatIsThereNeedsNoRights(t *testing.T) {
+func TestMigrateOfAnExistingTableNeedsNoRights(t *testing.T) {
 	t.Run(postgres.name, func(t *testing.T) {
 		tab := openTable(t, postgres, postgresURL)
 		db := openSQL(t, postgres, with(postgresURL, "default_transaction_read_only=on"))
@@ -64,8 +64,8 @@ func TestMigrateOfATableThatIsThereNeedsNoRights(t *testing.T) {
 	})
 }
 
-// First saves and deletes of one row lock each other out in MariaDB, which lets
-// one of them fail.
+// In MariaDB, a first save and a delete of the same row can deadlock. MariaDB then
+// lets one of the two fail, and the Store must not return that error.
 func TestFirstSavesRaceDeletes(t *testing.T) {
 	for _, d := range sqlDatabases {
 		t.Run(d.name, func(t *testing.T) {
@@ -89,7 +89,7 @@ func TestFirstSavesRaceDeletes(t *testing.T) {
 	}
 }
 
-func TestColumnsAreLegible(t *testing.T) {
+func TestColumnsAreReadable(t *testing.T) {
 	started := time.Date(2026, 3, 1, 12, 30, 0, 123456789, time.FixedZone("", 5*60*60))
 	for _, at := range []struct {
 		sqlDatabase
@@ -153,7 +153,7 @@ func TestSQLErrorsSayWhatToDo(t *testing.T) {
 			})
 			for _, wrong := range []sqlstore.Dialect{sqlstore.PostgreSQL, sqlstore.MySQL, sqlstore.SQLite} {
 				if wrong == d.dialect || wrong == sqlstore.PostgreSQL && d.name == sqlite.name {
-					continue // SQLite understands PostgreSQL's
+					continue // SQLite understands the statements for PostgreSQL
 				}
 				t.Run("Dialect"+wrong.String(), func(t *testing.T) {
 					mistaken := d.sqlDatabase
@@ -167,7 +167,7 @@ func TestSQLErrorsSayWhatToDo(t *testing.T) {
 	}
 }
 
-// The table is away when the new token is to be saved.
+// The table is missing when the new token is saved.
 func TestRotatedTokenIsKeptUntilTheTableIsBack(t *testing.T) {
 	for _, d := range sqlDatabases {
 		t.Run(d.name, func(t *testing.T) {
@@ -183,9 +183,9 @@ func TestRotatedTokenIsKeptUntilTheTableIsBack(t *testing.T) {
 	}
 }
 
-// testKept breaks the store while a refresh is in flight, and mends it once the
+// testKept breaks the store while a refresh is in flight, and fixes it after the
 // new token is in use.
-func testKept(t *testing.T, store fincodeauth.Store, want string, breakIt, mend func(context.Context) error) {
+func testKept(t *testing.T, store fincodeauth.Store, want string, breakIt, fixIt func(context.Context) error) {
 	t.Helper()
 	fc := fincodetest.New(fincodetest.Config{OpaqueTokens: true})
 	keys := expired(t, fc, store, 1)
@@ -202,9 +202,9 @@ func testKept(t *testing.T, store fincodeauth.Store, want string, breakIt, mend 
 	})
 	tok, err := all.TokenSource(keys[0]).TokenContext(t.Context())
 	if err != nil {
-		t.Fatalf("no token although FinCode gave one: %v", err)
+		t.Fatalf("no token, although FinCode returned one: %v", err)
 	}
-	if err := mend(t.Context()); err != nil {
+	if err := fixIt(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	closeAll(t, all)
@@ -219,7 +219,8 @@ func testKept(t *testing.T, store fincodeauth.Store, want string, breakIt, mend 
 	wantError(t, "SaveFailed", events[1].Err, want)
 }
 
-// wantErrors wants this error of all that a Store does.
+// wantErrors checks that every method of the store returns an error with text in
+// it.
 func wantErrors(t *testing.T, store fincodeauth.Store, text string) {
 	t.Helper()
 	_, err := store.Load(t.Context(), "alice")
@@ -229,13 +230,14 @@ func wantErrors(t *testing.T, store fincodeauth.Store, text string) {
 	wantError(t, "Delete", store.Delete(t.Context(), "alice"), text)
 }
 
-// wantError wants an error with text in it that is none of the contract's.
+// wantError checks that err contains text, and that err is neither ErrConflict nor
+// ErrNotFound, which have a meaning in the contract of a Store.
 func wantError(t *testing.T, call string, err error, text string) {
 	t.Helper()
 	if err == nil || !strings.Contains(err.Error(), text) {
 		t.Errorf("%s = %v, want %q in it", call, err, text)
 	}
 	if errors.Is(err, fincodeauth.ErrConflict) || errors.Is(err, fincodeauth.ErrNotFound) {
-		t.Errorf("%s = %v, which wraps an error that means something else", call, err)
+		t.Errorf("%s = %v, which must not wrap ErrConflict or ErrNotFound", call, err)
 	}
 }

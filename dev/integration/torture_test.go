@@ -26,15 +26,15 @@ import (
 // The torture test starts this binary again, as processes that share a database.
 func TestMain(m *testing.M) { torture.Main(m, openShared) }
 
-// A shared names a store that several processes open.
+// A shared describes a store that several processes open.
 type shared struct {
 	Database string // SQLite, PostgreSQL, MariaDB or Redis
 	Address  string // DSN, or URL
-	Name     string // of the table, or prefix
+	Name     string // of the table, or the prefix
 }
 
-// openShared opens the store that spec, a shared in JSON, names. It stays open
-// as long as the process lives.
+// openShared opens the store that spec describes. spec is a shared in JSON. The
+// store stays open until the process ends.
 func openShared(spec string) (fincodeauth.Store, error) {
 	var sh shared
 	if err := json.Unmarshal([]byte(spec), &sh); err != nil {
@@ -48,7 +48,7 @@ func openShared(spec string) (fincodeauth.Store, error) {
 		opts.ContextTimeoutEnabled = true
 		return redisstore.New(redis.NewClient(opts), redisstore.Prefix(sh.Name))
 	}
-	_ = mysql.SetLogger(&mysql.NopLogger{}) // or it tells of each connection that it finds cut
+	_ = mysql.SetLogger(&mysql.NopLogger{}) // otherwise it logs each connection that was cut
 	for _, d := range sqlDatabases {
 		if d.name == sh.Database {
 			db, err := sql.Open(d.driver, sh.Address)
@@ -63,9 +63,9 @@ func openShared(spec string) (fincodeauth.Store, error) {
 	return nil, fmt.Errorf("no database %q", sh.Database)
 }
 
-// Processes that share a database are killed at any instruction, and so are
-// their connections. The length of it, for each database, is
-// FINCODEAUTH_TORTURE, or else 30 s, or 10 s with -short.
+// TestTorture kills processes that share a database at any instruction, and cuts
+// their connections. For each database it takes as long as FINCODEAUTH_TORTURE
+// says. Without that variable it takes 30 s, or 10 s with -short.
 func TestTorture(t *testing.T) {
 	duration := 30 * time.Second
 	if testing.Short() {
@@ -101,7 +101,7 @@ func TestTorture(t *testing.T) {
 				Sessions:       30,
 				Duration:       duration,
 				KillEvery:      600 * time.Millisecond,
-				RefreshTimeout: 1500 * time.Millisecond, // more than TCP takes to repeat a lost SYN
+				RefreshTimeout: 1500 * time.Millisecond, // longer than TCP waits before it repeats a lost SYN
 				Cut:            cut,
 				CutEvery:       time.Second,
 			})
@@ -109,11 +109,11 @@ func TestTorture(t *testing.T) {
 	}
 }
 
-// A cutter terminates about half of the children's connections; not those of the
-// supervisor, so that every Load of its own must succeed.
+// A cutter cuts about half of the children's connections. It does not cut the
+// connections of the supervisor, so every Load of the supervisor must succeed.
 type cutter func(context.Context) error
 
-// PostgreSQL knows the children's connections by their application_name.
+// victimPostgres finds the children's connections by their application_name.
 func victimPostgres(t *testing.T) (fincodeauth.Store, shared, cutter) {
 	tab := openTable(t, postgres, postgresURL)
 	children := with(postgresURL, "application_name="+url.QueryEscape(tab.name))
@@ -124,8 +124,8 @@ func victimPostgres(t *testing.T) (fincodeauth.Store, shared, cutter) {
 	}
 }
 
-// MariaDB knows the children's connections by their database: they have one of
-// their own.
+// victimMariaDB finds the children's connections by their database, which nobody
+// else uses.
 func victimMariaDB(t *testing.T) (fincodeauth.Store, shared, cutter) {
 	db := openSQL(t, mariaDB, mysqlDSN)
 	cfg, err := mysql.ParseDSN(mysqlDSN)
@@ -164,14 +164,14 @@ func victimMariaDB(t *testing.T) (fincodeauth.Store, shared, cutter) {
 	}
 }
 
-// SQLite has no connections to cut.
+// victimSQLite returns no cutter, because SQLite has no connections to cut.
 func victimSQLite(t *testing.T) (fincodeauth.Store, shared, cutter) {
 	dsn := sqliteDSN(t)
 	tab := openTable(t, sqlite, dsn)
 	return tab.Store, shared{Address: dsn, Name: tab.name}, nil
 }
 
-// Redis knows the children's connections by their name.
+// victimRedis finds the children's connections by their client name.
 func victimRedis(t *testing.T) (fincodeauth.Store, shared, cutter) {
 	client := openRedis(t)
 	pre := openPrefix(t, client)
@@ -184,15 +184,15 @@ func victimRedis(t *testing.T) (fincodeauth.Store, shared, cutter) {
 		}
 		for _, id := range idsOf(list, name) {
 			if rand.N(2) == 0 {
-				client.ClientKillByFilter(ctx, "ID", id) // fails if it is gone
+				client.ClientKillByFilter(ctx, "ID", id) // fails if the connection is already closed
 			}
 		}
 		return nil
 	}
 }
 
-// idsOf returns the ids of the connections with a name, in a list of Redis's:
-// "id=7 addr=127.0.0.1:4711 name=alice ..." is one of its lines.
+// idsOf returns the ids of all connections with the given name in list. list is the
+// answer to CLIENT LIST, with lines like "id=7 addr=127.0.0.1:4711 name=alice ...".
 func idsOf(list, name string) (ids []string) {
 	for line := range strings.Lines(list) {
 		fields := strings.Fields(line)
