@@ -12,8 +12,8 @@ import (
 	"github.com/fincodeauth/fincodeauth/fincodetest"
 )
 
-// asProgram makes the test's binary be the program itself, so that the race
-// detector, if it is in, watches that.
+// asProgram is the environment variable that makes the test binary run as the
+// program itself. So with -race, the race detector also watches the program.
 const asProgram = "FINCODEAUTH_DEMO_AS_PROGRAM"
 
 func TestMain(m *testing.M) {
@@ -34,10 +34,10 @@ func TestDemoKeepsEveryPromise(t *testing.T) {
 	program.Env = append(os.Environ(), asProgram+"=1")
 	out, err := program.CombinedOutput()
 	if err != nil {
-		t.Fatalf("it ended with %v:\n%s", err, out)
+		t.Fatalf("the program ended with %v:\n%s", err, out)
 	}
 	if strings.Contains(string(out), "The session is lost") {
-		return // the kill hit the one moment in which it costs the session; the program judged the rest
+		return // the kill came in the one moment that costs the session; the program checked the rest
 	}
 	for _, row := range []string{
 		`requests +[1-9]\d{2,}`,
@@ -48,7 +48,7 @@ func TestDemoKeepsEveryPromise(t *testing.T) {
 		`the folder holds +the session in \d+ bytes, its tokens encrypted`,
 	} {
 		if !regexp.MustCompile(`(?m)^` + row + `$`).Match(out) {
-			t.Errorf("no row %q in:\n%s", row, out)
+			t.Errorf("the output has no row %q:\n%s", row, out)
 		}
 	}
 }
@@ -82,7 +82,7 @@ func TestOnlyTheKillExcuses(t *testing.T) {
 			r := killedWith(3, 4)
 			c.change(&r)
 			if broken := r.broken(); len(broken) != c.broken || r.lost() != c.lost {
-				t.Errorf("broken %q, lost %t; want %d broken, lost %t", broken, r.lost(), c.broken, c.lost)
+				t.Errorf("broken promises %q, lost %t; want %d broken promises, lost %t", broken, r.lost(), c.broken, c.lost)
 			}
 		})
 	}

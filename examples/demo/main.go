@@ -2,13 +2,14 @@
 //
 //	go run ./examples/demo
 //
-// It starts a FinCode for tests whose access tokens live for two seconds, logs
-// in once, and has 50 goroutines in four processes send requests as that one
-// session through five token lifetimes. Midway it kills one of the processes.
+// It starts a FinCode for tests, whose access tokens live for two seconds, and
+// logs in once. Then 50 goroutines in four processes send requests in that one
+// session for five token lifetimes. Halfway it kills one of the processes.
 //
-// This file is the part to copy. The other files are the show: show.go tells
-// the story, process.go starts and kills processes, worker.go is what each of
-// them does, and report.go judges the result.
+// This file is the part to copy. The other files make a demonstration of it:
+// show.go directs it, process.go starts and kills processes, worker.go is the work
+// of each process, progress.go shows the progress, and report.go checks the
+// result.
 package main
 
 import (
@@ -23,7 +24,7 @@ import (
 	"github.com/fincodeauth/fincodeauth/filestore"
 )
 
-// session is the key that all processes share.
+// session is the key of the session that all processes share.
 const session = "treasury"
 
 func main() {
@@ -33,8 +34,8 @@ func main() {
 	os.Exit(show())
 }
 
-// open returns the sessions that are kept in the folder dir, encrypted. The
-// folder is all that processes need to have in common.
+// open returns the sessions that are stored in the folder dir, encrypted with
+// key. The processes need nothing in common except the folder and the key.
 func open(baseURL, dir string, key []byte) (*fincodeauth.Sessions, error) {
 	folder, err := filestore.New(dir)
 	if err != nil {
@@ -47,7 +48,7 @@ func open(baseURL, dir string, key []byte) (*fincodeauth.Sessions, error) {
 	return fincodeauth.New(fincodeauth.Config{
 		BaseURL:        baseURL,
 		Store:          store,
-		RefreshTimeout: time.Second, // short, since the tokens live so shortly; leave it out against the real FinCode
+		RefreshTimeout: time.Second, // short, because these tokens live only two seconds; leave it out with the real FinCode
 	})
 }
 
@@ -64,13 +65,13 @@ func closeSessions(sessions *fincodeauth.Sessions) error {
 	return sessions.Close(ctx)
 }
 
-// login begins the session. From here on no process needs the password.
+// login starts the session. After that, no process needs the password.
 func login(ctx context.Context, sessions *fincodeauth.Sessions, email, password string) error {
 	return sessions.Login(ctx, session, fincodeauth.Credentials{Email: email, Password: password})
 }
 
-// send makes one request. The client is that of sessions.Client(session), and
-// otherwise like any other: the token is none of the caller's business.
+// send makes one request. The client comes from sessions.Client(session) and adds
+// the token. This code is the same as for any other http.Client.
 func send(ctx context.Context, client *http.Client, url string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

@@ -12,11 +12,11 @@ import (
 	"time"
 )
 
-// processes are this program, started again as workers.
+// processes are copies of this program that run as workers.
 type processes struct {
-	all []*process // the killed ones too: what they did counts
+	all []*process // includes the killed ones, because their requests count
 
-	mu sync.Mutex // guards every process's last
+	mu sync.Mutex // guards the field last of every process
 }
 
 type process struct {
@@ -24,27 +24,27 @@ type process struct {
 	cmd   *exec.Cmd
 	stdin io.Closer
 	over  bool       // killed, or stopped
-	ended chan error // receives how it ended, once
+	ended chan error // receives one value: the error with which it ended, or nil
 
-	last count // what it reported last
+	last count // the last report
 }
 
 // stopTimeout bounds how long a worker may take to finish its last requests.
 const stopTimeout = 10 * time.Second
 
-// start starts a process. It does not outlive this one: it ends when its
-// standard input does.
+// start starts a process. The process ends when its standard input ends, so it
+// does not outlive this program.
 func (ps *processes) start(j job) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	told, err := json.Marshal(j)
+	encoded, err := json.Marshal(j)
 	if err != nil {
 		return err
 	}
 	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), jobVariable+"="+string(told))
+	cmd.Env = append(os.Environ(), jobVariable+"="+string(encoded))
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -63,11 +63,11 @@ func (ps *processes) start(j job) error {
 	return nil
 }
 
-// follow reads what p reports until p ends.
+// follow reads the reports of p until p ends.
 func (ps *processes) follow(p *process, stdout io.Reader) error {
 	for lines := bufio.NewScanner(stdout); lines.Scan(); {
 		var c count
-		if json.Unmarshal(lines.Bytes(), &c) == nil { // else killed in the middle of a line
+		if json.Unmarshal(lines.Bytes(), &c) == nil { // otherwise p was killed while it wrote the line
 			ps.mu.Lock()
 			p.last = c
 			ps.mu.Unlock()
@@ -76,14 +76,14 @@ func (ps *processes) follow(p *process, stdout io.Reader) error {
 	return p.cmd.Wait()
 }
 
-// kill kills p without a warning, and returns when it is dead.
+// kill kills p without a warning and waits until p has ended.
 func (p *process) kill() {
 	p.over = true
 	_ = p.cmd.Process.Kill()
 	<-p.ended
 }
 
-// stop has all processes finish what they are doing, and waits for that.
+// stop lets all processes finish their requests and waits until they have ended.
 func (ps *processes) stop() error {
 	running := slices.DeleteFunc(slices.Clone(ps.all), func(p *process) bool { return p.over })
 	for _, p := range running {
@@ -97,7 +97,7 @@ func (ps *processes) stop() error {
 		case err = <-p.ended:
 		case <-timeout:
 			p.kill()
-			err = fmt.Errorf("it did not end within %v", stopTimeout)
+			err = fmt.Errorf("did not end within %v", stopTimeout)
 		}
 		p.over = true
 		if err != nil && first == nil {
@@ -107,7 +107,7 @@ func (ps *processes) stop() error {
 	return first
 }
 
-// done is what all of them reported.
+// done returns the sum of the last reports of all processes.
 func (ps *processes) done() count {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()

@@ -6,12 +6,12 @@ import (
 	"time"
 )
 
-// A progress is a line that changes on a terminal, and elsewhere a line now and
-// then.
+// A progress is one line that changes on a terminal. Elsewhere it is a new line
+// every two seconds (sparseLine).
 type progress struct {
 	out      *os.File
 	terminal bool
-	next     time.Duration // no sparse line before
+	next     time.Duration // the earliest time of the next sparse line
 }
 
 func newProgress(out *os.File) *progress {

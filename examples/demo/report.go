@@ -17,22 +17,22 @@ import (
 	"github.com/fincodeauth/fincodeauth/fincodetest"
 )
 
-// A result is what happened.
+// A result is everything that happened during the demonstration.
 type result struct {
 	done          count
 	fincode       fincodetest.Counts
-	presentations []fincodetest.Presentation // of tokens that came more than once
+	presentations []fincodetest.Presentation // of the tokens that were presented more than once
 
-	// killed bounds the refresh tokens that the killed process may have been
-	// presenting when it died, by their number in the session.
+	// killed is the range of refresh tokens that the killed process may have
+	// presented when it was killed, by their number in the session.
 	killed struct{ firstToken, lastToken int }
 
-	folder    string // what it holds
+	folder    string // a description of its content
 	folderErr error
 }
 
-// takeover tells whether p is explained by the kill: the killed process was
-// presenting the token, and after it whoever took over.
+// takeover reports whether the kill explains p: the killed process presented the
+// token, and then the process that took over presented it again.
 func (r *result) takeover(p fincodetest.Presentation) bool {
 	return p.Times == 2 && r.killed.firstToken <= p.Serial && p.Serial <= r.killed.lastToken
 }
@@ -46,7 +46,7 @@ func (r *result) takeovers() (n int) {
 	return n
 }
 
-// lost tells whether the kill cost the session.
+// lost reports whether the session was lost because of the kill.
 func (r *result) lost() bool { return r.done.Interrupted > 0 && r.takeovers() > 0 }
 
 func (r *result) presentedTwice() int { return len(r.presentations) - r.takeovers() }
@@ -60,12 +60,12 @@ func (r *result) broken() (list []string) {
 		list = append(list, fmt.Sprintf("%d refresh tokens were presented twice", n))
 	}
 	if r.done.Interrupted > 0 && !r.lost() {
-		list = append(list, "the session ended as interrupted, and not because of the kill")
+		list = append(list, "the session was interrupted, but not by the kill")
 	}
 	if r.folderErr != nil {
 		list = append(list, "the folder: "+r.folderErr.Error())
 	}
-	// The first of the tokens came with the login.
+	// The login gave the first token, so there is one refresh less.
 	if n := r.fincode.Refreshes; n < lifetimes-1 && !r.lost() {
 		list = append(list, fmt.Sprintf("there were %d refreshes in %d token lifetimes", n, lifetimes))
 	}
@@ -81,7 +81,7 @@ func (r *result) print(out io.Writer) {
 	row("refreshes", r.fincode.Refreshes)
 	row("refresh tokens presented twice", r.presentedTwice())
 	if n := r.takeovers(); n > 0 {
-		row("  and by a takeover from the killed", n)
+		row("  and by a takeover after the kill", n)
 	}
 	row("longest wait", r.done.LongestWait.Round(time.Millisecond))
 	row("the folder holds", r.folder)
@@ -89,9 +89,10 @@ func (r *result) print(out io.Writer) {
 	fmt.Fprintln(out)
 
 	if r.lost() {
-		fmt.Fprintln(out, "The process was killed within the one moment that nobody can bridge: FinCode had")
-		fmt.Fprintln(out, "answered its refresh, and the new token was not saved yet. The session is lost, says")
-		fmt.Fprintln(out, "so (SessionError.Interrupted: no breach), and needs a login. Run this again.")
+		fmt.Fprintln(out, "The process was killed in the one moment that costs the session: FinCode had answered")
+		fmt.Fprintln(out, "its refresh, and the new token was not saved yet. No program can prevent that.")
+		fmt.Fprintln(out, "The session is lost and needs a new login. Its error has SessionError.Interrupted set:")
+		fmt.Fprintln(out, "this was an accident and is no sign of a stolen token. Run the program again.")
 	}
 	for _, promise := range r.broken() {
 		fmt.Fprintln(out, "BROKEN:", promise)
@@ -101,8 +102,8 @@ func (r *result) print(out io.Writer) {
 	}
 }
 
-// look says what the folder holds, and returns an error if the session cannot
-// be read from it, or can without the key.
+// look describes the content of the folder. It returns an error if the session
+// cannot be read with the key, or if a token can be read without the key.
 func look(ctx context.Context, dir string, key []byte) (string, error) {
 	folder, err := filestore.New(dir)
 	if err != nil {
@@ -129,7 +130,7 @@ func look(ctx context.Context, dir string, key []byte) (string, error) {
 			return err
 		}
 		if bytes.Contains(data, []byte(rec.Token.AccessToken)) || bytes.Contains(data, []byte(rec.Token.RefreshToken)) {
-			return errors.New("a token is legible in it")
+			return errors.New("it contains a token that is not encrypted")
 		}
 		size += len(data)
 		return nil

@@ -22,11 +22,11 @@ const (
 	progressEvery = 100 * time.Millisecond
 )
 
-// show runs the whole and returns the exit status.
+// show runs the demonstration and returns the exit status.
 func show() int {
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer cancel()
-	fmt.Printf("%d goroutines in %d processes, one session, access tokens that live %v, one process killed midway\n\n",
+	fmt.Printf("%d goroutines in %d processes, one session, access tokens that live %v, one process killed halfway\n\n",
 		goroutines, processCount, lifetime)
 	r, err := run(ctx)
 	if err != nil {
@@ -40,7 +40,7 @@ func show() int {
 	return 0
 }
 
-// run logs in, has the processes send requests and kills one of them.
+// run logs in, starts the processes that send requests, and kills one of them.
 func run(ctx context.Context) (*result, error) {
 	fincode := fincodetest.NewServer(fincodetest.Config{AccessLifetime: lifetime})
 	defer fincode.Close()
@@ -86,12 +86,12 @@ func run(ctx context.Context) (*result, error) {
 	return r, nil
 }
 
-// watch shows the progress until the time is over or the session is, and
-// midway kills a process and starts another in its place.
+// watch shows the progress until the time is over or the session is lost. Halfway
+// it kills a process and starts another one in its place.
 func (r *result) watch(ctx context.Context, ps *processes, fincode *fincodetest.Server) error {
 	started := time.Now()
 	over := time.After(lifetimes * lifetime)
-	midway := time.After(lifetimes*lifetime/2 + random.N(lifetime) - lifetime/2)
+	halfway := time.After(lifetimes*lifetime/2 + random.N(lifetime) - lifetime/2)
 	tick := time.NewTicker(progressEvery)
 	defer tick.Stop()
 	p := newProgress(os.Stdout)
@@ -102,7 +102,7 @@ func (r *result) watch(ctx context.Context, ps *processes, fincode *fincodetest.
 			return errors.New("stopped")
 		case <-over:
 			return nil
-		case <-midway:
+		case <-halfway:
 			victim := ps.all[random.N(processCount)]
 			r.killed.firstToken = fincode.Counts().Refreshes
 			victim.kill()

@@ -15,10 +15,10 @@ import (
 )
 
 // jobVariable is the environment variable that makes this program a worker. It
-// carries the encryption key, which a command line would show to everybody.
+// carries the encryption key, which everybody could see on a command line.
 const jobVariable = "FINCODEAUTH_DEMO_JOB"
 
-// A job is what a worker is told.
+// A job says what a worker must do.
 type job struct {
 	BaseURL    string
 	Dir        string
@@ -26,13 +26,13 @@ type job struct {
 	Goroutines int
 }
 
-// A count is what a worker did since it started: one line of its output.
+// A count is what a worker did since it started. Each line of its output is one.
 type count struct {
 	Requests    int
 	Failures    int
 	Failure     string        `json:",omitempty"` // the first one
-	Interrupted int           // requests that found the session ended by an interruption; no Failures
-	LongestWait time.Duration // of a request, from the call to the end of its answer
+	Interrupted int           // requests after the session was lost by an interruption; not in Failures
+	LongestWait time.Duration // of one request, from the call to the end of the answer
 }
 
 const (
@@ -42,8 +42,8 @@ const (
 
 func isWorker() bool { return os.Getenv(jobVariable) != "" }
 
-// work sends requests until standard input ends, which it also does when the
-// parent dies. It returns the exit status.
+// work sends requests until standard input ends, which also happens when the
+// parent process dies. It returns the exit status.
 func work() int {
 	var j job
 	err := json.Unmarshal([]byte(os.Getenv(jobVariable)), &j)
@@ -78,7 +78,7 @@ func (j job) do(ctx context.Context) error {
 	return closeSessions(sessions)
 }
 
-// A counter is a count that goroutines share.
+// A counter is a count that goroutines share. mu guards the count.
 type counter struct {
 	mu sync.Mutex
 	count
@@ -127,10 +127,10 @@ func (c *counter) reportUntil(stop <-chan struct{}) {
 	}
 }
 
-// report prints the count. It is called by one goroutine at a time.
+// report prints the count. Only one goroutine may call it at a time.
 func (c *counter) report() {
 	c.mu.Lock()
 	now := c.count
 	c.mu.Unlock()
-	_ = json.NewEncoder(os.Stdout).Encode(now) // a parent that is gone reads nothing
+	_ = json.NewEncoder(os.Stdout).Encode(now) // fails if the parent is gone, and then nobody needs the count
 }
