@@ -346,7 +346,7 @@ func (e *endpoint) request(ctx context.Context, op string, auth http.Header, bod
 	if err != nil {
 		return nil, err
 	}
-	e.fields.addTo(&header{Header: req.Header, values: make([]string, 0, len(e.fields.list)+1)}, nil)
+	(&header{Header: req.Header}).add(e.fields)
 	for name, values := range auth {
 		req.Header[name] = values
 	}

@@ -15,69 +15,89 @@ const (
 )
 
 // fields are the header fields that a request gets if it lacks them.
-type fields struct {
-	list      []field
-	requestID func() string // makes uuid's value; nil: it is in the list
-}
+type fields []field
 
-// A field is one of them, by its canonical name.
+// A field has a canonical name if it is one of fields, and the caller's spelling
+// if it is of a request.
 type field struct {
 	name   string
 	values []string
+	make   func() string // makes the value, once for each request; nil: values
 }
 
+// newFields returns the fields of h. requestID makes the value of uuid; nil: the
+// value is in h.
 func newFields(h http.Header, requestID func() string) fields {
-	f := fields{requestID: requestID}
+	var f fields
 	for name, values := range h {
 		name = http.CanonicalHeaderKey(name)
 		if name != uuid || requestID == nil {
-			f.list = append(f.list, field{name, slices.Clone(values)})
+			f = append(f, field{name: name, values: slices.Clone(values)})
 		}
+	}
+	if requestID != nil {
+		f = append(f, field{name: uuid, make: requestID})
 	}
 	return f
 }
 
-// addTo adds the fields to h, all but those that cost something to make and that
-// the request has: what else it has comes after them, and replaces them.
-func (f fields) addTo(h *header, request http.Header) {
-	for _, own := range f.list {
-		h.set(own.name, own.values...)
+// with appends to buf the fields that a request with the given header is sent
+// with: the header's own, without the token's, and those of f that it lacks. A
+// field is not lacking if the caller spelled its name in another case, as
+// FinCode's pages do.
+func (f fields) with(request http.Header, buf []field) []field {
+	for name, values := range request {
+		if !isTokenHeader(name) {
+			buf = append(buf, field{name: name, values: values})
+		}
 	}
-	if f.requestID != nil && lacks(request, uuid) && lacks(request, "uuid") {
-		h.set(uuid, f.requestID())
+	own := buf
+	for i := range f {
+		if !hasField(own, f[i].name) {
+			buf = append(buf, f[i])
+		}
 	}
+	return buf
 }
 
-func lacks(h http.Header, name string) bool {
-	_, ok := h[name]
-	return !ok
-}
-
-// giveWay removes the field that the request has under name, which FinCode's pages
-// write in lower case, unless the request has its canonical name too.
-func (h *header) giveWay(name string, request http.Header) {
-	if canonical := http.CanonicalHeaderKey(name); lacks(request, canonical) {
-		delete(h.Header, canonical)
+func hasField(list []field, name string) bool {
+	for i := range list {
+		if len(list[i].name) == len(name) && strings.EqualFold(list[i].name, name) {
+			return true
+		}
 	}
+	return false
 }
 
-// isLower tells whether name is written like that, and not canonical.
-func isLower(name string) bool { return name != "" && 'a' <= name[0] && name[0] <= 'z' }
-
-// A header is an http.Header whose values stand behind each other.
+// A header is an http.Header whose values stand one after the other in memory.
 type header struct {
 	http.Header
 	values []string
 }
 
+// add sets fields that are not there yet, to copies of their values.
+func (h *header) add(list []field) {
+	for i := range list {
+		if f := &list[i]; f.make != nil {
+			h.set(f.name, f.make())
+		} else {
+			h.set(f.name, f.values...)
+		}
+	}
+}
+
 // set sets a field to a copy of values.
 func (h *header) set(name string, values ...string) {
 	from := len(h.values)
-	h.values = append(h.values, values...)
+	if len(values) == 1 { // nearly always, and one assignment is faster than a copy
+		h.values = append(h.values, values[0])
+	} else {
+		h.values = append(h.values, values...)
+	}
 	h.Header[name] = slices.Clip(h.values[from:])
 }
 
-// isTokenHeader tells whether name, in whatever case, is one of the token's.
+// isTokenHeader reports whether name, in whatever case, is one of the token's.
 func isTokenHeader(name string) bool {
 	switch len(name) {
 	case len(authorization):

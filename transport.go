@@ -243,26 +243,25 @@ type outgoing struct {
 // authorized returns a copy of req with the header fields that it lacks, and
 // with the token. Its header shares nothing with req's, nor with any other's.
 func (t *Transport) authorized(req *http.Request, p *prepared, tok *oauth2.Token) *http.Request {
+	var buf [12]field
+	list := p.fields.with(req.Header, buf[:0])
+	bearer := t.TokenHeaders == 0 || t.TokenHeaders&BearerToken != 0
+	bare := t.TokenHeaders == 0 || t.TokenHeaders&XAuthToken != 0
+	size := len(list) // exact, because a map for more than 8 fields costs two allocations more
+	if bearer {
+		size++
+	}
+	if bare {
+		size++
+	}
 	out := &outgoing{Request: *req}
-	h := header{
-		Header: make(http.Header, len(req.Header)+len(p.fields.list)+3),
-		values: out.values[:0],
-	}
-	out.Header = h.Header
-	p.fields.addTo(&h, req.Header)
-	for name, values := range req.Header { // over ours: to look first for each would take longer
-		if isTokenHeader(name) {
-			continue
-		}
-		if isLower(name) {
-			h.giveWay(name, req.Header)
-		}
-		h.set(name, values...)
-	}
-	if t.TokenHeaders == 0 || t.TokenHeaders&BearerToken != 0 {
+	out.Header = make(http.Header, size)
+	h := header{Header: out.Header, values: out.values[:0]}
+	h.add(list)
+	if bearer {
 		h.set(authorization, t.bearer(tok))
 	}
-	if t.TokenHeaders == 0 || t.TokenHeaders&XAuthToken != 0 {
+	if bare {
 		h.set(xAuthToken, tok.AccessToken)
 	}
 	return &out.Request

@@ -98,7 +98,7 @@ func TestARequestGetsTheTokenAndFinCodesHeaders(t *testing.T) {
 func TestHeaderNamesThatAreNotCanonicalAreNotSentTwice(t *testing.T) {
 	mock := httpmock.NewMockTransport()
 	mock.RegisterNoResponder(func(r *http.Request) (*http.Response, error) {
-		if len(r.Header) != 5 || r.Header.Get("uuid") != "" || r.Header.Get("Authorization") != "Bearer t-1" {
+		if len(r.Header) != 5 || r.Header.Get("uuid")+r.Header.Get("Content-Type") != "" || r.Header.Get("Authorization") != "Bearer t-1" {
 			t.Errorf("header %v, want five fields, the caller's uuid and the Transport's token", r.Header)
 		}
 		return httpmock.NewStringResponse(200, ""), nil
@@ -107,7 +107,7 @@ func TestHeaderNamesThatAreNotCanonicalAreNotSentTwice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"uuid", "platform", "authorization", "x-auth-token"} {
+	for _, name := range []string{"uuid", "platform", "CONTENT-TYPE", "authorization", "X-AUTH-TOKEN"} {
 		req.Header[name] = []string{"mine"}
 	}
 	resp, err := fixed(mock).RoundTrip(req)
