@@ -1,6 +1,7 @@
 package fincodeauth_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -10,8 +11,12 @@ import (
 	"log"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -26,7 +31,18 @@ import (
 	"github.com/fincodeauth/fincodeauth/storetest"
 )
 
-// The smallest program.
+// closeSessions gives the store 30 seconds to accept the tokens that are not
+// saved yet. Without a deadline, Close waits as long as the store is down. The
+// error names the sessions whose tokens are lost.
+func closeSessions(sessions *fincodeauth.Sessions) {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if err := sessions.Close(ctx); err != nil {
+		log.Print(err)
+	}
+}
+
+// The smallest program. The folder examples/quickstart has it with its imports.
 func Example() {
 	srv := fincodetest.NewServer(fincodetest.Config{}) // a FinCode to try this with
 	defer srv.Close()
@@ -34,22 +50,25 @@ func Example() {
 
 	sessions, err := fincodeauth.New(fincodeauth.Config{BaseURL: baseURL})
 	if err != nil {
-		log.Fatal(err)
+		log.Print(err)
+		return
 	}
-	defer sessions.Close(context.Background())
+	defer closeSessions(sessions)
 
 	err = sessions.Login(context.Background(), "operations", fincodeauth.Credentials{
 		Email:    fincodetest.Email,
 		Password: fincodetest.Password,
 	})
 	if err != nil {
-		log.Fatal(err)
+		log.Print(err)
+		return
 	}
 
 	client := sessions.Client("operations") // an *http.Client
 	resp, err := client.Get(baseURL + "/whoami")
 	if err != nil {
-		log.Fatal(err)
+		log.Print(err)
+		return
 	}
 	defer resp.Body.Close()
 	fmt.Println(resp.Status)
@@ -64,34 +83,29 @@ func ExampleWithSession() {
 
 	sessions, err := fincodeauth.New(fincodeauth.Config{BaseURL: srv.URL})
 	if err != nil {
-		log.Fatal(err)
+		log.Print(err)
+		return
 	}
-	defer sessions.Close(context.Background())
+	defer closeSessions(sessions)
 	for key, email := range map[string]string{"ada": fincodetest.Email, "grace": "grace@example.com"} {
 		credentials := fincodeauth.Credentials{Email: email, Password: fincodetest.Password}
 		if err := sessions.Login(context.Background(), key, credentials); err != nil {
-			log.Fatal(err)
+			log.Print(err)
+			return
 		}
 	}
 
-	client := sessions.Client("") // one for all users, for any number of goroutines
-
+	client := sessions.Client("")
 	for _, userID := range []string{"ada", "grace", "nobody"} {
-		ctx := fincodeauth.WithSession(context.Background(), userID)
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, srv.URL+"/balance", nil)
-		if err != nil {
-			log.Fatal(err)
-		}
-		resp, err := client.Do(req)
-		if errors.Is(err, fincodeauth.ErrLoginRequired) {
+		status, err := balance(context.Background(), client, srv.URL, userID)
+		switch {
+		case errors.Is(err, fincodeauth.ErrLoginRequired):
 			fmt.Println(userID, "must log in")
-			continue
+		case err != nil:
+			fmt.Println(userID, "try again later:", err)
+		default:
+			fmt.Println(userID, status)
 		}
-		if err != nil {
-			log.Fatal(err)
-		}
-		resp.Body.Close()
-		fmt.Println(userID, resp.Status)
 	}
 	// Output:
 	// ada 200 OK
@@ -99,8 +113,23 @@ func ExampleWithSession() {
 	// nobody must log in
 }
 
-// A test with httpmock. The mock is Config.Base, so that it answers the calls
-// for tokens as well as the API's.
+// balance asks for the balance of one user.
+func balance(ctx context.Context, client *http.Client, baseURL, userID string) (status string, err error) {
+	ctx = fincodeauth.WithSession(ctx, userID)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, baseURL+"/balance", nil)
+	if err != nil {
+		return "", err
+	}
+	resp, err := client.Do(req) // client is sessions.Client(""), one for all users
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	return resp.Status, nil
+}
+
+// A test with httpmock. The mock is Config.Base. It answers the calls of the API
+// and the calls for tokens.
 func ExampleConfig_httpmock() {
 	api := fincodeauth.Sandbox("test")
 	mock := httpmock.NewMockTransport()
@@ -111,23 +140,27 @@ func ExampleConfig_httpmock() {
 
 	sessions, err := fincodeauth.New(fincodeauth.Config{BaseURL: api, Base: mock})
 	if err != nil {
-		log.Fatal(err)
+		log.Print(err)
+		return
 	}
-	defer sessions.Close(context.Background())
-	// With no access token, the first request has to wait for a refresh.
+	defer closeSessions(sessions)
+	// There is no access token, so the first request waits for a refresh.
 	err = sessions.Adopt(context.Background(), "ada", &oauth2.Token{RefreshToken: "refresh-1"})
 	if err != nil {
-		log.Fatal(err)
+		log.Print(err)
+		return
 	}
 
 	resp, err := sessions.Client("ada").Get(api + "/balance") // what the program under test does
 	if err != nil {
-		log.Fatal(err)
+		log.Print(err)
+		return
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
-		log.Fatal(err)
+		log.Print(err)
+		return
 	}
 	fmt.Println(string(body))
 	fmt.Println(mock.GetTotalCallCount(), "calls")
@@ -136,8 +169,8 @@ func ExampleConfig_httpmock() {
 	// 2 calls
 }
 
-// With httpmock for the API alone: a FinCode in memory keeps the tokens, and
-// answers whatever is not mocked.
+// A test with httpmock for the API alone. A FinCode in memory answers the calls
+// for tokens and everything else that is not mocked.
 func ExampleConfig_httpmockAndFincodetest() {
 	fc := fincodetest.New(fincodetest.Config{})
 	api := fincodeauth.Sandbox("test")
@@ -147,20 +180,23 @@ func ExampleConfig_httpmockAndFincodetest() {
 
 	sessions, err := fincodeauth.New(fincodeauth.Config{BaseURL: api, Base: mock})
 	if err != nil {
-		log.Fatal(err)
+		log.Print(err)
+		return
 	}
-	defer sessions.Close(context.Background())
+	defer closeSessions(sessions)
 	err = sessions.Login(context.Background(), "ada", fincodeauth.Credentials{
 		Email: fincodetest.Email, Password: fincodetest.Password,
 	})
 	if err != nil {
-		log.Fatal(err)
+		log.Print(err)
+		return
 	}
 
 	for _, path := range []string{"/balance", "/rates"} {
 		resp, err := sessions.Client("ada").Get(api + path)
 		if err != nil {
-			log.Fatal(err)
+			log.Print(err)
+			return
 		}
 		resp.Body.Close()
 		fmt.Println(path, resp.StatusCode)
@@ -170,7 +206,7 @@ func ExampleConfig_httpmockAndFincodetest() {
 	// /rates 200
 }
 
-// A logged is a RoundTripper that prints what passes.
+// A logged is a RoundTripper that prints the requests that it carries.
 type logged struct {
 	side string
 	next http.RoundTripper
@@ -184,8 +220,8 @@ func (l logged) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// Other middleware goes outside of the Transport, where it sees the program's
-// calls, or inside, where it sees everything that is sent.
+// Other middleware goes outside of the Transport or inside. Outside it sees the
+// program's calls. Inside it sees everything that is sent.
 func ExampleSessions_Transport_middleware() {
 	srv := fincodetest.NewServer(fincodetest.Config{})
 	defer srv.Close()
@@ -195,20 +231,23 @@ func ExampleSessions_Transport_middleware() {
 		Base:    logged{"inside", http.DefaultTransport},
 	})
 	if err != nil {
-		log.Fatal(err)
+		log.Print(err)
+		return
 	}
-	defer sessions.Close(context.Background())
+	defer closeSessions(sessions)
 
 	tok := tokenHalfAnHourOld(srv)
 	if err := sessions.Adopt(context.Background(), "operations", tok); err != nil {
-		log.Fatal(err)
+		log.Print(err)
+		return
 	}
 	srv.RevokeAccessToken(tok.AccessToken) // so that the API answers 401
 
 	client := &http.Client{Transport: logged{"outside", sessions.Transport("operations")}}
 	resp, err := client.Get(srv.URL + "/balance")
 	if err != nil {
-		log.Fatal(err)
+		log.Print(err)
+		return
 	}
 	resp.Body.Close()
 	// Output:
@@ -218,9 +257,166 @@ func ExampleSessions_Transport_middleware() {
 	// outside GET balance 200
 }
 
-// whatToDo tells the errors of a request, or of Login, apart. ctx is theirs: an
-// error that is context.DeadlineExceeded can also be that of a slow FinCode or
-// store, while the caller still waits.
+// newProxy returns a proxy that forwards a browser's requests to FinCode. The
+// middleware before it puts the user's key into the request's context, with
+// WithSession.
+func newProxy(sessions *fincodeauth.Sessions, baseURL *url.URL) *httputil.ReverseProxy {
+	return &httputil.ReverseProxy{
+		Rewrite: func(pr *httputil.ProxyRequest) {
+			pr.SetURL(baseURL)
+			pr.Out.Header.Del("Cookie") // it is for this server, not for FinCode
+		},
+		Transport: buffered{next: sessions.Transport(""), limit: 1 << 20},
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+			if errors.Is(err, fincodeauth.ErrLoginRequired) {
+				http.Error(w, "log in", http.StatusUnauthorized)
+				return
+			}
+			http.Error(w, "try again later", http.StatusBadGateway)
+		},
+	}
+}
+
+// A buffered is a RoundTripper that gives a request GetBody, so that the
+// Transport can send its body again. It keeps a body in memory while the request
+// is sent. A body of more than limit bytes goes through in full, without GetBody.
+type buffered struct {
+	next  http.RoundTripper
+	limit int64 // bytes of one body
+}
+
+func (b buffered) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.Body == nil || req.Body == http.NoBody || req.GetBody != nil || req.ContentLength > b.limit {
+		return b.next.RoundTrip(req)
+	}
+	start, err := io.ReadAll(io.LimitReader(req.Body, b.limit+1))
+	if err != nil {
+		req.Body.Close()
+		return nil, err
+	}
+	out := req.WithContext(req.Context()) // a copy: a RoundTripper must not change its request
+	if int64(len(start)) > b.limit {
+		out.Body = struct {
+			io.Reader
+			io.Closer
+		}{io.MultiReader(bytes.NewReader(start), req.Body), req.Body}
+		return b.next.RoundTrip(out)
+	}
+	req.Body.Close()
+	out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(start)), nil }
+	out.Body, _ = out.GetBody()
+	return b.next.RoundTrip(out)
+}
+
+// A reverse proxy. Its bodies have no GetBody, so without buffered the browser
+// would get the 401 of a token that FinCode has revoked.
+func ExampleSessions_Transport_reverseProxy() {
+	srv := fincodetest.NewServer(fincodetest.Config{})
+	defer srv.Close()
+	sessions, err := fincodeauth.New(fincodeauth.Config{BaseURL: srv.URL})
+	if err != nil {
+		log.Print(err)
+		return
+	}
+	defer closeSessions(sessions)
+	tok := tokenHalfAnHourOld(srv)
+	if err := sessions.Adopt(context.Background(), "ada", tok); err != nil {
+		log.Print(err)
+		return
+	}
+	srv.RevokeAccessToken(tok.AccessToken) // so that the API answers 401
+
+	baseURL, err := url.Parse(srv.URL)
+	if err != nil {
+		log.Print(err)
+		return
+	}
+	proxy := newProxy(sessions, baseURL)
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx := fincodeauth.WithSession(r.Context(), "ada") // a real server authenticates its user
+		proxy.ServeHTTP(w, r.WithContext(ctx))
+	}))
+	defer front.Close()
+
+	resp, err := http.Post(front.URL+"/transfers", "application/json", strings.NewReader(`{"amount": "12.50"}`))
+	if err != nil {
+		log.Print(err)
+		return
+	}
+	resp.Body.Close()
+	fmt.Println(resp.Status)
+	// Output: 200 OK
+}
+
+func TestAReverseProxyReplaysABody(t *testing.T) {
+	for name, body := range map[string]io.Reader{
+		"of known length":   strings.NewReader("12.50"),
+		"of unknown length": io.MultiReader(strings.NewReader("12.50")),
+	} {
+		t.Run(name, func(t *testing.T) {
+			status, bodies := proxied(t, body)
+			if want := []string{"12.50", "12.50"}; status != 200 || !slices.Equal(bodies, want) {
+				t.Errorf("the browser got %d and the API got %q, want 200 and %q", status, bodies, want)
+			}
+		})
+	}
+}
+
+func TestABodyBeyondTheLimitGoesThroughInFullAndIsNotReplayed(t *testing.T) {
+	large := strings.Repeat("12.50 ", 1<<20)
+	for name, body := range map[string]io.Reader{
+		"of known length":   strings.NewReader(large),
+		"of unknown length": io.MultiReader(strings.NewReader(large)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			status, bodies := proxied(t, body)
+			if status != 401 || len(bodies) != 1 || bodies[0] != large {
+				t.Errorf("the browser got %d after %d requests, want 401 after 1 that has all %d bytes", status, len(bodies), len(large))
+			}
+		})
+	}
+}
+
+// proxied sends body through newProxy as a user whose access token FinCode has
+// revoked. It returns the status that the browser gets, and what the API gets.
+func proxied(t *testing.T, body io.Reader) (status int, bodies []string) {
+	t.Helper()
+	api := fincodeauth.Sandbox("test")
+	mock := httpmock.NewMockTransport()
+	mock.RegisterResponder("PUT", api+"/securitymanagement/refresh-token", httpmock.NewStringResponder(200,
+		`{"access_token": "access-2", "refresh_token": "refresh-2", "expires_in": 3600}`))
+	mock.RegisterResponder("POST", api+"/transfers", func(req *http.Request) (*http.Response, error) {
+		data, err := io.ReadAll(req.Body)
+		bodies = append(bodies, string(data))
+		if req.Header.Get("Authorization") != "Bearer access-2" {
+			return httpmock.NewStringResponse(401, ""), err
+		}
+		return httpmock.NewStringResponse(200, ""), err
+	})
+	sessions, err := fincodeauth.New(fincodeauth.Config{BaseURL: api, Base: mock})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeSessions(sessions)
+	err = sessions.Adopt(t.Context(), "ada", &oauth2.Token{
+		AccessToken: "access-1", RefreshToken: "refresh-1", ExpiresIn: 3600, Expiry: time.Now().Add(30 * time.Minute),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	baseURL, err := url.Parse(api)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req := httptest.NewRequest("POST", "/transfers", body)
+	browser := httptest.NewRecorder()
+	newProxy(sessions, baseURL).ServeHTTP(browser, req.WithContext(fincodeauth.WithSession(t.Context(), "ada")))
+	return browser.Code, bodies
+}
+
+// whatToDo says what to do after an error of a request or of Login. ctx is the
+// context of that call. The error context.DeadlineExceeded alone does not say
+// that the caller's time is over: a slow store returns it too.
 func whatToDo(ctx context.Context, err error) string {
 	session, _ := errors.AsType[*fincodeauth.SessionError](err)
 	endpoint, _ := errors.AsType[*fincodeauth.EndpointError](err)
@@ -242,7 +438,7 @@ func whatToDo(ctx context.Context, err error) string {
 	case errors.Is(err, fincodeauth.ErrClosed):
 		return "stop: the program is shutting down"
 	case ctx.Err() != nil:
-		return "give up: the caller has left"
+		return "give up: the caller does not wait any more"
 	case endpoint != nil && endpoint.RetryAfter > 0:
 		return "try again in " + endpoint.RetryAfter.String()
 	default:
@@ -250,15 +446,17 @@ func whatToDo(ctx context.Context, err error) string {
 	}
 }
 
-// Telling errors apart. Those that pass through an http.Client come wrapped in
-// a *url.Error, which errors.Is and errors.As see through.
+// What to do after each kind of error. Errors that pass through an http.Client
+// are wrapped in a *url.Error; errors.Is and errors.As find them there.
 func ExampleSessionError() {
 	srv := fincodetest.NewServer(fincodetest.Config{})
 	defer srv.Close()
 	sessions, err := fincodeauth.New(fincodeauth.Config{BaseURL: srv.URL})
 	if err != nil {
-		log.Fatal(err)
+		log.Print(err)
+		return
 	}
+	defer closeSessions(sessions)
 	ctx := context.Background()
 	get := func(key string) error {
 		resp, err := sessions.Client(key).Get(srv.URL + "/balance")
@@ -277,31 +475,34 @@ func ExampleSessionError() {
 	fmt.Println("3:", whatToDo(ctx, sessions.Login(ctx, "ada", wrong)))
 
 	if err := sessions.Adopt(ctx, "ada", &oauth2.Token{RefreshToken: "unknown to FinCode"}); err != nil {
-		log.Fatal(err)
+		log.Print(err)
+		return
 	}
 	fmt.Println("4:", whatToDo(ctx, get("ada")))
 
 	stolen := expiredToken(srv)
 	thief, err := fincodeauth.New(fincodeauth.Config{BaseURL: srv.URL})
 	if err != nil {
-		log.Fatal(err)
+		log.Print(err)
+		return
 	}
+	defer closeSessions(thief)
 	for _, s := range []*fincodeauth.Sessions{thief, sessions} {
 		if err := s.Adopt(ctx, "grace", stolen); err != nil {
-			log.Fatal(err)
+			log.Print(err)
+			return
 		}
 	}
 	if _, err := thief.TokenSource("grace").Token(); err != nil {
-		log.Fatal(err)
+		log.Print(err)
+		return
 	}
 	fmt.Println("5:", whatToDo(ctx, get("grace")))
 
 	interrupted := &fincodeauth.SessionError{Key: "grace", Reused: true, Interrupted: true, Err: errors.New("as after a crash")}
 	fmt.Println("6:", whatToDo(ctx, interrupted))
 
-	if err := sessions.Close(ctx); err != nil {
-		log.Fatal(err)
-	}
+	closeSessions(sessions)
 	fmt.Println("7:", whatToDo(ctx, get("ada")))
 	// Output:
 	// 1: log in: there is no session, or it was logged out
@@ -313,9 +514,9 @@ func ExampleSessionError() {
 	// 7: stop: the program is shutting down
 }
 
-// A kvStore is a Store of your own in 30 lines, over anything that replaces a
-// value only if nobody else did: here a sync.Map, from a session's key to a row.
-// A real one is durable, and hands ctx on.
+// A kvStore is a Store of your own in 30 lines. It needs a place that replaces a
+// value only if nobody else has changed that value. Here the place is a sync.Map
+// from a session's key to a row. A real Store is durable and passes ctx on.
 type kvStore struct{ kv *sync.Map }
 
 type row struct{ version, record string } // version "": no record
@@ -334,7 +535,7 @@ func (s kvStore) Load(ctx context.Context, key string) (*fincodeauth.Record, err
 }
 
 func (s kvStore) Save(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
-	data, err := json.Marshal(rec) // holds the tokens: Encrypt has them encrypted
+	data, err := json.Marshal(rec) // with the tokens, unless Encrypt is around this Store
 	if err != nil || ctx.Err() != nil {
 		return errors.Join(err, ctx.Err())
 	}
@@ -357,7 +558,7 @@ func TestStoreOfYourOwnKeepsTheContract(t *testing.T) {
 	storetest.Run(t, func(*testing.T) fincodeauth.Store { return kvStore{new(sync.Map)} })
 }
 
-// A Store of your own: two processes, played by two Sessions, share a session.
+// A Store of your own. Two processes share a session; two Sessions play them.
 func ExampleStore() {
 	srv := fincodetest.NewServer(fincodetest.Config{})
 	defer srv.Close()
@@ -367,17 +568,20 @@ func ExampleStore() {
 	for i := range processes {
 		var err error
 		if processes[i], err = fincodeauth.New(cfg); err != nil {
-			log.Fatal(err)
+			log.Print(err)
+			return
 		}
-		defer processes[i].Close(context.Background())
+		defer closeSessions(processes[i])
 	}
 	if err := processes[0].Adopt(context.Background(), "operations", expiredToken(srv)); err != nil {
-		log.Fatal(err)
+		log.Print(err)
+		return
 	}
 	for _, p := range processes {
 		resp, err := p.Client("operations").Get(srv.URL + "/balance")
 		if err != nil {
-			log.Fatal(err)
+			log.Print(err)
+			return
 		}
 		resp.Body.Close()
 		fmt.Println(resp.Status)
@@ -389,65 +593,102 @@ func ExampleStore() {
 	// 1 refresh
 }
 
-// Sessions in a folder, encrypted, that outlive the process.
+// openSessions returns sessions that are kept in the folder dir. Their tokens
+// are encrypted with secret: 32 bytes from your vault.
+func openSessions(baseURL, dir string, secret []byte) (*fincodeauth.Sessions, error) {
+	files, err := filestore.New(dir)
+	if err != nil {
+		return nil, err
+	}
+	store, err := fincodeauth.Encrypt(files, secret)
+	if err != nil {
+		return nil, err
+	}
+	return fincodeauth.New(fincodeauth.Config{BaseURL: baseURL, Store: store})
+}
+
+// logInOnce logs in if there is no session. After a breach it does not: a person
+// must look first.
+func logInOnce(ctx context.Context, sessions *fincodeauth.Sessions, key string, c fincodeauth.Credentials) error {
+	_, err := sessions.TokenSource(key).TokenContext(ctx)
+	if errors.Is(err, fincodeauth.ErrLoginRequired) && !errors.Is(err, fincodeauth.ErrTokenReused) {
+		return sessions.Login(ctx, key, c)
+	}
+	return err
+}
+
+// Sessions in a folder, encrypted. They last longer than the process.
 func ExampleEncrypt() {
 	srv := fincodetest.NewServer(fincodetest.Config{})
 	defer srv.Close()
 	dir, err := os.MkdirTemp("", "sessions")
 	if err != nil {
-		log.Fatal(err)
+		log.Print(err)
+		return
 	}
 	defer os.RemoveAll(dir)
 	secret := make([]byte, 32)
 	rand.Read(secret)
 
-	// run is the program: it logs in only if no run before it did.
-	run := func() error {
-		files, err := filestore.New(dir)
+	for range 2 { // two runs of the program
+		sessions, err := openSessions(srv.URL, dir, secret)
 		if err != nil {
-			return err
+			log.Print(err)
+			return
 		}
-		store, err := fincodeauth.Encrypt(files, secret) // of 32 bytes, from your vault
-		if err != nil {
-			return err
-		}
-		sessions, err := fincodeauth.New(fincodeauth.Config{BaseURL: srv.URL, Store: store})
-		if err != nil {
-			return err
-		}
-		defer sessions.Close(context.Background())
-
-		_, err = sessions.TokenSource("operations").Token()
-		if errors.Is(err, fincodeauth.ErrLoginRequired) && !errors.Is(err, fincodeauth.ErrTokenReused) {
-			fmt.Println("logging in")
-			err = sessions.Login(context.Background(), "operations", fincodeauth.Credentials{
-				Email: fincodetest.Email, Password: fincodetest.Password,
-			})
-		}
-		if err != nil {
-			return err
-		}
-
-		tok, err := sessions.TokenSource("operations").Token()
-		if err != nil {
-			return err
-		}
-		file, err := os.ReadFile(files.Path("operations"))
-		fmt.Println("legible in the file:", strings.Contains(string(file), tok.RefreshToken))
-		return err
-	}
-	for range 2 {
-		if err := run(); err != nil {
-			log.Fatal(err)
-		}
+		err = logInOnce(context.Background(), sessions, "operations", fincodeauth.Credentials{
+			Email: fincodetest.Email, Password: fincodetest.Password,
+		})
+		closeSessions(sessions)
+		fmt.Println(err, srv.Counts().Logins, "login")
 	}
 	// Output:
-	// logging in
-	// legible in the file: false
-	// legible in the file: false
+	// <nil> 1 login
+	// <nil> 1 login
 }
 
-// A fixed API token, made on FinCode's dashboard, needs no session.
+// saveAgain saves the session under key as it is, so that it is encrypted with the
+// first key of store.
+func saveAgain(ctx context.Context, store fincodeauth.Store, key string) error {
+	rec, err := store.Load(ctx, key)
+	if err != nil {
+		return err
+	}
+	prev := rec.Version
+	rec.Version += "." + rand.Text() // crypto/rand; what is before the first dot names the session and must stay
+	return store.Save(ctx, key, rec, prev)
+}
+
+// A new key for a store. While the new key is rolled out, processes need both.
+func ExampleEncrypt_newKey() {
+	before, after := make([]byte, 32), make([]byte, 32)
+	rand.Read(before)
+	rand.Read(after)
+	inner := fincodeauth.NewMemoryStore() // or any other
+	ctx := context.Background()
+	rec := &fincodeauth.Record{Version: rand.Text(), Token: &oauth2.Token{RefreshToken: "refresh-1"}}
+	for _, step := range []struct {
+		keys [][]byte
+		do   func(fincodeauth.Store) error
+	}{
+		{[][]byte{before}, func(s fincodeauth.Store) error { return s.Save(ctx, "ada", rec, "") }},
+		{[][]byte{after, before}, func(s fincodeauth.Store) error { return saveAgain(ctx, s, "ada") }},
+		{[][]byte{after}, func(s fincodeauth.Store) error { _, err := s.Load(ctx, "ada"); return err }},
+	} {
+		store, err := fincodeauth.Encrypt(inner, step.keys...)
+		if err != nil {
+			log.Print(err)
+			return
+		}
+		fmt.Println(step.do(store))
+	}
+	// Output:
+	// <nil>
+	// <nil>
+	// <nil>
+}
+
+// An API token from FinCode's dashboard is fixed. It needs no session.
 func ExampleTransport() {
 	srv := fincodetest.NewServer(fincodetest.Config{})
 	defer srv.Close()
@@ -459,14 +700,15 @@ func ExampleTransport() {
 	}}
 	resp, err := client.Get(srv.URL + "/balance")
 	if err != nil {
-		log.Fatal(err)
+		log.Print(err)
+		return
 	}
 	resp.Body.Close()
 	fmt.Println(resp.Status)
 	// Output: 200 OK
 }
 
-// A pair of tokens that was obtained elsewhere, such as by a login in a browser.
+// A pair of tokens that comes from elsewhere, such as from a login in a browser.
 func ExampleSessions_Adopt() {
 	srv := fincodetest.NewServer(fincodetest.Config{})
 	defer srv.Close()
@@ -474,21 +716,24 @@ func ExampleSessions_Adopt() {
 
 	sessions, err := fincodeauth.New(fincodeauth.Config{BaseURL: srv.URL})
 	if err != nil {
-		log.Fatal(err)
+		log.Print(err)
+		return
 	}
-	defer sessions.Close(context.Background())
+	defer closeSessions(sessions)
 	err = sessions.Adopt(context.Background(), "ada", &oauth2.Token{
 		AccessToken:  pair.AccessToken,
-		RefreshToken: pair.RefreshToken, // nobody else may use it from now on
+		RefreshToken: pair.RefreshToken, // from now on nobody else may use it
 		Expiry:       pair.Expiry,
 	})
 	if err != nil {
-		log.Fatal(err)
+		log.Print(err)
+		return
 	}
 
 	resp, err := sessions.Client("ada").Get(srv.URL + "/balance")
 	if err != nil {
-		log.Fatal(err)
+		log.Print(err)
+		return
 	}
 	resp.Body.Close()
 	fmt.Println(resp.Status, "after", srv.Counts().Refreshes, "refresh")
@@ -496,13 +741,14 @@ func ExampleSessions_Adopt() {
 }
 
 // Events in the log.
-func ExampleConfig_observe() {
+func ExampleLogEvents() {
 	srv := fincodetest.NewServer(fincodetest.Config{})
 	defer srv.Close()
 	logger := slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{
+		Level: slog.LevelDebug,
 		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 			if a.Key == slog.TimeKey || a.Key == "elapsed" {
-				return slog.Attr{} // another with each run
+				return slog.Attr{} // it differs from run to run
 			}
 			return a
 		},
@@ -510,42 +756,33 @@ func ExampleConfig_observe() {
 
 	sessions, err := fincodeauth.New(fincodeauth.Config{
 		BaseURL: srv.URL,
-		Observe: func(e fincodeauth.Event) {
-			level := slog.LevelInfo
-			switch e.Type {
-			case fincodeauth.RefreshFailed, fincodeauth.SaveFailed:
-				level = slog.LevelWarn
-			case fincodeauth.Ended:
-				level = slog.LevelError
-			}
-			attrs := []slog.Attr{slog.String("session", e.Key), slog.Duration("elapsed", e.Elapsed)}
-			if e.Err != nil {
-				attrs = append(attrs, slog.Any("err", e.Err))
-			}
-			logger.LogAttrs(context.Background(), level, e.Type.String(), attrs...)
-		},
+		Observe: fincodeauth.LogEvents(logger),
 	})
 	if err != nil {
-		log.Fatal(err)
+		log.Print(err)
+		return
 	}
-	defer sessions.Close(context.Background())
+	defer closeSessions(sessions)
 
 	if err := sessions.Adopt(context.Background(), "ada", expiredToken(srv)); err != nil {
-		log.Fatal(err)
+		log.Print(err)
+		return
 	}
 	if _, err := sessions.TokenSource("ada").Token(); err != nil {
-		log.Fatal(err)
+		log.Print(err)
+		return
 	}
 	if err := sessions.Logout(context.Background(), "ada"); err != nil {
-		log.Fatal(err)
+		log.Print(err)
+		return
 	}
 	// Output:
-	// level=INFO msg=Adopted session=ada
-	// level=INFO msg=Refreshed session=ada
-	// level=INFO msg=LoggedOut session=ada
+	// level=DEBUG msg="fincodeauth: token adopted" type=Adopted key=ada
+	// level=DEBUG msg="fincodeauth: token refreshed" type=Refreshed key=ada
+	// level=INFO msg="fincodeauth: session logged out" type=LoggedOut key=ada
 }
 
-// Logging in again by itself, once FinCode has ended a session.
+// A program that logs in again by itself after FinCode has ended a session.
 func ExampleConfig_credentials() {
 	srv := fincodetest.NewServer(fincodetest.Config{})
 	defer srv.Close()
@@ -558,17 +795,20 @@ func ExampleConfig_credentials() {
 		},
 	})
 	if err != nil {
-		log.Fatal(err)
+		log.Print(err)
+		return
 	}
-	defer sessions.Close(context.Background())
+	defer closeSessions(sessions)
 	if err := sessions.Adopt(context.Background(), "operations", expiredToken(srv)); err != nil {
-		log.Fatal(err)
+		log.Print(err)
+		return
 	}
 	srv.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 401})
 
 	resp, err := sessions.Client("operations").Get(srv.URL + "/balance")
 	if err != nil {
-		log.Fatal(err)
+		log.Print(err)
+		return
 	}
 	resp.Body.Close()
 	fmt.Println(resp.Status)
@@ -577,24 +817,25 @@ func ExampleConfig_credentials() {
 	// 200 OK
 }
 
-// tokenHalfAnHourOld returns a good pair that the API may still reject for its
-// age.
+// tokenHalfAnHourOld returns a pair that is half an hour old and has half an hour
+// left. A token that old is refreshed after a 401.
 func tokenHalfAnHourOld(srv *fincodetest.Server) *oauth2.Token {
 	sessions, err := fincodeauth.New(fincodeauth.Config{BaseURL: srv.URL})
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
+	defer closeSessions(sessions)
 	err = sessions.Login(context.Background(), "any", fincodeauth.Credentials{
 		Email: fincodetest.Email, Password: fincodetest.Password,
 	})
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	tok, err := sessions.TokenSource("any").Token()
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
-	pair := *tok
+	pair := *tok // Token's result is shared
 	pair.Expiry = time.Now().Add(30 * time.Minute)
 	return &pair
 }

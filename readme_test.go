@@ -1,20 +1,29 @@
 package fincodeauth_test
 
 import (
+	"io/fs"
 	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
+	"unicode"
 )
 
-func TestREADMEShowsOnlyCodeOfTheExamples(t *testing.T) {
-	examples := unindented(textOf(t, "example_test.go"))
-	blocks := fencedBlocks(textOf(t, "README.md"), "go")
-	if len(blocks) == 0 {
-		t.Fatal("README.md has no Go code")
+func TestDocumentsShowOnlyCodeOfTheExamples(t *testing.T) {
+	var code string
+	for _, name := range []string{"example_test.go", "examples/quickstart/main.go"} {
+		code += unindented(textOf(t, name))
 	}
-	for _, block := range blocks {
-		if !strings.Contains(examples, "\n"+unindented(block)+"\n") {
-			t.Errorf("README.md has code that is not in example_test.go:\n%s", block)
+	for _, name := range documents(t) {
+		blocks := fencedBlocks(unindented(textOf(t, name)), "go")
+		if name == "README.md" && len(blocks) == 0 {
+			t.Errorf("%s has no Go code", name)
+		}
+		for _, block := range blocks {
+			if !strings.Contains(code, "\n"+block+"\n") {
+				t.Errorf("%s has code that no example has:\n%s", name, block)
+			}
 		}
 	}
 }
@@ -33,6 +42,60 @@ func TestREADMEHasOneTestCommand(t *testing.T) {
 	}
 }
 
+func TestREADMEIsShort(t *testing.T) {
+	if n := strings.Count(textOf(t, "README.md"), "\n"); n > 250 {
+		t.Errorf("README.md has %d lines, want at most 250: move details to docs", n)
+	}
+}
+
+func TestLinksLeadSomewhere(t *testing.T) {
+	for _, name := range documents(t) {
+		for _, target := range links(textOf(t, name)) {
+			if strings.Contains(target, ":") {
+				continue // another site
+			}
+			path, anchor, _ := strings.Cut(target, "#")
+			file := name
+			if path != "" {
+				file = filepath.Join(filepath.Dir(name), path)
+			}
+			if _, err := os.Stat(file); err != nil {
+				t.Errorf("%s links to %s: %v", name, target, err)
+			} else if anchor != "" && !headings(textOf(t, file))[anchor] {
+				t.Errorf("%s links to %s: %s has no such heading", name, target, file)
+			}
+		}
+	}
+}
+
+func TestNoSampleClosesWithoutADeadline(t *testing.T) {
+	samples := append(documents(t), "example_test.go")
+	samples = append(samples, files(t, "main.go")...)
+	for _, name := range samples {
+		if strings.Contains(textOf(t, name), "Close(context."+"Background())") { // not to find this line
+			t.Errorf("%s calls Close with a context that never ends: Close may hang as long as the store is down", name)
+		}
+	}
+}
+
+// documents returns the paths of all Markdown files.
+func documents(t *testing.T) []string { return files(t, ".md") }
+
+// files returns the paths, below this folder, that end with suffix.
+func files(t *testing.T, suffix string) (paths []string) {
+	t.Helper()
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() && strings.HasSuffix(path, suffix) {
+			paths = append(paths, path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return paths
+}
+
 func textOf(t *testing.T, name string) string {
 	t.Helper()
 	data, err := os.ReadFile(name)
@@ -42,8 +105,8 @@ func textOf(t *testing.T, name string) string {
 	return strings.ReplaceAll(string(data), "\r\n", "\n")
 }
 
-// fencedBlocks returns the content of markdown's fenced blocks of a language, ""
-// for all.
+// fencedBlocks returns the contents of Markdown's fenced blocks in a language.
+// "" means all languages.
 func fencedBlocks(markdown, language string) (blocks []string) {
 	parts := strings.Split("\n"+markdown, "\n```")
 	for i := 1; i < len(parts); i += 2 {
@@ -55,7 +118,38 @@ func fencedBlocks(markdown, language string) (blocks []string) {
 	return blocks
 }
 
-// unindented returns text without the white space that its lines begin with.
+var (
+	fenced  = regexp.MustCompile("(?ms)^ *```.*?^ *```$")
+	link    = regexp.MustCompile(`\]\(([^()\s]+)\)`)
+	heading = regexp.MustCompile(`(?m)^#+ (.+)$`)
+)
+
+// links returns the targets of Markdown's links and images.
+func links(markdown string) (targets []string) {
+	for _, match := range link.FindAllStringSubmatch(fenced.ReplaceAllString(markdown, ""), -1) {
+		targets = append(targets, match[1])
+	}
+	return targets
+}
+
+// headings returns the anchors that GitHub gives to the headings.
+func headings(markdown string) map[string]bool {
+	anchors := make(map[string]bool)
+	for _, match := range heading.FindAllStringSubmatch(fenced.ReplaceAllString(markdown, ""), -1) {
+		anchors[strings.Map(func(r rune) rune {
+			switch {
+			case r == ' ':
+				return '-'
+			case r == '-', r == '_', unicode.IsLetter(r), unicode.IsDigit(r):
+				return unicode.ToLower(r)
+			}
+			return -1
+		}, match[1])] = true
+	}
+	return anchors
+}
+
+// unindented returns text without the white space at the beginning of its lines.
 func unindented(text string) string {
 	lines := strings.Split(text, "\n")
 	for i := range lines {
