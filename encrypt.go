@@ -15,14 +15,14 @@ import (
 
 // Encrypt returns a Store that keeps its records in s with their tokens
 // encrypted: AES-256-GCM with a random nonce, as FinCode advises (FINCODE.md,
-// Tokens). Each of keys has 32 bytes; the first encrypts, all decrypt, so that a
-// key can be replaced: add the new one at the end, in every process; put it
-// first; remove the old one when every record was saved again. A record cannot be
-// moved to another session's key. Version, RefreshStarted, Ended and the token's
-// expiry stay legible.
+// Tokens). Each key has 32 bytes. The first one encrypts, and all of them decrypt.
+// To replace a key, add the new one at the end in every process, then put it
+// first, and remove the old one when every record has been saved again. A record
+// does not decrypt under another session's key. Version, RefreshStarted, Ended and
+// the token's expiry stay readable.
 //
-// A record that does not decrypt is an error that names it; it is not
-// overwritten.
+// A record that does not decrypt is an error that names the record. The record is
+// not overwritten: Sessions.Forget removes it.
 func Encrypt(s Store, keys ...[]byte) (Store, error) {
 	if s == nil {
 		return nil, errors.New("fincodeauth: Encrypt: the store is nil")
@@ -53,10 +53,10 @@ func Encrypt(s Store, keys ...[]byte) (Store, error) {
 
 type encryptedStore struct {
 	store Store
-	keys  []cipher.AEAD // the first seals
+	keys  []cipher.AEAD // the first one encrypts
 }
 
-// sealedPrefix marks an access token that is a sealed pair.
+// sealedPrefix begins an access token that is an encrypted pair.
 const sealedPrefix = "aes256gcm."
 
 // Load implements Store.
@@ -92,7 +92,7 @@ func (e *encryptedStore) Delete(ctx context.Context, key string) error {
 	return e.store.Delete(ctx, key)
 }
 
-// seal encrypts tok with the first key, bound to the session's key.
+// seal encrypts tok with the first key, and binds it to the session's key.
 func (e *encryptedStore) seal(key string, tok *oauth2.Token) (string, error) {
 	plain, err := json.Marshal(tok)
 	if err != nil {
@@ -101,7 +101,7 @@ func (e *encryptedStore) seal(key string, tok *oauth2.Token) (string, error) {
 	return sealedPrefix + base64.RawURLEncoding.EncodeToString(e.keys[0].Seal(nil, nil, plain, []byte(key))), nil
 }
 
-// open decrypts what seal made with any of the keys.
+// open decrypts the output of seal with whichever of the keys fits.
 func (e *encryptedStore) open(key, text string) (*oauth2.Token, error) {
 	encoded, ok := strings.CutPrefix(text, sealedPrefix)
 	if !ok {
@@ -118,14 +118,15 @@ func (e *encryptedStore) open(key, text string) (*oauth2.Token, error) {
 		}
 		var tok oauth2.Token
 		if json.Unmarshal(plain, &tok) != nil {
-			return nil, errors.New("decrypts to something else than a token: call Sessions.Forget and log in again")
+			return nil, errors.New("decrypts, but not to a token: call Sessions.Forget and log in again")
 		}
 		return &tok, nil
 	}
 	return nil, fmt.Errorf("does not decrypt with any of %d keys: add the key that it was saved with, or call Sessions.Forget and log in again", len(e.keys))
 }
 
-// place says where the inner store keeps the record, if that can tell.
+// place returns where the inner store keeps the record, "" if that store does not
+// say.
 func (e *encryptedStore) place(key string) string {
 	if s, ok := e.store.(interface{ Path(key string) string }); ok {
 		return " in " + s.Path(key)

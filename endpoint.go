@@ -27,15 +27,15 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// Credentials are what Login sends. Whatever prints them, JSON included, leaves
-// the password out.
+// Credentials are what Login sends. Printing them leaves the password out, and so
+// does their JSON form.
 type Credentials struct {
 	Email    string
 	Password string
 
-	// PublicKey is the tenant's, from ParsePublicKey. If set, the password is
-	// sent encrypted: RSA-OAEP with SHA-256 for both its hash and MGF1, then
-	// Base64 (FINCODE.md, Calls). nil: it is sent as it is, inside TLS.
+	// PublicKey is the tenant's, from ParsePublicKey. If it is set, the password
+	// is sent encrypted: RSA-OAEP with SHA-256 for both its hash and MGF1, then
+	// Base64 (FINCODE.md, Calls). nil: the password is sent as it is, inside TLS.
 	PublicKey *rsa.PublicKey
 }
 
@@ -58,7 +58,7 @@ func (c Credentials) check() error {
 	return nil
 }
 
-// sent returns the password as the request carries it.
+// sent returns the password in the form in which it is sent.
 func (c Credentials) sent() (string, error) {
 	if c.PublicKey == nil {
 		return c.Password, nil
@@ -70,8 +70,8 @@ func (c Credentials) sent() (string, error) {
 	return base64.StdEncoding.EncodeToString(sealed), nil
 }
 
-// ParsePublicKey reads a tenant's RSA public key as FinCode shows it: the
-// Base64 of an X.509 SubjectPublicKeyInfo, white space in it ignored.
+// ParsePublicKey reads a tenant's RSA public key as FinCode shows it: the Base64 of
+// an X.509 SubjectPublicKeyInfo. White space in it is ignored.
 func ParsePublicKey(base64DER string) (*rsa.PublicKey, error) {
 	der, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(base64DER), ""))
 	if err != nil {
@@ -88,29 +88,31 @@ func ParsePublicKey(base64DER string) (*rsa.PublicKey, error) {
 	return rsaKey, nil
 }
 
-// The calls, as EndpointError.Op names them: the last element of their path.
+// The calls by the last element of their path, as in EndpointError.Op.
 const (
 	opLogin   = "login"
 	opRefresh = "refresh-token"
 	opLogout  = "logout"
 )
 
-// An EndpointError is an answer of FinCode's login, refresh-token or logout
-// other than success.
+// An EndpointError is an answer other than success to FinCode's login,
+// refresh-token or logout.
 type EndpointError struct {
 	Op      string // "login", "refresh-token" or "logout"
 	Status  int    // HTTP status
 	Code    string // FinCode's code, such as RATE_LIMIT_EXCEEDED; "" if the answer had none
 	Message string // FinCode's message, shortened and without secrets; "" if the answer had none
 
-	// RetryAfter is how long FinCode asked to wait; 0: it did not. A refresh waits
-	// for it, an hour at most; a Login or a Logout is the caller's to repeat.
+	// RetryAfter is how long FinCode asked to wait; 0: it did not ask. A refresh
+	// waits that long, but an hour at most. A Login or a Logout is not repeated:
+	// its caller does that.
 	RetryAfter time.Duration
 
-	foreign bool // a gateway's or a firewall's page, not FinCode's own word
+	foreign bool // the answer is the page of a gateway or a firewall, not FinCode's
 }
 
-// Error says what was called and what was answered, never the body itself.
+// Error names the call and the status, with FinCode's code and message. It never has
+// the body.
 func (e *EndpointError) Error() string {
 	text := fmt.Sprintf("%s answered %d", e.Op, e.Status)
 	for _, s := range []string{e.Code, e.Message} {
@@ -121,7 +123,8 @@ func (e *EndpointError) Error() string {
 	return text
 }
 
-// Is tells the errors of Login apart (FINCODE.md, Calls).
+// Is reports whether e is target, which is one of the errors of Login (FINCODE.md,
+// Calls).
 func (e *EndpointError) Is(target error) bool {
 	if e.Op != opLogin || e.foreign {
 		return false
@@ -137,8 +140,8 @@ func (e *EndpointError) Is(target error) bool {
 	return false
 }
 
-// verdict is the status that the answer means: a failure that came as HTTP 200
-// with "success": false means the one of its code (FINCODE.md, Envelope).
+// verdict returns the status that the answer means. For a failure that came as HTTP
+// 200 with "success": false, that is the status of its code (FINCODE.md, Envelope).
 func (e *EndpointError) verdict() int {
 	if !succeeded(e.Status) {
 		return e.Status
@@ -158,16 +161,16 @@ func (e *EndpointError) verdict() int {
 	return http.StatusInternalServerError
 }
 
-// An outcome is what a failed call did to the token that it presented.
+// An outcome says what a failed call did to the refresh token that it presented.
 type outcome uint8
 
 const (
-	unknown outcome = iota // it may have arrived, and the answer is lost
-	notSent                // it was surely not processed
-	refused                // FinCode's verdict: it is dead
+	unknown outcome = iota // FinCode may have rotated the token, and the answer is lost
+	notSent                // FinCode certainly did not process the call
+	refused                // FinCode refused the token: it is dead
 )
 
-// outcomeOf tells what the call that failed with err did.
+// outcomeOf returns the outcome of the call that failed with err.
 func outcomeOf(err error) outcome {
 	if e, ok := errors.AsType[*EndpointError](err); ok {
 		switch status := e.verdict(); {
@@ -198,21 +201,21 @@ func isUnauthorized(err error) bool {
 // A callError is a call that got no answer.
 type callError struct {
 	op   string
-	sent bool // the request may have left
+	sent bool // the request may have been sent
 	err  error
 }
 
 func (e *callError) Error() string { return e.op + ": " + e.err.Error() }
 func (e *callError) Unwrap() error { return e.err }
 
-// An endpoint makes FinCode's three calls about tokens. It follows no redirect
-// and is safe for concurrent use.
+// An endpoint makes FinCode's three calls about tokens. It follows no redirect. It
+// is safe for concurrent use, because nothing in it changes.
 type endpoint struct {
 	root    string // without a trailing slash
 	base    http.RoundTripper
 	fields  fields
-	timeout time.Duration // of one call, its answer's body included
-	late    error         // the cause of its end then, which keeps it apart from the caller's own
+	timeout time.Duration // of one call, including reading the answer's body
+	late    error         // the cause when a call reaches the timeout; the caller's own deadline has another
 	now     func() time.Time
 }
 
@@ -250,8 +253,8 @@ func (e *endpoint) login(ctx context.Context, c Credentials) (*oauth2.Token, err
 	return e.issue(ctx, opLogin, loginBody{c.Email, password}, c.Password, password)
 }
 
-// refresh exchanges old's refresh token for the next pair. An answer without a
-// refresh token leaves the old one in place (FINCODE.md, What no page says, 1).
+// refresh exchanges old's refresh token for the next pair. If the answer has no
+// refresh token, the old one stays (FINCODE.md, What no page says, 1).
 func (e *endpoint) refresh(ctx context.Context, old *oauth2.Token) (*oauth2.Token, error) {
 	tok, err := e.issue(ctx, opRefresh, refreshBody{old.RefreshToken}, old.RefreshToken, old.AccessToken)
 	if err == nil && tok.RefreshToken == "" {
@@ -271,7 +274,7 @@ func (e *endpoint) logout(ctx context.Context, tok *oauth2.Token) error {
 	return err
 }
 
-// issue makes a call that answers a token pair.
+// issue makes a call whose answer has a token pair.
 func (e *endpoint) issue(ctx context.Context, op string, body any, secrets ...string) (*oauth2.Token, error) {
 	before := e.now().Round(0)
 	a, err := e.call(ctx, op, nil, body, secrets...)
@@ -279,22 +282,22 @@ func (e *endpoint) issue(ctx context.Context, op string, body any, secrets ...st
 		return nil, err
 	}
 	tok, err := a.token(before)
-	if err != nil { // what the server did is unknown: it says that it succeeded
+	if err != nil { // FinCode says that it succeeded, so the outcome is unknown
 		return nil, fmt.Errorf("%s: %w", op, err)
 	}
 	return tok, nil
 }
 
-// An answer is a successful one.
+// An answer is FinCode's answer to a call that succeeded.
 type answer struct {
-	date string         // its Date header
+	date string         // the Date header
 	body map[string]any // nil: not a JSON object
 }
 
-// maxAnswer is the most that is read of an answer's body, in bytes.
+// maxAnswer is how much of an answer's body is read at most, in bytes.
 const maxAnswer = 1 << 20
 
-// call makes one call and reads its answer. No error holds a secret.
+// call makes one call and reads its answer. Its errors do not contain the secrets.
 func (e *endpoint) call(ctx context.Context, op string, auth http.Header, body any, secrets ...string) (*answer, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, e.timeout, e.late)
 	defer cancel()
@@ -325,11 +328,11 @@ func (e *endpoint) call(ctx context.Context, op string, auth http.Header, body a
 	return a, nil
 }
 
-// send sends the request as it is, and nowhere else: a redirect is an answer like
-// any other, which is why no http.Client does it.
+// send sends the request once, to its own URL. It does not use an http.Client,
+// because that would follow redirects: here, a redirect is an answer like any other.
 func (e *endpoint) send(req *http.Request) (*http.Response, error) {
 	resp, err := answered(e.base.RoundTrip(req))
-	if err == nil && resp.StatusCode == http.StatusSwitchingProtocols { // its body is the connection, and no context ends it
+	if err == nil && resp.StatusCode == http.StatusSwitchingProtocols { // the body is the connection, and no context would end reading it
 		resp.Body.Close()
 		resp.Body = http.NoBody
 	}
@@ -351,13 +354,13 @@ func (e *endpoint) request(ctx context.Context, op string, auth http.Header, bod
 		req.Header[name] = values
 	}
 	req.Header.Set("Content-Type", "application/json")
-	// net/http would send a request with such a key again after a lost answer.
+	// With one of these keys, net/http repeats a request whose answer was lost.
 	req.Header.Del("Idempotency-Key")
 	req.Header.Del("X-Idempotency-Key")
 	return req, nil
 }
 
-// reason is why a call under ctx failed with err.
+// reason returns why a call failed with err: if ctx has ended, that is the cause.
 func reason(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -365,7 +368,7 @@ func reason(ctx context.Context, err error) error {
 	return err
 }
 
-// A connTrace watches whether a request ever got a connection. What never had
+// A connTrace watches whether a request ever got a connection. A request without
 // one was never sent.
 type connTrace struct{ wanted, got atomic.Bool }
 
@@ -376,9 +379,9 @@ func (t *connTrace) watch(ctx context.Context) context.Context {
 	})
 }
 
-// neverConnected tells whether the call that failed with err surely left no
-// trace at the server. A base that does not report to httptrace (a mock, say)
-// is judged by its error alone.
+// neverConnected reports whether the request of the call that failed with err
+// certainly did not reach FinCode. If the base does not report to httptrace, as
+// with a mock, only the error can tell.
 func (t *connTrace) neverConnected(err error) bool {
 	if t.got.Load() {
 		return false
@@ -399,8 +402,8 @@ func (t *connTrace) neverConnected(err error) bool {
 	return ok
 }
 
-// refusal makes an EndpointError of an answer; whole tells whether data is all
-// of its body.
+// refusal makes an EndpointError of an answer. whole reports whether data is the
+// complete body.
 func refusal(op string, resp *http.Response, data []byte, whole bool, secrets []string) *EndpointError {
 	e := &EndpointError{Op: op, Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header)}
 	if len(bytes.TrimSpace(data)) == 0 {
@@ -408,7 +411,8 @@ func refusal(op string, resp *http.Response, data []byte, whole bool, secrets []
 		return e
 	}
 	body := object(data)
-	// An object is whole, but the 403 of a page's "403 Forbidden" is JSON too.
+	// The first bytes of a page that begins with "403 Forbidden" are valid JSON, the
+	// number 403. An object that parses is always complete.
 	e.foreign = !json.Valid(data) || !whole && body == nil
 	detail, ok := body["error"].(map[string]any)
 	if !ok {
@@ -419,8 +423,9 @@ func refusal(op string, resp *http.Response, data []byte, whole bool, secrets []
 	return e
 }
 
-// retryAfter reads the header of that name, in seconds or a date (RFC 9110,
-// 10.2.3); a date is compared with the answer's own, not with our clock.
+// retryAfter reads the Retry-After header, which is in seconds or a date (RFC 9110,
+// 10.2.3). A date is compared with the Date of the answer, because the local clock
+// may be wrong.
 func retryAfter(h http.Header) time.Duration {
 	value := h.Get("Retry-After")
 	if n, err := strconv.ParseFloat(value, 64); err == nil && n > 0 {
@@ -437,13 +442,13 @@ func retryAfter(h http.Header) time.Duration {
 	return min(max(0, at.Sub(now)), century)
 }
 
-// printable makes s fit for a log: on one line, short, without the secrets of
-// the call and without anything as long as a token.
+// printable makes s safe for a log: one short line, without the secrets of the call
+// and without any word that is as long as a token.
 func printable(s string, secrets []string) string {
 	for _, secret := range secrets {
 		switch {
 		case secret == "" || !strings.Contains(s, secret):
-		case len(secret) < 8: // what is left of a word would tell it
+		case len(secret) < 8: // the rest of the word would give a short secret away
 			return "[redacted]"
 		default:
 			s = strings.ReplaceAll(s, secret, "[redacted]")
@@ -465,8 +470,9 @@ func printable(s string, secrets []string) string {
 	return s
 }
 
-// respells tells whether s has a secret with other white space, or with JSON's
-// escapes: a server may repeat the request, or quote what repeats it.
+// respells reports whether s has a secret with different white space, or with
+// JSON's escapes. A server may repeat the request in its message, or quote a text
+// that repeats it.
 func respells(s string, secrets []string) bool {
 	for range 3 {
 		line := strings.Join(wordsOf(s), " ")
@@ -484,7 +490,7 @@ func wordsOf(s string) []string {
 	return strings.FieldsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f })
 }
 
-// escapes are what JSON may write for characters.
+// escapes match what JSON may write for a character.
 var escapes = regexp.MustCompile(`(\\(u[0-9A-Fa-f]{4}|["\\/bfnrt]))+`)
 
 func unescaped(escapes string) (s string) {
@@ -494,8 +500,8 @@ func unescaped(escapes string) (s string) {
 	return s
 }
 
-// token reads the pair out of an answer, in any of the shapes of FINCODE.md,
-// What no page says, 1. before is the local wall clock just before the call.
+// token reads the pair from an answer, in any of the forms of FINCODE.md, What no
+// page says, 1. before is the local wall clock just before the call.
 func (a *answer) token(before time.Time) (*oauth2.Token, error) {
 	if a.body == nil {
 		return nil, errors.New("the answer is not a JSON object")
@@ -527,8 +533,8 @@ func (a *answer) token(before time.Time) (*oauth2.Token, error) {
 	return tok, nil
 }
 
-// lifetime is that of the answer's access token: expires_in, else the JWT's
-// exp - iat, else its exp less the answer's Date, else 0: unknown.
+// lifetime returns how long the answer's access token lives: expires_in, else the
+// JWT's exp - iat, else its exp minus the Date of the answer, else 0 for unknown.
 func (a *answer) lifetime(body map[string]any, tok *oauth2.Token) time.Duration {
 	for _, name := range []string{"expires_in", "expiresIn"} {
 		if n := number(body[name]); n > 0 {
@@ -549,8 +555,9 @@ func (a *answer) lifetime(body map[string]any, tok *oauth2.Token) time.Duration 
 // 7519, 4.1), in seconds since 1970; 0: absent.
 type jwtClaims struct{ Expiry, IssuedAt float64 }
 
-// claimsOf reads the claims of a JWT without verifying it: it is the server's
-// to verify, and we only ask when to refresh. No JWT has no claims.
+// claimsOf reads the claims of a JWT without verifying it. FinCode verifies its
+// tokens; this package only needs to know when to refresh. A token that is not a
+// JWT has no claims.
 func claimsOf(token string) jwtClaims {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
@@ -566,7 +573,7 @@ func claimsOf(token string) jwtClaims {
 	return jwtClaims{Expiry: expiry, IssuedAt: issuedAt}
 }
 
-// lifetime is exp - iat; 0 if either is absent or they make no sense.
+// lifetime returns exp - iat, or 0 if one of them is absent or they make no sense.
 func (c jwtClaims) lifetime() time.Duration {
 	if c.Expiry <= 0 || c.IssuedAt <= 0 || c.Expiry <= c.IssuedAt {
 		return 0
@@ -574,16 +581,16 @@ func (c jwtClaims) lifetime() time.Duration {
 	return seconds(c.Expiry - c.IssuedAt).Round(time.Millisecond)
 }
 
-// expiry is exp, in the year 5138 at the latest: JSON has no form for a time
-// beyond 9999.
+// expiry returns exp, but no time after the year 5138, because JSON has no form for
+// times after the year 9999.
 func (c jwtClaims) expiry() time.Time {
 	return time.UnixMilli(int64(min(c.Expiry, 1e11) * 1000))
 }
 
-// century bounds what a server may say of the future, so that no sum overflows.
+// century is the longest duration that is believed, so that no sum overflows.
 const century = 100 * 365 * 24 * time.Hour
 
-// seconds makes a Duration of n seconds, at most a century.
+// seconds returns n seconds as a Duration, a century at most.
 func seconds(n float64) time.Duration {
 	if d := n * float64(time.Second); d < float64(century) {
 		return time.Duration(d)
@@ -593,8 +600,8 @@ func seconds(n float64) time.Duration {
 
 func succeeded(status int) bool { return status >= 200 && status < 300 }
 
-// object reads a JSON object; nil if data is none. A number that is too large is
-// left out.
+// object reads a JSON object. It returns nil if data is not one. A number that is
+// too large is left out.
 func object(data []byte) (m map[string]any) {
 	err := json.Unmarshal(data, &m)
 	if _, tooLarge := errors.AsType[*json.UnmarshalTypeError](err); err != nil && !tooLarge {
@@ -603,7 +610,7 @@ func object(data []byte) (m map[string]any) {
 	return m
 }
 
-// number returns a number, or one that stands in quotes; 0 if value is neither.
+// number returns a number, with or without quotes, or 0 if value is something else.
 func number(value any) float64 {
 	switch value := value.(type) {
 	case float64:
@@ -616,7 +623,7 @@ func number(value any) float64 {
 	return 0
 }
 
-// text returns the first of the named members that is a string with content.
+// text returns the first of the named members that is a non-empty string.
 func text(m map[string]any, names ...string) string {
 	for _, name := range names {
 		if s, _ := m[name].(string); s != "" {
@@ -626,8 +633,8 @@ func text(m map[string]any, names ...string) string {
 	return ""
 }
 
-// fitsHeader tells whether s is visible ASCII, as a field value is that one
-// word (RFC 9110, 5.5).
+// fitsHeader reports whether s has only visible ASCII characters, so that it can be
+// one word of a field's value (RFC 9110, 5.5).
 func fitsHeader(s string) bool {
 	for i := range len(s) {
 		if s[i] <= ' ' || s[i] >= 0x7f {

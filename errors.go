@@ -8,8 +8,8 @@ import (
 
 // Errors to test for with errors.Is.
 var (
-	// ErrLoginRequired: the session has ended or never began; only a Login, or
-	// an Adopt, helps. Every SessionError is one.
+	// ErrLoginRequired: the session has ended or never began. Only a Login or an
+	// Adopt helps. Every SessionError is ErrLoginRequired.
 	ErrLoginRequired = errors.New("login required")
 
 	// ErrTokenReused: FinCode said that the refresh token was used before.
@@ -20,8 +20,8 @@ var (
 	// ErrNotFound: a Store has no record under the key.
 	ErrNotFound = errors.New("no session under this key")
 
-	// ErrConflict: a Store's record has another version than the one that Save
-	// was to replace.
+	// ErrConflict: the Store's record does not have the version that Save was
+	// told to replace.
 	ErrConflict = errors.New("record was changed by somebody else")
 
 	// ErrClosed: Sessions.Close was called.
@@ -48,13 +48,13 @@ type SessionError struct {
 	// Reused: FinCode said that the refresh token had been used before (403).
 	Reused bool
 
-	// Interrupted: the verdict followed an attempt whose outcome nobody knows,
-	// because a process or a connection died. With Reused, that attempt is the
-	// likely first use, and no breach.
+	// Interrupted: an earlier attempt to refresh had an unknown outcome, because
+	// a process or a connection died. With Reused, that attempt was most likely
+	// the first use of the token, and there is no breach.
 	Interrupted bool
 
-	// Err is why: ErrNotFound is in its chain if there is no session under Key,
-	// and, in the process that found the end, the *EndpointError.
+	// Err is the reason. ErrNotFound is in its chain if there is no session under
+	// Key. In the process that found the end, FinCode's *EndpointError is.
 	Err error
 }
 
@@ -70,7 +70,7 @@ func (e *SessionError) Error() string {
 // Unwrap returns Err.
 func (e *SessionError) Unwrap() error { return e.Err }
 
-// Is tells errors.Is which of ErrLoginRequired and ErrTokenReused e is.
+// Is reports whether e is target: ErrLoginRequired, or ErrTokenReused if Reused.
 func (e *SessionError) Is(target error) bool {
 	return target == ErrLoginRequired || e.Reused && target == ErrTokenReused
 }
@@ -82,16 +82,17 @@ func isBreach(err error) bool {
 	return ok && e.Reused && !e.Interrupted
 }
 
-// The beginnings of Record.Ended, by which another process tells the ends apart.
+// Record.Ended begins with one of these texts, from which another process learns
+// why the session ended. They are stored: do not change them.
 const (
 	endedReused      = "refresh token reused"
 	endedRejected    = "refresh token rejected"
 	endedInterrupted = " after an interruption"
-	endedLogout      = "logged out" // about to be deleted
+	endedLogout      = "logged out" // the record is about to be deleted
 )
 
-// refusalOf makes the SessionError of a session that FinCode's verdict ends. Its Err
-// says all of it, and is what Record.Ended says.
+// refusalOf returns the SessionError of a session that ends because FinCode refused
+// its refresh token. The text of its Err becomes Record.Ended.
 func refusalOf(key string, verdict error, reused, interrupted bool) *SessionError {
 	text := endedRejected
 	if reused {
@@ -103,7 +104,7 @@ func refusalOf(key string, verdict error, reused, interrupted bool) *SessionErro
 	return &SessionError{Key: key, Reused: reused, Interrupted: interrupted, Err: fmt.Errorf("%s: %w", text, verdict)}
 }
 
-// sessionEnded makes the SessionError of a record that another process ended.
+// sessionEnded returns the SessionError of a record whose Ended is set.
 func sessionEnded(key, ended string) *SessionError {
 	if ended == endedLogout {
 		return &SessionError{Key: key, Err: ErrNotFound}

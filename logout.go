@@ -100,9 +100,9 @@ func (s *session) refreshAndLogOut(ctx context.Context, old *oauth2.Token, befor
 	return err
 }
 
-// retire saves that the session is logged out, and returns the record before,
-// nil if there is none. By the compare-and-swap its token is surely the last:
-// nobody saves a successor in between.
+// retire saves that the session is logged out, and returns the record before that,
+// nil if there is none. Because of the compare-and-swap, nobody can have saved a
+// successor of that record's token.
 func (s *session) retire(ctx context.Context) (*Record, error) {
 	for lost := ""; ; {
 		rec, err := s.load(ctx)
@@ -122,8 +122,8 @@ func (s *session) retire(ctx context.Context) (*Record, error) {
 	}
 }
 
-// erase removes p's record, if it is there, or what has come of it, and leaves
-// that to be revoked with p.
+// erase removes from the store p's record, or the record that another process has
+// made from it. The latter is added to p.replaces, so that it is revoked with p.
 func (s *session) erase(ctx context.Context, p *pending) error {
 	for there := p.rec; ; {
 		lost := there.Version
@@ -152,21 +152,22 @@ func (s *session) erase(ctx context.Context, p *pending) error {
 	}
 }
 
-// loggedOut is a record that is about to be deleted, in the place of the one of
-// version prev: a Delete itself compares no version.
+// loggedOut returns a record that says that the session is logged out, to be saved
+// over the record of version prev. It is saved before a Delete, because a Delete
+// compares no version.
 func loggedOut(prev string) *Record {
 	return &Record{Version: newVersion(prev), Token: &oauth2.Token{}, Ended: endedLogout}
 }
 
-// delete deletes a record that says that the session is logged out. If it fails,
-// that record stays, and is just as good.
+// delete deletes a record that says that the session is logged out. If the Delete
+// fails, the record stays, and still says so.
 func (s *session) delete(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, saveWait/2) // loadStable waits longer
 	defer cancel()
 	_ = s.all.cfg.Store.Delete(ctx, s.key)
 }
 
-// revoke tells FinCode of tokens that nobody will use any more.
+// revoke tells FinCode that nobody will use these tokens any more.
 func (s *session) revoke(ctx context.Context, tok *oauth2.Token) error {
 	started := s.all.now()
 	err := s.all.endpoint.logout(ctx, tok)
@@ -174,13 +175,15 @@ func (s *session) revoke(ctx context.Context, tok *oauth2.Token) error {
 	return err
 }
 
-// revokeToo is for a Logout that comes after another: this process's, whose save
-// went unheard so that FinCode was not told, or another's, who tells it.
+// revokeToo is for a Logout that finds that the session was logged out before.
+// Either an earlier Logout of this process did that, whose save landed although it
+// failed, so that FinCode was not told. Or another process did, and tells FinCode
+// itself. It does not refresh: the other process may have rotated this token.
 func (s *session) revokeToo(ctx context.Context, mine *lease) error {
 	if mine == nil {
 		return nil
 	}
-	knows := mine.valid(s.all.now()) // of a token that has expired it would not say so
+	knows := mine.valid(s.all.now()) // FinCode's 401 to an expired token says nothing about a logout
 	err := s.revoke(ctx, mine.token)
 	if err != nil && outcomeOf(err) == refused && knows {
 		return nil
@@ -188,8 +191,9 @@ func (s *session) revokeToo(ctx context.Context, mine *lease) error {
 	return err
 }
 
-// loadStable loads the record, but gives one that is about to be deleted a
-// moment to go: what replaced it would be deleted instead.
+// loadStable loads the record. If the record is about to be deleted, it waits a
+// moment until the record is gone: a record that is saved in its place could be
+// deleted instead.
 func (s *session) loadStable(ctx context.Context) (*Record, error) {
 	for began := s.all.now(); ; {
 		rec, err := s.load(ctx)

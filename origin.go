@@ -11,14 +11,14 @@ import (
 	"unicode"
 )
 
-// An origin is what RFC 6454 calls so; host and port are as in a URL.
+// An origin is a scheme, a host and a port (RFC 6454). It is in lower case.
 type origin struct{ scheme, host, port string }
 
 func originOf(u *url.URL) origin {
 	return origin{strings.ToLower(u.Scheme), strings.ToLower(u.Hostname()), u.Port()}.withPort()
 }
 
-// withPort gives an origin without a port that of its scheme.
+// withPort returns o with the default port of its scheme, if o has no port.
 func (o origin) withPort() origin {
 	switch {
 	case o.port != "":
@@ -30,7 +30,8 @@ func (o origin) withPort() origin {
 	return o
 }
 
-// secure reports whether nobody on the way can read what is sent to o.
+// secure reports whether nobody on the network can read what is sent to o: over
+// https, or to a loopback address.
 func (o origin) secure() bool {
 	if o.scheme != "http" {
 		return o.scheme == "https"
@@ -39,11 +40,11 @@ func (o origin) secure() bool {
 	return o.host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// A trust is who may be sent the token.
+// A trust says to which origins the token may be sent. It does not change.
 type trust struct {
 	base         origin
-	scheme, host string   // of base, as it was written
-	hosts        []origin // of any scheme; with port "": the scheme's own
+	scheme, host string   // of base, as BaseURL spells them
+	hosts        []origin // with any scheme; port "" means the default port of the scheme
 }
 
 func newTrust(baseURL string, hosts []string) (*trust, error) {
@@ -62,12 +63,12 @@ func newTrust(baseURL string, hosts []string) (*trust, error) {
 	switch {
 	case u.Hostname() == "" || strings.HasPrefix(u.Host, "."):
 		return nil, fmt.Errorf("BaseURL %q has no host: write it as https://tenant.fincode.software/api/v6/services", u.Redacted())
-	case u.User != nil || strings.ContainsAny(baseURL, "?#"): // an empty one, too, would swallow the path of a call
+	case u.User != nil || strings.ContainsAny(baseURL, "?#"): // after an empty query, too, the path of a call would be lost
 		return nil, fmt.Errorf("BaseURL %q has a user, a query or a fragment: leave only scheme, host and path", u.Redacted())
 	case tenantOf(t.base.host) != "":
 		return nil, fmt.Errorf("BaseURL %q has FinCode's domain twice: give Sandbox or Production the name alone, %q", u.Redacted(), tenantOf(t.base.host))
 	case !t.base.secure():
-		return nil, fmt.Errorf("BaseURL %q is not https: only a loopback address may do without", u.Redacted())
+		return nil, fmt.Errorf("BaseURL %q is not https: use https, or a loopback address", u.Redacted())
 	}
 	for _, host := range hosts {
 		u, err := url.Parse("//" + host)
@@ -115,7 +116,7 @@ func (t *trust) covers(u *url.URL) bool {
 	if u == nil {
 		return false
 	}
-	if u.Scheme == t.scheme && u.Host == t.host { // so it is nearly always
+	if u.Scheme == t.scheme && u.Host == t.host { // the fast path
 		return true
 	}
 	o := originOf(u)
@@ -126,7 +127,7 @@ func (t *trust) covers(u *url.URL) bool {
 		return false
 	}
 	return slices.ContainsFunc(t.hosts, func(h origin) bool {
-		if h.port == "" && o.scheme == "http" { // loopback, where ports are anybody's guess
+		if h.port == "" && o.scheme == "http" { // a loopback address, where the port varies
 			h.port = o.port
 		}
 		h.scheme = o.scheme

@@ -13,53 +13,53 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// A Store keeps the records of sessions, each under its key, where a restart of
-// the process, or another process, finds them. Its Save is a compare-and-swap;
-// the rotation protocol asks for nothing else, so that any database can be a
-// Store. Package storetest proves that one keeps this contract.
+// A Store keeps the records of sessions, each under its key, so that other
+// processes and later runs find them. Its Save is a compare-and-swap. The rotation
+// protocol needs nothing else, so any database can be a Store. Package storetest
+// tests whether a Store keeps this contract.
 //
-// A Store may be called by any number of goroutines and processes at once. It
-// must honour the context: a call whose context has ended returns that
-// context's error. An error that wraps neither ErrNotFound nor ErrConflict
-// leaves open whether the call took effect; the caller finds out with a Load.
+// Any number of goroutines and processes may call a Store at once. It must honour
+// the context: a call whose context has ended returns that context's error. After
+// an error that wraps neither ErrNotFound nor ErrConflict, the call may or may not
+// have taken effect. The caller finds out with a Load.
 //
-// A Store must not keep the *Record that it was given nor hand out one that it
-// keeps: the caller may change either.
+// A Store must not keep the *Record that it was given, and must not hand out one
+// that it keeps, because the caller may change either.
 type Store interface {
 	// Load returns the record under key, or an error that wraps ErrNotFound.
 	Load(ctx context.Context, key string) (*Record, error)
 
-	// Save puts rec under key if the record there still has version prev ("": if there is none);
-	// otherwise it changes nothing and returns an error that wraps ErrConflict.
-	// When it returns nil, rec is durable.
+	// Save puts rec under key if the record there still has version prev. A prev
+	// of "" means: if there is no record. Otherwise Save changes nothing and
+	// returns an error that wraps ErrConflict. When it returns nil, rec is
+	// durable.
 	Save(ctx context.Context, key string, rec *Record, prev string) error
 
-	// Delete removes the record under key. No record is no error.
-	// A Save that began before, with the version of the removed record as its
-	// prev, does not bring it back.
+	// Delete removes the record under key. It must also remove a record that
+	// Load cannot read. No record is no error. A Save that began earlier, with
+	// the version of the removed record as its prev, must not bring it back.
 	Delete(ctx context.Context, key string) error
 }
 
-// A Record is one session as a Store keeps it. Its JSON form is complete, and
-// so holds the tokens; whatever prints a Record leaves them out, and so does slog
-// for one that is an attribute's value (inside a slice, a map or a struct, slog's
-// JSON handler takes the JSON form).
+// A Record is one session as a Store keeps it. Its JSON form is complete, so it
+// holds the tokens. Printing a Record with fmt leaves them out, and so does slog
+// for a Record that is the value of an attribute. Inside a slice, a map or a
+// struct, slog's JSON handler writes the JSON form.
 type Record struct {
-	// Version is unique to this Save, and never empty. The package makes it; a
-	// Store only compares it. What is before its first dot stays the same from a
-	// Login, or an Adopt, to the next.
+	// Version is unique to this Save, and never empty. This package makes it, and
+	// a Store only compares it. The part before the first dot stays the same from
+	// one Login or Adopt to the next.
 	Version string `json:"version"`
 
 	// Token is the session's current pair. Both tokens in it are empty once
 	// the session has ended.
 	Token *oauth2.Token `json:"token,omitempty"`
 
-	// RefreshStarted is non-zero while a process is presenting
-	// Token.RefreshToken. It is for people who look: no clock is compared with
-	// it.
+	// RefreshStarted is set while a process presents Token.RefreshToken to
+	// FinCode. It is for people to read: no process compares it with its clock.
 	RefreshStarted time.Time `json:"refresh_started,omitzero"`
 
-	// Ended is non-empty once the session needs a login, and says why.
+	// Ended is set once the session needs a login, and says why.
 	Ended string `json:"ended,omitempty"`
 }
 
@@ -89,12 +89,11 @@ func (r Record) Format(f fmt.State, _ rune) { fmt.Fprint(f, r.String()) }
 // LogValue is what slog records: what String returns.
 func (r Record) LogValue() slog.Value { return slog.StringValue(r.String()) }
 
-// A MemoryStore keeps records in memory: it survives nothing, and is right for
-// tests and for sessions that may end with the process. The zero value is empty.
-// It is safe for concurrent use.
+// A MemoryStore keeps records in memory, for tests and for sessions that may end
+// with the process. The zero value is empty. It is safe for concurrent use.
 type MemoryStore struct {
 	mu      sync.RWMutex
-	records map[string]*Record // never handed out or taken in: copies are
+	records map[string]*Record // callers give and get copies of these
 }
 
 // NewMemoryStore returns an empty MemoryStore.
@@ -152,17 +151,17 @@ func (m *MemoryStore) String() string { return "MemoryStore" }
 // Format prints what String returns, whatever the verb.
 func (m *MemoryStore) Format(f fmt.State, _ rune) { fmt.Fprint(f, m.String()) }
 
-// LocalStore makes a Store of two functions that load and save a token. It is
-// for one process: versions, claims and the reason why a session ended are kept
-// in memory alone, and a restart forgets them.
+// LocalStore makes a Store of two functions that load and save a token. It is for
+// one process: it keeps versions, claims and the reason why a session ended in
+// memory only, so a restart forgets them.
 //
-// load returns the token under key; a nil token, or an error that wraps
-// ErrNotFound, means that there is none. Once it returned a token it is not
-// called again for that key until the session is deleted. save is called only
-// when the tokens change, and with a nil token when the session ended or was
-// deleted; when it returns nil, the token must be durable. Under Encrypt, the
-// token is one whose AccessToken is the sealed pair, and changes with each claim
-// too. Both may be called concurrently, but never at once for the same key.
+// load returns the token under key. A nil token, or an error that wraps
+// ErrNotFound, means that there is none. After load has returned a token, it is not
+// called again for that key until the session is deleted. save is called only when
+// the tokens change, and with a nil token when the session has ended or was
+// deleted. When save returns nil, the token must be durable. Under Encrypt, the
+// token's AccessToken is the encrypted pair, and it changes with each claim, too.
+// Both functions may be called concurrently, but never for the same key at once.
 //
 // New refuses a LocalStore one of whose functions is nil.
 func LocalStore(
@@ -182,9 +181,9 @@ type localStore struct {
 
 // A localEntry is what a localStore knows of one key.
 type localEntry struct {
-	turn  chan struct{} // holds a value while somebody has the turn
-	rec   *Record       // for who has the turn; nil: unknown, or none. Never handed out or taken in: copies are
-	users int           // who have the turn or wait for it; guarded by localStore.mu
+	turn  chan struct{} // holds a value while a call has the turn
+	rec   *Record       // only the call that has the turn uses it; callers give and get copies. nil: unknown, or none
+	users int           // calls that have the turn or wait for it; guarded by localStore.mu
 }
 
 // enter waits for key's turn, and makes sure that the entry has the key's record
@@ -235,7 +234,7 @@ func (l *localStore) turn(ctx context.Context, key string) (e *localEntry, leave
 	}, nil
 }
 
-// join makes the caller a user of key's entry.
+// join adds the caller to the users of key's entry.
 func (l *localStore) join(key string) *localEntry {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -248,7 +247,8 @@ func (l *localStore) join(key string) *localEntry {
 	return e
 }
 
-// part ends that, and forgets an entry that says nothing.
+// part removes the caller from the users of the entry, and the entry from memory
+// if it has neither users nor a record.
 func (l *localStore) part(key string, e *localEntry) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -328,9 +328,9 @@ func (l *localStore) String() string { return "LocalStore" }
 // Format prints what String returns, whatever the verb.
 func (l *localStore) Format(f fmt.State, _ rune) { fmt.Fprint(f, l.String()) }
 
-// newVersion returns a version that no other Save has, of the session of the
-// record whose version is prev; "": of a new one, begun by Login or Adopt. What
-// is before its dot says which that is.
+// newVersion returns a version that no other Save has, for the session of the
+// record whose version is prev. A prev of "" begins a new session, as Login and
+// Adopt do. The part before the dot names the session.
 func newVersion(prev string) string {
 	if prev == "" {
 		return rand.Text()
@@ -343,12 +343,12 @@ func sessionOf(version string) string {
 	return session
 }
 
-// hasTokens tells whether tok holds any token.
+// hasTokens reports whether tok holds any token.
 func hasTokens(tok *oauth2.Token) bool {
 	return tok != nil && (tok.AccessToken != "" || tok.RefreshToken != "")
 }
 
-// sameTokens tells whether a and b hold the same pair, or none both.
+// sameTokens reports whether a and b hold the same pair, or both hold none.
 func sameTokens(a, b *oauth2.Token) bool {
 	if !hasTokens(a) || !hasTokens(b) {
 		return hasTokens(a) == hasTokens(b)

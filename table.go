@@ -8,29 +8,35 @@ import (
 	"sync/atomic"
 )
 
-// A table holds the sessions that are in memory, and finds them by key. To find
-// one takes no lock, and no memory but a slot: there may be a million.
+// A table holds the sessions that are in memory, and finds them by key. Each
+// request finds its session without a lock. There may be a million sessions, so a
+// session costs the table one slot and nothing else.
+//
+// One goroutine at a time changes the table, under mu. Any goroutine may read it
+// meanwhile: slots is replaced as a whole, and a slot of it changes only once, from
+// nil to a session.
 type table struct {
-	most   int    // sessions; then the least recently used are dropped
-	leeway uint64 // of uses, by which their order is wrong at most
+	most   int    // sessions; when there are more, the least recently used are dropped
+	leeway uint64 // by how many uses the order of the sessions may be wrong
 	uses   atomic.Uint64
 	seed   maphash.Seed
 
-	// Its length is a power of two, and half of it at least is nil. A session is
-	// in the first slot from its hash on that was free, and stays there: to drop
-	// sessions, or for more room, the others are put into new slots.
+	// The number of slots is a power of two, and at least half of them are nil. A
+	// session is in the first slot, counted from its hash, that was free, and
+	// stays there. To drop sessions, or to make room, the table puts the sessions
+	// that stay into new slots.
 	slots atomic.Pointer[[]atomic.Pointer[session]]
 
-	mu   sync.Mutex // guards what follows, and the writing of slots
-	held int
-	full int // when so many are held, some are dropped
+	mu   sync.Mutex // guards what follows, and writing to slots
+	held int        // sessions
+	full int        // the number of sessions at which some are dropped
 }
 
-// newTable returns a table that holds that many sessions. Its leeway is a quarter
-// of what is dropped at once: an order that is wrong by so much drops few others.
+// newTable returns a table for that many sessions. Its leeway is a quarter of what
+// is dropped at once, so that few sessions are dropped out of order.
 func newTable(most int) *table {
 	t := &table{most: most, full: most, leeway: uint64(most / 64), seed: maphash.MakeSeed()}
-	t.uses.Store(t.leeway + 1) // so that a session's first use counts
+	t.uses.Store(t.leeway + 1) // so that the first use of a session counts
 	t.rebuild(16)
 	return t
 }
@@ -41,9 +47,9 @@ func (t *table) find(key string) *session {
 	return s
 }
 
-// look returns key's session and the slot that it is in; or nil and the slot that
-// it belongs into. That may be another's a moment later, unless mu is held: what
-// is in it is not to be read again.
+// look returns key's session and its slot. If there is no session, look returns
+// nil and the slot where the session belongs. Another session may be in that slot a
+// moment later, unless mu is held: do not read the slot again.
 func (t *table) look(slots []atomic.Pointer[session], key string) (*atomic.Pointer[session], *session) {
 	for i := maphash.String(t.seed, key); ; i++ {
 		slot := &slots[i&uint64(len(slots)-1)]
@@ -53,14 +59,14 @@ func (t *table) look(slots []atomic.Pointer[session], key string) (*atomic.Point
 	}
 }
 
-// put puts a session that is not there into its slot; mu is held.
+// put puts a session that is not in the slots into its slot. mu is held.
 func (t *table) put(slots []atomic.Pointer[session], s *session) {
 	slot, _ := t.look(slots, s.key)
 	slot.Store(s)
 }
 
-// add makes room for a session and adds it, if nobody was faster. It returns the
-// one that is there.
+// add makes room for a session and adds it. If another goroutine has added one
+// under the same key, add returns that one.
 func (t *table) add(s *session) *session {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -69,7 +75,7 @@ func (t *table) add(s *session) *session {
 	}
 	if t.held >= t.full {
 		t.drop(t.held + 1 - (t.most - t.most/16))
-		t.full = max(t.most, t.held+t.held/16+1) // where few can be dropped, not each time
+		t.full = max(t.most, t.held+t.held/16+1) // where few can be dropped, do not try each time
 	}
 	if size := len(*t.slots.Load()); t.held+1 > size/2 {
 		t.rebuild(2 * size)
@@ -80,17 +86,18 @@ func (t *table) add(s *session) *session {
 	return s
 }
 
-// touch notes that s is used: but not within the leeway of the last time, so that
-// sessions that are used a lot share no memory that anybody writes.
+// touch notes that s was used, unless its last noted use is within the leeway.
+// That way, requests of busy sessions do not all write to the same memory.
 func (t *table) touch(s *session) {
 	if t.uses.Load()-s.used.Load() > t.leeway {
 		s.used.Store(t.uses.Add(1))
 	}
 }
 
-// drop drops the n least recently used sessions, but none that is pinned. It is
-// called with mu held, for a sixteenth of the sessions at once: their order is
-// not kept, or every request would have to take a lock to write it down.
+// drop drops the n least recently used sessions, except those that are pinned.
+// mu is held. It sorts all sessions, because the table does not keep their order:
+// every request would need a lock for that. So it is called for a sixteenth of the
+// sessions at once.
 func (t *table) drop(n int) {
 	type use struct {
 		s    *session
@@ -110,8 +117,8 @@ func (t *table) drop(n int) {
 	t.rebuild(len(*t.slots.Load()))
 }
 
-// rebuild puts the sessions that were not dropped into as many slots. It is called
-// with mu held.
+// rebuild puts the sessions that were not dropped into that many new slots. mu is
+// held.
 func (t *table) rebuild(size int) {
 	slots := make([]atomic.Pointer[session], size)
 	for s := range t.all {

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// TokenHeaders says which headers carry the access token. FinCode's pages
-// disagree about which it is (FINCODE.md, Headers). The zero value means both.
+// TokenHeaders says which header fields carry the access token. FinCode's pages
+// disagree about that (FINCODE.md, Headers). The zero value means both.
 type TokenHeaders uint8
 
 const (
@@ -21,20 +21,21 @@ const (
 	XAuthToken                           // X-Auth-Token: <token>
 )
 
-// A Transport is an http.RoundTripper that sends requests to the API as a
-// session: with its access token, FinCode's headers, and once more with a new
-// token after a 401. Sessions.Transport makes one; a fixed token works in a
-// literal:
+// A Transport is an http.RoundTripper that sends requests to the API for a session.
+// It adds the access token and FinCode's header fields, and sends a request once
+// more, with a new token, after a 401. Sessions.Transport makes one. For a fixed
+// token, write a literal:
 //
 //	&fincodeauth.Transport{
 //		Source:  oauth2.StaticTokenSource(&oauth2.Token{AccessToken: apiToken}),
 //		BaseURL: fincodeauth.Sandbox("remitjunction"),
 //	}
 //
-// The token goes only over https, or to a loopback address, and only to the
-// origin of BaseURL and to Hosts; any other request passes through as it is.
-// Header fields that the request has already stay, but Authorization and
-// X-Auth-Token are always the Transport's. The caller's request is not changed.
+// The token is sent only over https or to a loopback address, and only to the
+// origin of BaseURL and to Hosts. Any other request passes through unchanged, and
+// an event of type Passed tells of it once for each origin. Header fields that the
+// request already has stay, except Authorization and X-Auth-Token, which the
+// Transport always sets. The caller's request is not changed.
 //
 // On a 401 it asks Source.Refresh for another token. With that it sends the
 // request again, once, if the request has no body or has GetBody. If the refresh
@@ -44,10 +45,10 @@ const (
 // It is safe for concurrent use. Its fields must not be changed after the first
 // request.
 type Transport struct {
-	// Source of the tokens; required. If it has methods TokenContext or Refresh
-	// like those of TokenSource, they are used too. Only a TokenSource itself
-	// learns how replays fare: without that it refreshes more often for an
-	// endpoint that rejects every token.
+	// Source of the tokens; required. If it has methods TokenContext and Refresh
+	// like those of TokenSource, they are used, too. Only a TokenSource learns
+	// whether replays succeed. Any other source is asked for a refresh more often
+	// by an endpoint that rejects every token.
 	Source oauth2.TokenSource
 
 	// BaseURL is the root of the API, as in Config; required.
@@ -59,19 +60,19 @@ type Transport struct {
 	TokenHeaders TokenHeaders      // as in Config; 0: both
 	Hosts        []string          // as in Config
 
-	ready atomic.Pointer[prepared] // what the fields mean
+	ready atomic.Pointer[prepared] // nil until the first request; two first requests may both make one
 	last  atomic.Pointer[bearer]   // of the last request
 }
 
-// A prepared Transport is what its fields mean, worked out once.
+// A prepared is what the fields of a Transport mean. It does not change.
 type prepared struct {
 	trust  *trust
 	fields fields
 	err    error
 }
 
-// RoundTrip implements http.RoundTripper. Its errors are those of Source, as
-// they are, and of Base, or say which field of the Transport is wrong.
+// RoundTrip implements http.RoundTripper. It returns the errors of Source and of
+// Base unchanged. Any other error says which field of the Transport is wrong.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	p := t.prepare()
 	if p.err != nil {
@@ -94,16 +95,16 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return t.replay(req, p, resp, tok)
 }
 
-// CloseIdleConnections closes those of Base, if it can: http.Client's method of
-// that name asks for it.
+// CloseIdleConnections closes the idle connections of Base, if Base can do that.
+// http.Client's method of the same name calls it.
 func (t *Transport) CloseIdleConnections() {
 	if c, ok := t.base().(interface{ CloseIdleConnections() }); ok {
 		c.CloseIdleConnections()
 	}
 }
 
-// refuse answers a request that is not sent, and closes its body as every
-// RoundTripper must.
+// refuse returns the error of a request that is not sent. It closes the body, as
+// every RoundTripper must.
 func refuse(req *http.Request, err error) (*http.Response, error) {
 	if req.Body != nil {
 		req.Body.Close()
@@ -111,8 +112,9 @@ func refuse(req *http.Request, err error) (*http.Response, error) {
 	return nil, err
 }
 
-// answered judges what a RoundTripper returned as http.Client would: a mock may
-// leave out an empty body, but neither the answer nor a body that it announces.
+// answered checks what a RoundTripper returned, as http.Client does. A mock may
+// leave out an empty body. It may not leave out the answer, or a body that it
+// announced.
 func answered(resp *http.Response, err error) (*http.Response, error) {
 	switch {
 	case err != nil:
@@ -175,7 +177,7 @@ func (t *Transport) token(ctx context.Context) (*oauth2.Token, error) {
 	return required(t.Source.Token())
 }
 
-// required refuses a token that is nil.
+// required turns a nil token without an error into an error.
 func required(tok *oauth2.Token, err error) (*oauth2.Token, error) {
 	if tok == nil && err == nil {
 		err = errors.New("fincodeauth: Transport: Source returned neither a token nor an error")
@@ -224,8 +226,8 @@ type watcher interface {
 	passed(ctx context.Context, u *url.URL) // without a token
 }
 
-// discard closes an answer's body, and reads it before if it is known to be
-// short, so that its connection can be used again.
+// discard closes an answer's body. If the body is known to be short, discard reads
+// it first, so that its connection can be used again.
 func discard(resp *http.Response) {
 	if resp.ContentLength >= 0 && resp.ContentLength <= 4<<10 {
 		_, _ = io.Copy(io.Discard, resp.Body)
@@ -233,15 +235,16 @@ func discard(resp *http.Response) {
 	resp.Body.Close()
 }
 
-// An outgoing is a request and room for most header values, in one allocation:
-// for five of ours and seven of the caller's.
+// An outgoing is a request with room for its header values, in one allocation: for
+// five values of the Transport and seven of the caller.
 type outgoing struct {
 	http.Request
 	values [12]string
 }
 
-// authorized returns a copy of req with the header fields that it lacks, and
-// with the token. Its header shares nothing with req's, nor with any other's.
+// authorized returns a copy of req with the header fields that it lacks and with
+// the token. The copy's header shares no memory with req's, because Base may change
+// it.
 func (t *Transport) authorized(req *http.Request, p *prepared, tok *oauth2.Token) *http.Request {
 	var buf [12]field
 	list := p.fields.with(req.Header, buf[:0])
@@ -267,8 +270,8 @@ func (t *Transport) authorized(req *http.Request, p *prepared, tok *oauth2.Token
 	return &out.Request
 }
 
-// A bearer is a token as a header value, made once a token instead of once a
-// request.
+// A bearer is a token with its header value, which is made once for a token, and
+// not for each request.
 type bearer struct {
 	token *oauth2.Token
 	value string
@@ -283,7 +286,7 @@ func (t *Transport) bearer(tok *oauth2.Token) string {
 	return b.value
 }
 
-// String names the API without the token.
+// String names the API. It leaves the token out.
 func (t *Transport) String() string { return "Transport(" + t.BaseURL + ")" }
 
 // Format prints what String returns, whatever the verb.
