@@ -151,22 +151,25 @@ func (o outcome) String() string {
 	return [...]string{"has no answer yet", "got the answer", "was refused", "surely did not reach FinCode", "does not know what became of it"}[o]
 }
 
-// holdsTheClaim: who presents a token has claimed it in the store, and nobody
-// took that over, unless it slept.
+// holdsTheClaim: whoever presents a token has claimed it in the store, and nobody
+// has taken that claim over, unless its owner slept. A Logout presents a token
+// without a claim: it has replaced the record, so that nobody else can claim it.
 func (k *promise) holdsTheClaim(s *presentation) {
-	if s.pair.family.loggedOut { // to log it out at FinCode
+	claim := k.world.store.claimOf(s.by)
+	owns := claim != nil && claim.pair == s.pair
+	// Noted before the exception for a Logout: the process may have claimed the
+	// token and slept, and another process may have logged out meanwhile.
+	s.overslept = owns && s.oversleeps(claim)
+	if s.pair.family.loggedOut {
 		return
 	}
-	mine := k.world.store.claimOf(s.by)
-	if mine == nil || mine.pair != s.pair {
+	if !owns {
 		k.world.breaks(s.by, "%v presents %v without a claim", s.by, s.pair)
 		return
 	}
-	s.overslept = s.oversleeps(mine)
-	switch now := k.world.store.current(); {
-	case now == nil || now == mine || !now.claim || now.pair != s.pair:
-	case s.overslept:
-	default:
+	now := k.world.store.current()
+	takenOver := now != nil && now != claim && now.claim && now.pair == s.pair
+	if takenOver && !s.overslept {
 		k.world.breaks(s.by, "%v presents %v although its claim was taken over: %v", s.by, s.pair, now)
 	}
 }
