@@ -85,7 +85,7 @@ type view struct {
 	usersSince     time.Time
 	usersUntil     time.Time
 	own            map[*pair]bool   // the pairs that it got from FinCode
-	rejected       map[*pair]bool   // whose access tokens the API, or a logout, rejected here
+	rejected       map[*pair]bool   // a call of this process with the access token was answered 401
 	presented      *presentation    // last
 	held           *pair            // that it handed out last
 	installed      time.Time        // when it began to use a token, by its own wall clock

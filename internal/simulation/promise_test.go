@@ -1,6 +1,7 @@
 package simulation
 
 import (
+	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -47,27 +48,42 @@ func (s *scene) save(t *testing.T, p *process, of *pair, version string, edit fu
 func claimed(rec *fincodeauth.Record)   { rec.RefreshStarted = time.Now() }
 func loggedOut(rec *fincodeauth.Record) { rec.Ended = "logged out" }
 
-// login logs in at FinCode as p, and returns the first pair.
-func (s *scene) login(p *process) *pair {
-	r := &request{op: "login", asked: time.Now()}
+// wantBroken fails unless a promise was broken with a complaint that contains
+// part. "": unless none was broken.
+func (s *scene) wantBroken(t *testing.T, part string) {
+	t.Helper()
+	broken := strings.Join(s.broken, "\n")
+	if part == "" && broken != "" || !strings.Contains(broken, part) {
+		t.Errorf("broken: %q, want %q\n%s", broken, part, strings.Join(s.trace, "\n"))
+	}
+}
+
+// call sends a request to FinCode as p, which began to make it when asked says.
+func (s *scene) call(p *process, r *request, asked time.Time) *answer {
+	r.asked = asked
 	r.sent = s.promise.sends(p, r, false)
 	s.mu.Lock()
 	answer := s.fincode.serve(r)
 	s.mu.Unlock()
 	s.promise.hears(p, r, r.sent, answer)
-	return answer.issued
+	return answer
+}
+
+// login logs in as p, and returns the first pair.
+func (s *scene) login(p *process) *pair {
+	return s.call(p, &request{op: "login"}, time.Now()).issued
 }
 
 // present presents the pair's refresh token as p, and returns the next pair, or
 // nil if FinCode refused the token.
 func (s *scene) present(p *process, of *pair, asked time.Time) *pair {
-	r := &request{op: "refresh-token", refresh: of.refresh, asked: asked}
-	r.sent = s.promise.sends(p, r, false)
-	s.mu.Lock()
-	answer := s.fincode.serve(r)
-	s.mu.Unlock()
-	s.promise.hears(p, r, r.sent, answer)
-	return answer.issued
+	return s.call(p, &request{op: "refresh-token", refresh: of.refresh}, asked).issued
+}
+
+// logout tells FinCode as p that the pair's session has ended, and returns the
+// HTTP status of the answer.
+func (s *scene) logout(p *process, of *pair) int {
+	return s.call(p, &request{op: "logout", access: of.access, refresh: of.refresh}, time.Now()).status
 }
 
 // A process claims a token and is about to present it. Another process takes the
@@ -112,10 +128,39 @@ func TestPresentingAfterALogoutIsExcusedBySleepOnly(t *testing.T) {
 				if s.present(s.a, first, asked) != nil {
 					t.Fatal("FinCode accepted the token twice")
 				}
-				broken := strings.Join(s.broken, "\n")
-				if test.broken == "" && broken != "" || !strings.Contains(broken, test.broken) {
-					t.Errorf("broken: %q, want %q\n%s", broken, test.broken, strings.Join(s.trace, "\n"))
+				s.wantBroken(t, test.broken)
+			})
+		})
+	}
+}
+
+// A Logout may present a young token, but only if FinCode's logout answered 401.
+func TestALogoutPresentsAYoungTokenOnlyAfterA401(t *testing.T) {
+	for _, test := range []struct {
+		name      string
+		revoke    func(*pair)
+		asksFirst bool
+		broken    string // part of the complaint; "": there is none
+	}{
+		{name: "access token revoked", revoke: func(p *pair) { p.revoked = true }, asksFirst: true},
+		{name: "session revoked", revoke: func(p *pair) { p.family.revoked, p.family.outside = true, true }, asksFirst: true},
+		{name: "no 401", revoke: func(*pair) {}, broken: "A1 refreshes 1.1, which is only 5s old"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newScene()
+				first := s.login(s.a)
+				s.save(t, s.a, first, "1.a", nil)
+				time.Sleep(5 * time.Second)
+				s.save(t, s.a, nil, "1.b", loggedOut)
+				test.revoke(first)
+				if test.asksFirst {
+					if status := s.logout(s.a, first); status != http.StatusUnauthorized {
+						t.Fatalf("the logout was answered %d, want 401", status)
+					}
 				}
+				s.present(s.a, first, time.Now())
+				s.wantBroken(t, test.broken)
 			})
 		})
 	}
