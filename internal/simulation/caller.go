@@ -1,5 +1,8 @@
 package simulation
 
+// Rules for concurrency. Each caller is one goroutine, and only that goroutine
+// uses the caller's fields. It stops when its process is gone.
+
 import (
 	"context"
 	"io"
@@ -12,12 +15,12 @@ import (
 // A caller wants tokens from one process, now and then.
 type caller struct {
 	process *process
-	number  int // of all: callers that are woken at one instant go on one after another
+	number  int // no two callers have the same: see token
 	dice    *rand.Rand
-	rush    int // the next one
+	rush    int // index of the next rush
 }
 
-// callers lets the process's callers loose, and returns when they have left.
+// callers runs the process's callers, and returns when all of them have left.
 func (w *world) callers(p *process) {
 	var all sync.WaitGroup
 	for i := range w.luck.callers {
@@ -43,8 +46,8 @@ func (c *caller) run() {
 	}
 }
 
-// idle waits until the caller wants something, and returns false if its process
-// is gone.
+// idle waits until the caller wants something. It returns false if the process is
+// gone.
 func (c *caller) idle() bool {
 	w := c.process.machine.world
 	wait := 1000 * time.Hour
@@ -66,8 +69,8 @@ func (c *caller) idle() bool {
 	}
 }
 
-// patience returns the context of a caller who waits for ever, for a while, or
-// hardly.
+// patience returns the context of a caller that waits without a limit, for a
+// while, or for some milliseconds.
 func (c *caller) patience() (context.Context, context.CancelFunc) {
 	var limit time.Duration
 	switch timeout := c.process.machine.world.luck.timeout; c.dice.IntN(3) {
@@ -84,11 +87,11 @@ func (c *caller) patience() (context.Context, context.CancelFunc) {
 func (c *caller) token(ctx context.Context) {
 	p := c.process
 	promise := &p.machine.world.promise
-	asked := promise.asks(p)
+	asked := promise.callerAsks(p)
 	tok, err := p.sessions.TokenSource(key).TokenContext(ctx)
 	waited := time.Since(asked.at)
-	time.Sleep(time.Duration(c.number))
-	promise.gets(ctx, p, asked, waited, tok, err)
+	time.Sleep(time.Duration(c.number)) // callers that one event wakes go on one after another
+	promise.callerGets(ctx, p, asked, waited, tok, err)
 }
 
 func (c *caller) request(ctx context.Context) {
@@ -101,9 +104,9 @@ func (c *caller) request(ctx context.Context) {
 // api is the last element of the path of a request to FinCode's API.
 const api = "balance"
 
-// get makes a request to the API.
+// get makes a request to the API as the process.
 func (p *process) get(ctx context.Context) (*http.Response, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute) // the API may keep silent
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute) // the API may never answer
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, root+"/"+api, nil)
 	if err != nil {

@@ -1,5 +1,10 @@
 package simulation
 
+// Rules for concurrency. world.mu guards fincode, families, pairs and their
+// histories. serve and what it calls run with world.mu held. RoundTrip and reply
+// may wait or sleep, so they hold no lock then. Only the goroutine that sends a
+// request writes its fields, before the request leaves.
+
 import (
 	"bytes"
 	"encoding/base64"
@@ -23,8 +28,8 @@ const root = "https://simulation.fincode.software/api/v6/services"
 
 var credentials = fincodeauth.Credentials{Email: "ada@example.com", Password: "analytical engine"}
 
-// A fincode is the server, as FINCODE.md knows it. Its tokens say what they
-// are: a pair 2.7 is the seventh of the second login.
+// A fincode is the server, as FINCODE.md describes it. The names of its tokens say
+// where they come from: pair 2.7 is the seventh pair of the second login.
 type fincode struct {
 	world *world
 
@@ -32,33 +37,33 @@ type fincode struct {
 	families []*family
 	pairs    map[string]*pair // by refresh token
 	access   map[string]*pair // by access token
-	down     time.Time        // until then
+	down     time.Time        // FinCode is down until then
 }
 
-// A family is what descends from one login.
+// A family is all pairs that descend from one login.
 type family struct {
-	id        int
-	login     *presentation // that began it
-	latest    *pair
-	revoked   bool // at FinCode
-	saidBye   bool // the package told FinCode, or is telling it
-	givenUp   bool // and that for another login, by who had slept before it was saved: others may use it
-	outside   bool // and not by the package
-	loggedOut bool // in the store: it must not come back there
-	cameBack  bool // it did, by a first Save that was late
+	id             int
+	login          *presentation // the request that began the family
+	latest         *pair
+	revoked        bool // at FinCode
+	toldFinCode    bool // the package sent a logout of this family to FinCode
+	discarded      bool // FinCode carried such a logout out for a process that had slept since the login: others may use the pair
+	revokedOutside bool // something outside the package revoked the family
+	loggedOut      bool // in the store: the family must not come back there
+	cameBack       bool // it came back by a late first Save, which is allowed
 }
 
-// A pair is an access token and the refresh token that it came with.
+// A pair is an access token and the refresh token that came with it.
 type pair struct {
 	family  *family
 	number  int
 	refresh string
 	access  string
-	asked   time.Time // when whoever got it began to ask, on the true clock
+	asked   time.Time // when the process began to ask for the pair, by the true clock
 	issued  time.Time
 	expires time.Time
-	revoked bool // the access token
-	used    bool // the refresh token
+	revoked bool // the access token is revoked
+	used    bool // the refresh token is used up
 
 	history
 }
@@ -71,20 +76,20 @@ func newFinCode(w *world) *fincode {
 
 func (f *fincode) String() string { return "FinCode" }
 
-// An answer is FinCode's, or a gateway's.
+// An answer is an answer of FinCode or of a gateway.
 type answer struct {
 	status     int
 	body       string
-	retryAfter time.Duration
-	cut        bool
-	issued     *pair // that it carries
+	retryAfter time.Duration // 0: there is no such header
+	cut        bool          // the connection breaks at the end of body
+	issued     *pair         // the new pair in it; nil: none
 }
 
 func refusal(status int, code string) *answer {
 	return &answer{status: status, body: fmt.Sprintf(`{"success":false,"error":{"code":%q,"message":"no"}}`, code)}
 }
 
-// serve answers a request; world.mu is held.
+// serve answers a request. world.mu is held.
 func (f *fincode) serve(r *request) *answer {
 	if time.Now().Before(f.down) {
 		return refusal(http.StatusServiceUnavailable, "SERVICE_UNAVAILABLE")
@@ -103,7 +108,7 @@ func (f *fincode) serve(r *request) *answer {
 		f.world.say(f, "logs %v out", p)
 		l := p.family.login
 		p.family.revoked = true
-		p.family.givenUp = p.number == 1 && l.by == r.sent.by && l.by.sleptSince(l.at)
+		p.family.discarded = p.number == 1 && l.by == r.sent.by && l.by.sleptSince(l.at)
 		return &answer{status: http.StatusOK, body: `{"message":"bye"}`}
 	}
 	if p := f.access[r.access]; p == nil || !f.accepts(p) {
@@ -112,28 +117,28 @@ func (f *fincode) serve(r *request) *answer {
 	return &answer{status: http.StatusOK, body: "{}"}
 }
 
-// accepts tells whether the pair's access token is good.
+// accepts reports whether the pair's access token is good. world.mu is held.
 func (f *fincode) accepts(p *pair) bool {
 	return !p.revoked && !p.family.revoked && time.Now().Before(p.expires)
 }
 
-// rotate uses a refresh token up; world.mu is held.
+// rotate uses up a refresh token. world.mu is held.
 func (f *fincode) rotate(r *request) *answer {
 	p := f.pairs[r.refresh]
 	switch {
 	case p == nil:
 		return refusal(http.StatusUnauthorized, "AUTH_REQUIRED")
 	case p.used:
-		f.world.say(f, "was presented %v before: 403", p)
+		f.world.say(f, "answers 403: the refresh token of %v was used before", p)
 		if f.world.luck.reuseRevokes {
 			if !p.explained() && !r.sent.overslept {
-				f.world.breaks(f, "%v is presented again, and nothing explains it: its family is revoked", p)
+				f.world.breaks(f, "%v is presented again, nothing explains that, and FinCode revokes its family", p)
 			}
-			p.family.revoked, p.family.outside = true, true
+			p.family.revoked, p.family.revokedOutside = true, true
 		}
 		return refusal(http.StatusForbidden, "FORBIDDEN")
 	case p.family.revoked:
-		f.world.say(f, "revoked %v: 401", p)
+		f.world.say(f, "answers 401: the session of %v is revoked", p)
 		return refusal(http.StatusUnauthorized, "AUTH_REQUIRED")
 	}
 	p.used, p.usedBy = true, r.sent
@@ -144,7 +149,8 @@ func (f *fincode) rotate(r *request) *answer {
 	return f.issue(p.family, r.asked)
 }
 
-// issue makes the family's next pair, for which was asked then; world.mu is held.
+// issue makes the family's next pair. asked is when the process began to ask for
+// it. world.mu is held.
 func (f *fincode) issue(fam *family, asked time.Time) *answer {
 	l := f.world.luck
 	p := &pair{family: fam, number: 1, asked: asked, issued: time.Now(), expires: time.Now().Add(l.lifetime)}
@@ -172,11 +178,11 @@ func (f *fincode) issue(fam *family, asked time.Time) *answer {
 	return &answer{status: http.StatusOK, body: string(data), issued: p}
 }
 
-// A request is what FinCode reads out of one.
+// A request is what FinCode reads in an HTTP request.
 type request struct {
-	op, refresh, access string
-	asked               time.Time     // when the package began to
-	sent                *presentation // of the refresh token, if it is one
+	op, refresh, access string        // op is the last element of the path
+	asked               time.Time     // when the package handed the request over
+	sent                *presentation // the request as a presentation; nil before it leaves
 }
 
 func read(r *http.Request) *request {
@@ -192,7 +198,7 @@ func read(r *http.Request) *request {
 	return &request{op: path.Base(r.URL.Path), refresh: body.Refresh, access: r.Header.Get("X-Auth-Token")}
 }
 
-// RoundTrip is how a process reaches FinCode: its Config.Base.
+// RoundTrip sends a request to FinCode. It is the process's Config.Base.
 func (p *process) RoundTrip(r *http.Request) (*http.Response, error) {
 	w, req := p.machine.world, read(r)
 	req.asked = time.Now()
@@ -200,7 +206,7 @@ func (p *process) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	if err := r.Context().Err(); err != nil {
-		w.promise.givesUp(p, req)
+		w.promise.notSentInTime(p, req)
 		return nil, err
 	}
 	d := w.dice(req.op, p.id)
@@ -217,7 +223,7 @@ func (p *process) RoundTrip(r *http.Request) (*http.Response, error) {
 		hooks.GotConn(httptrace.GotConnInfo{})
 	}
 	way := p.wayToFinCode(d, req)
-	req.sent = w.promise.sends(p, req, way.echo > 0)
+	req.sent = w.promise.sends(p, req, way.repeatAfter > 0)
 	heard, err := send(r.Context(), w, way, func() *answer { return w.fincode.reply(d, req) })
 	if dead := p.step("after " + req.op); dead != nil {
 		return nil, dead
@@ -231,24 +237,24 @@ func (p *process) RoundTrip(r *http.Request) (*http.Response, error) {
 	return heard.response(r), nil
 }
 
-// wayToFinCode is how a request gets there, as luck has it.
+// wayToFinCode returns what happens to a request on its way. Chance decides.
 func (p *process) wayToFinCode(d *rand.Rand, req *request) passage {
 	w := p.machine.world
 	way := quick(d)
 	if w.happens(d, SlowFinCode) {
 		way.slow(d, w.luck.timeout)
 	}
-	way.lost = w.happens(d, RequestLost)
-	way.unheard = w.happens(d, AnswerLost)
+	way.requestLost = w.happens(d, RequestLost)
+	way.answerLost = w.happens(d, AnswerLost)
 	if req.op == "refresh-token" && w.happens(d, RequestTwice) {
-		way.echo = between(d, time.Microsecond, time.Second)
-		way.last = d.IntN(2) == 0
+		way.repeatAfter = between(d, time.Microsecond, time.Second)
+		way.answerRepeat = d.IntN(2) == 0
 	}
 	w.sayNow(p, "%s %s: %v", req.op, req.refresh, way)
 	return way
 }
 
-// reply answers a request, as luck has it.
+// reply answers a request. Chance decides whether that goes wrong.
 func (f *fincode) reply(d *rand.Rand, r *request) *answer {
 	w := f.world
 	switch {
@@ -278,12 +284,12 @@ func (f *fincode) reply(d *rand.Rand, r *request) *answer {
 	return a
 }
 
-// retryAfter is in whole seconds, and mostly absent.
+// retryAfter returns whole seconds, or 0 in about half of the cases.
 func retryAfter(d *rand.Rand) time.Duration {
 	return max(0, between(d, -30*time.Second, 30*time.Second).Round(time.Second))
 }
 
-// response makes a the answer to r.
+// response returns a as the response to r.
 func (a *answer) response(r *http.Request) *http.Response {
 	resp := &http.Response{StatusCode: a.status, Header: make(http.Header), Request: r}
 	if a.retryAfter > 0 {
@@ -298,7 +304,8 @@ func (a *answer) response(r *http.Request) *http.Response {
 	return resp
 }
 
-// broken is the rest of a body whose connection broke.
+// broken is a reader that stands for the rest of a body after its connection
+// broke.
 type broken struct{}
 
 func (broken) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }

@@ -6,33 +6,34 @@ import (
 	"time"
 )
 
-// A Fault is something that goes wrong, or at least does not go as usual.
+// A Fault is something that goes wrong, or that is at least unusual. The order of
+// the faults decides which chance belongs to which: do not change it.
 type Fault int
 
 const (
-	// On the way to FinCode, and at it.
-	ConnectionRefused Fault = iota // surely not sent
-	RequestLost                    // before the server
-	AnswerLost                     // after it
-	RequestTwice                   // the network delivers it twice
-	AnswerCut                      // in the middle of its body
+	// On the way to FinCode, and at FinCode.
+	ConnectionRefused Fault = iota // the request was surely not sent
+	RequestLost                    // FinCode does not see the request
+	AnswerLost                     // FinCode has carried the request out
+	RequestTwice                   // the network delivers the request twice
+	AnswerCut                      // the connection breaks in the middle of the body
 	AnswerGarbage                  // a 200 that cannot be read
-	Answer500                      // although it was carried out
-	Answer503                      // and it was not carried out
-	Answer429                      // the same
-	Page403                        // a gateway's, and FinCode never saw it
-	SlowFinCode                    // up to the timeout, and past it
-	UnauthorizedAPI                // 401 to a good token
+	Answer500                      // the request was carried out all the same
+	Answer503                      // the request was not carried out
+	Answer429                      // the request was not carried out
+	Page403                        // from a gateway; FinCode does not see the request
+	SlowFinCode                    // up to the timeout, or longer
+	UnauthorizedAPI                // a 401 to a good token
 
-	// On the way to the store, and at it.
+	// On the way to the store, and at the store.
 	LoadLost
-	SaveLost    // not carried out
-	SaveUnheard // carried out, but its answer is lost
-	SaveLate    // carried out after whoever asked has given up
+	SaveLost    // the store does not see the Save
+	SaveUnheard // the store carries the Save out, and its answer is lost
+	SaveLate    // the store carries the Save out after the process has given up
 	DeleteLost
 	SlowStore
 
-	// Anywhere in a process.
+	// At any step of a process.
 	CrashHere
 	SleepHere
 
@@ -40,13 +41,13 @@ const (
 	Crash
 	Deploy      // the process is closed, and a new one started
 	Stop        // SIGSTOP, and SIGCONT up to ten minutes later
-	Suspend     // the same, of a machine: its monotonic clock stands still too
-	ClockJump   // of a machine's wall clock
+	Suspend     // the same for a machine, whose monotonic clock stands still too
+	ClockJump   // somebody sets a machine's wall clock
 	StoreDown   // for minutes
 	FinCodeDown // for minutes
 	AccessRevoked
 	FamilyRevoked
-	Thief // uses a refresh token
+	Thief // somebody else uses a refresh token
 	Login
 	Logout
 
@@ -55,32 +56,32 @@ const (
 
 var faultNames = [faults]string{
 	"connections refused", "requests lost", "answers lost", "requests delivered twice", "answers cut", "answers garbled",
-	"500 though done", "503", "429", "a gateway's 403", "FinCode slow", "401 to a good token",
-	"Load lost", "Save lost", "Save done, answer lost", "Save done late", "Delete lost", "store slow",
-	"crash in a call", "sleep in a call",
+	"500 although carried out", "503", "429", "a gateway's 403", "FinCode slow", "401 to a good token",
+	"Load lost", "Save lost", "Save carried out, answer lost", "Save carried out late", "Delete lost", "store slow",
+	"crash at a step", "sleep at a step",
 	"crash", "deploy", "stopped process", "suspended machine", "clock jump", "store down", "FinCode down",
 	"access tokens revoked", "session revoked", "token stolen", "login", "logout",
 }
 
 func (f Fault) String() string { return faultNames[f] }
 
-// A luck is what a seed decides at the beginning.
+// A luck is what a seed decides at the beginning. It does not change after that.
 type luck struct {
 	machines, callers int
 	lifetime          time.Duration   // of an access token
 	timeout           time.Duration   // RefreshTimeout
-	length            time.Duration   // of the bad luck
-	think             time.Duration   // a caller's, on average; 0: it comes in a rush only
-	jwt, expiresIn    bool            // how an answer tells the lifetime
-	serverClock       time.Duration   // wrong by this
-	clocks            time.Duration   // the machines', wrong by up to this
-	credentials       bool            // Config.Credentials
-	rushes            []time.Duration // when everybody comes at once
-	reuseRevokes      bool            // the family
-	rotationRevokes   bool            // the access token before
+	length            time.Duration   // of the time in which faults happen
+	think             time.Duration   // between two calls of a caller, on average; 0: it only comes in a rush
+	jwt, expiresIn    bool            // where an answer says the lifetime
+	serverClock       time.Duration   // FinCode's clock is wrong by this much
+	clocks            time.Duration   // the machines' clocks are wrong by up to this much
+	credentials       bool            // Config.Credentials is set
+	rushes            []time.Duration // when all callers come at once
+	reuseRevokes      bool            // a reused refresh token revokes its family
+	rotationRevokes   bool            // a rotation revokes the access token before it
 
-	// odds are, for a fault at a call, its chance; for one of the script, how
-	// often it happens.
+	// odds is the chance of a fault at a step. For a fault of the script, it is
+	// how often the fault happens.
 	odds [faults]float64
 }
 
@@ -107,8 +108,8 @@ func newLuck(seed uint64) luck {
 	if half() {
 		l.clocks = hours(r, 6).Abs()
 	}
-	// Swarm testing: each seed has some faults and lacks the others, so that
-	// none hides behind another that is always there.
+	// Swarm testing: each seed has about half of the faults. A fault that is
+	// always there could hide what another one does.
 	for f := range l.odds {
 		switch {
 		case half():
@@ -127,7 +128,7 @@ func newLuck(seed uint64) luck {
 	return l
 }
 
-// hours returns up to n hours, either way.
+// hours returns a duration from -n to n hours.
 func hours(r *rand.Rand, n int) time.Duration {
 	return between(r, -time.Duration(n)*time.Hour, time.Duration(n)*time.Hour)
 }

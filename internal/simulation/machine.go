@@ -1,5 +1,11 @@
 package simulation
 
+// Rules for concurrency. The fields of a machine and of a process are fixed,
+// except those that their comments name as guarded by world.mu. wrong is atomic,
+// because the package under test reads the clock at any time. The channels gone
+// and died are closed once, with world.mu held. A step may sleep or wait, so it
+// holds no lock then.
+
 import (
 	"context"
 	"errors"
@@ -11,21 +17,22 @@ import (
 	"github.com/fincodeauth/fincodeauth"
 )
 
-// A machine has clocks, and runs one process after another.
+// A machine has a wall clock and a monotonic clock. It runs one process after
+// another.
 type machine struct {
 	world *world
 	id    int
-	wrong atomic.Int64 // how far the wall clock is ahead
+	wrong atomic.Int64 // nanoseconds by which the wall clock is ahead
 
 	// Guarded by world.mu.
-	process   *process // nil: none runs
-	processes int
-	jumped    time.Time // when the wall clock was changed last
-	wakeAt    time.Time // until then nothing runs here
-	frozen    []pause   // while these the monotonic clock stood still
+	process   *process  // nil: none runs
+	processes int       // that ran here so far
+	jumped    time.Time // when the wall clock was set last
+	wakeAt    time.Time // nothing runs here before this
+	frozen    []pause   // in which the monotonic clock stood still
 }
 
-// A pause is a time in which a machine, or its process, stood still.
+// A pause is a time in which a machine or a process stood still.
 type pause struct{ from, to time.Time }
 
 func newMachine(w *world, id int) *machine {
@@ -38,10 +45,10 @@ func newMachine(w *world, id int) *machine {
 
 func (m *machine) String() string { return string(rune('A' + m.id)) }
 
-// wall is the machine's wall clock.
+// wall returns the time by the machine's wall clock.
 func (m *machine) wall() time.Time { return time.Now().Add(time.Duration(m.wrong.Load())) }
 
-// now is what time.Now is on the machine.
+// now is time.Now on the machine: a wall clock and a monotonic clock.
 func (m *machine) now() time.Time {
 	at := time.Now()
 	m.world.mu.Lock()
@@ -55,10 +62,10 @@ func (m *machine) now() time.Time {
 	return Reading(m.wall(), monotonic)
 }
 
-// Reading returns a Time whose wall clock and monotonic clock read this: on a
-// machine that slept, or whose clock was set, they moved apart, and nothing in
-// package time makes such a one. Its layout is that of time.Time, whose comment
-// explains it.
+// Reading returns a Time with these readings of the wall clock and the monotonic
+// clock. The two move apart on a machine that was suspended or whose clock was
+// set. Package time has no function that makes such a Time, so Reading uses the
+// layout of time.Time. The comment there explains that layout.
 func Reading(wall time.Time, monotonic time.Duration) time.Time {
 	type layout struct {
 		wall uint64
@@ -74,11 +81,11 @@ func Reading(wall time.Time, monotonic time.Duration) time.Time {
 	return *(*time.Time)(unsafe.Pointer(&t))
 }
 
-// random is what rand.Float64 is on the machine.
+// random is rand.Float64 on the machine.
 func (m *machine) random() float64 { return m.world.dice("jitter", m.id).Float64() }
 
-// sleep lets nothing run on the machine for d; if frozen, its monotonic clock
-// stands still too.
+// sleep stops everything on the machine for d. If frozen is true, its monotonic
+// clock stands still too.
 func (m *machine) sleep(d time.Duration, frozen bool) {
 	m.world.mu.Lock()
 	defer m.world.mu.Unlock()
@@ -94,7 +101,7 @@ func (m *machine) sleep(d time.Duration, frozen bool) {
 	}
 }
 
-// start runs a new process on the machine, if none runs there.
+// start starts a new process on the machine, unless one runs there.
 func (m *machine) start() {
 	w := m.world
 	p := &process{machine: m, gone: make(chan struct{}), died: make(chan struct{}), ended: make(chan struct{})}
@@ -109,15 +116,15 @@ func (m *machine) start() {
 	p.name = fmt.Sprintf("%v%d", m, m.processes)
 	m.process = p
 	w.promise.processes = append(w.promise.processes, p)
-	w.say(p, "starts, with its clock wrong by %v", time.Duration(m.wrong.Load()))
+	w.say(p, "starts, and its clock is wrong by %v", time.Duration(m.wrong.Load()))
 	go func() {
 		defer close(p.ended)
 		w.callers(p)
 	}()
 }
 
-// crash ends the machine's process, if that is p: nothing of it runs again, but
-// what it sent is on its way.
+// crash ends the machine's process if that is p. Nothing of p runs again. Messages
+// that it sent still arrive. A new process starts up to two minutes later.
 func (m *machine) crash(p *process) {
 	m.world.mu.Lock()
 	defer m.world.mu.Unlock()
@@ -139,20 +146,20 @@ func (m *machine) crash(p *process) {
 	})
 }
 
-// A process is a run of a program that uses the package.
+// A process is one run of a program that uses the package.
 type process struct {
 	machine  *machine
 	id       int
 	name     string
 	sessions *fincodeauth.Sessions
-	gone     chan struct{} // closed when it crashes, or is about to be closed
-	died     chan struct{} // closed when it crashes
-	ended    chan struct{} // closed when its callers have returned
+	gone     chan struct{} // closed when the process crashes, or before it is closed: its callers leave
+	died     chan struct{} // closed when the process crashes
+	ended    chan struct{} // closed when the callers have returned
 
 	// Guarded by world.mu.
 	dead    bool
-	leaving bool // gone is closed
-	slept   []pause
+	leaving bool    // gone is closed
+	slept   []pause // the last may not be over yet
 	view    view
 }
 
@@ -164,7 +171,7 @@ func (p *process) isDead() bool {
 	return p.dead
 }
 
-// leave sends the callers away; world.mu is held.
+// leave sends the callers away. world.mu is held.
 func (p *process) leave() {
 	if !p.leaving {
 		p.leaving = true
@@ -172,7 +179,7 @@ func (p *process) leave() {
 	}
 }
 
-// sleptSince tells whether the process slept at any time since t; world.mu is
+// sleptSince reports whether the process slept at any time after t. world.mu is
 // held.
 func (p *process) sleptSince(t time.Time) bool {
 	for _, s := range p.slept {
@@ -183,17 +190,19 @@ func (p *process) sleptSince(t time.Time) bool {
 	return false
 }
 
-// errDead is what a dead process hears, when all is over.
+// errDead is what the calls of a dead process return when the simulation is over.
 var errDead = errors.New("the process is dead")
 
-// step is where a process may crash or sleep: whenever it is about to ask
-// something of the world, and when it hears the answer.
+// step is called when a process is about to call the world, and when it gets the
+// answer. There the process may crash or sleep. step returns when the process is
+// awake. A dead process stays in step until the simulation is over, and then gets
+// an error, so that it does nothing more.
 func (p *process) step(where string) error {
 	w := p.machine.world
 	w.promise.stillRuns(p, where)
 	d := w.dice(where, p.id)
-	// A moment later: of two who come here at one instant, it must not matter
-	// who is first.
+	// A moment later, because two goroutines may come here at one instant. It
+	// must not matter which of them is first.
 	moment := func() { time.Sleep(between(d, 1, time.Millisecond)) }
 	if w.happens(d, CrashHere) {
 		moment()
@@ -205,7 +214,7 @@ func (p *process) step(where string) error {
 	for {
 		w.mu.Lock()
 		dead, left := p.dead, time.Until(p.machine.wakeAt)
-		if p.machine.process != p { // closed: the next one's sleep is not its own
+		if p.machine.process != p { // p is closed, and the sleep is that of the next process
 			left = 0
 		}
 		w.mu.Unlock()
@@ -235,7 +244,7 @@ func (p *process) boot() *fincodeauth.Sessions {
 			if err := p.step("credentials"); err != nil {
 				return fincodeauth.Credentials{}, err
 			}
-			w.promise.asked(p, cause)
+			w.promise.credentialsAsked(p, cause)
 			return credentials, nil
 		}
 	}
@@ -246,7 +255,7 @@ func (p *process) boot() *fincodeauth.Sessions {
 	return sessions
 }
 
-// close closes the process as a deployment does, and gives it grace for that.
+// close closes the process as a deployment does. The process has grace to end.
 func (p *process) close(grace time.Duration) {
 	w := p.machine.world
 	w.mu.Lock()
@@ -271,6 +280,6 @@ func (p *process) close(grace time.Duration) {
 	}
 	w.say(p, "is closed: %v", err)
 	p.view.closed = true
-	p.view.gaveUp = err != nil
+	p.view.closeFailed = err != nil
 	p.machine.process = nil
 }

@@ -1,5 +1,11 @@
 package simulation
 
+// Rules for concurrency. Goroutines of all processes call the methods of promise,
+// at any time. world.mu guards everything in this file. A method that the world
+// calls locks it, unless its comment says that world.mu is held. ended locks it
+// too. All other methods are helpers, which are called with world.mu held. No
+// method waits or calls the package under test while world.mu is held.
+
 import (
 	"context"
 	"errors"
@@ -11,61 +17,64 @@ import (
 	"github.com/fincodeauth/fincodeauth"
 )
 
-// A promise is what must be true whatever happens. It knows everything, and is
-// asked at every step.
+// A promise checks what must be true whatever happens. It sees the whole world:
+// all processes, the store, FinCode and the true time. The world calls it at
+// every step. A method that is named after a promise checks that promise.
 type promise struct {
 	world     *world
 	processes []*process // all that ever ran
 	arrivals  []*arrival
 	replaced  time.Time // when a login, a logout or an end changed the store last
-	byUser    time.Time // when a login or a logout did
+	byUser    time.Time // when a login or a logout changed it last
 }
 
-// A history is what became of a pair, and of its refresh token.
+// A history is what happened to a pair and to its refresh token.
 type history struct {
-	presented []*presentation
-	usedBy    *presentation // that FinCode accepted; nil: none, or a thief's
-	stored    bool          // it was in the store
-	blind     bool          // it was, and whoever saved it was not told
-	unheard   bool          // somebody presented it and does not know what became of that
-	takenOver bool          // somebody's claim to present it was replaced by another's
-	twice     bool          // the network delivered it twice
-	stolen    bool
+	presented      []*presentation
+	usedBy         *presentation // the one that FinCode accepted; nil: none, or a thief's
+	stored         bool          // the pair was in the store
+	savedUnheard   bool          // it was, but the answer to its Save was lost
+	outcomeUnknown bool          // a process presented the token and does not know the outcome
+	takenOver      bool          // another process took over a claim of the token
+	twice          bool          // the network delivered a request with the token twice
+	stolen         bool
 }
 
-// A presentation is one process's attempt to use a refresh token.
+// A presentation is one process's attempt to use a refresh token. A request that
+// presents none is one too, with a nil pair.
 type presentation struct {
 	by      *process
-	entered time.Time // the package cannot look again after that
-	at      time.Time
+	entered time.Time // the package handed over the request; it cannot look at the clock or at the store after that
+	at      time.Time // the request left
 	pair    *pair
 	outcome outcome
 
-	heard      time.Time     // when the outcome was known
+	heard      time.Time     // when the process knew the outcome
 	retryAfter time.Duration // as FinCode asked
 
-	// interrupted: the outcome of an attempt before this one is unknown, or may
-	// be, for its claim was taken over.
+	// interrupted: the outcome of an earlier attempt is unknown, or may be
+	// unknown because its claim was taken over.
 	interrupted bool
 
-	overslept bool // see oversleeps, when the request left
+	overslept bool // what oversleeps said when the request left
 
-	// superseded: a login or a logout was under way in the same process, which
-	// drops the answer.
+	// superseded: a login or a logout was under way in the same process. The
+	// process then drops the answer.
 	superseded bool
 
-	failedSaves int // of the process, since the answer arrived
+	failedSaves int // Saves of the process that the store did not answer, since the answer arrived
 
-	reused  bool // FinCode refused it with a 403
-	tooLate bool // when it did, the store had another pair
+	reused  bool // FinCode refused the token with a 403
+	tooLate bool // the store had no record of the pair any more when FinCode refused the token
 }
 
+// An outcome is what a process knows about a request that it sent.
 type outcome int
 
 const (
-	pending outcome = iota // or whoever made it died
+	pending outcome = iota // no answer yet, or the process died before it
 	arrived
-	refused // FinCode's word
+	refused // by FinCode itself
 	notSent // surely not processed
 	unknown
 )
@@ -73,33 +82,35 @@ const (
 // An arrival is a new pair that reached a process.
 type arrival struct {
 	by    *process
-	since time.Time // what replaced the session since then may win
+	since time.Time // whatever replaced the session after this may win over the pair
 	pair  *pair
-	sent  *presentation // that it answers
+	sent  *presentation // the request that the pair answers
 }
 
 // A view is what a process can know.
 type view struct {
-	closed, gaveUp bool
-	users          int // who are logging in or out here
-	usersSince     time.Time
-	usersUntil     time.Time
-	own            map[*pair]bool   // the pairs that it got from FinCode
-	rejected       map[*pair]bool   // a call of this process with the access token was answered 401
-	presented      *presentation    // last
-	held           *pair            // that it handed out last
-	installed      time.Time        // when it began to use a token, by its own wall clock
-	out            map[*family]bool // logged out here
+	closed, closeFailed bool             // Close has returned; with an error
+	userCalls           int              // logins and logouts that are under way here
+	userCallsSince      time.Time        // when the first of them began
+	userCallsUntil      time.Time        // when one of them returned last
+	own                 map[*pair]bool   // the pairs that the process got from FinCode itself
+	rejected            map[*pair]bool   // a call of this process with the access token was answered 401
+	presented           *presentation    // the last one of a refresh token
+	held                *pair            // the pair that the process handed out last; nil: it may have another now
+	installed           time.Time        // when the process began to use its token, by its own wall clock
+	loggedOut           map[*family]bool // the sessions that a user logged out here
 }
 
-// sends is asked when a request leaves a process.
+// sends is called when a request leaves a process. It checks everything that
+// must be true before a refresh token is presented. twice says that the network
+// delivers the request twice.
 func (k *promise) sends(p *process, r *request, twice bool) *presentation {
 	w := k.world
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s := &presentation{by: p, entered: r.asked, at: time.Now()}
 	if of := w.fincode.pairs[r.refresh]; r.op == "logout" && of != nil {
-		of.family.saidBye = true
+		of.family.toldFinCode = true
 	}
 	if r.op != "refresh-token" {
 		return s
@@ -116,49 +127,52 @@ func (k *promise) sends(p *process, r *request, twice bool) *presentation {
 		k.isDue(s)
 		k.waited(s)
 	}
-	s.interrupted = s.pair.unheard || s.pair.takenOver
+	s.interrupted = s.pair.outcomeUnknown || s.pair.takenOver
 	s.pair.presented = append(s.pair.presented, s)
 	s.pair.twice = s.pair.twice || twice
-	if fam := s.pair.family; !fam.loggedOut || fam.cameBack { // else it is for the logout
+	if fam := s.pair.family; !fam.loggedOut || fam.cameBack { // otherwise a Logout presents the token
 		p.view.presented = s
 	}
 	w.stats.Presentations++
 	return s
 }
 
-// givesUp is asked when the time of a request had run out before it was sent:
-// whoever made it cannot know that.
-func (k *promise) givesUp(p *process, r *request) {
+// notSentInTime is called when the time of a request ran out before it was sent.
+// The process cannot know that it was not sent.
+func (k *promise) notSentInTime(p *process, r *request) {
 	k.world.mu.Lock()
 	defer k.world.mu.Unlock()
 	if pair := k.world.fincode.pairs[r.refresh]; r.op == "refresh-token" && pair != nil {
-		pair.unheard = true
+		pair.outcomeUnknown = true
 	}
 }
 
-// presentedBefore: a refresh token is presented again only after a takeover, or
-// an unknown outcome of its first presentation.
+// presentedBefore: a refresh token is presented again only after a takeover,
+// after an attempt with an unknown outcome or one that was surely not sent, after
+// the death of its presenter, or if a login or a logout was under way in the
+// process that presented it before.
 func (k *promise) presentedBefore(s *presentation) {
 	for _, before := range s.pair.presented {
 		if before.outcome == unknown || before.outcome == notSent || before.by.dead || before.superseded || s.pair.takenOver {
 			continue
 		}
-		k.world.breaks(s.by, "%v presents %v again, after %v did and %v", s.by, s.pair, before.by, before.outcome)
+		k.world.breaks(s.by, "%v presents %v again, although %v presented it before and %v", s.by, s.pair, before.by, before.outcome)
 	}
 }
 
 func (o outcome) String() string {
-	return [...]string{"has no answer yet", "got the answer", "was refused", "surely did not reach FinCode", "does not know what became of it"}[o]
+	return [...]string{"has no answer yet", "got the answer", "was refused", "surely did not reach FinCode", "does not know the outcome"}[o]
 }
 
-// holdsTheClaim: whoever presents a token has claimed it in the store, and nobody
-// has taken that claim over, unless its owner slept. A Logout presents a token
-// without a claim: it has replaced the record, so that nobody else can claim it.
+// holdsTheClaim: a process that presents a token has claimed it in the store. No
+// other process has taken that claim over, unless the owner slept. A Logout
+// presents a token without a claim: it has replaced the record before, so nobody
+// else can claim the token.
 func (k *promise) holdsTheClaim(s *presentation) {
 	claim := k.world.store.claimOf(s.by)
 	owns := claim != nil && claim.pair == s.pair
-	// Noted before the exception for a Logout: the process may have claimed the
-	// token and slept, and another process may have logged out meanwhile.
+	// This comes before the exception for a Logout. The process may have claimed
+	// the token and slept, and another process may have logged out meanwhile.
 	s.overslept = owns && s.oversleeps(claim)
 	if s.pair.family.loggedOut {
 		return
@@ -174,8 +188,8 @@ func (k *promise) holdsTheClaim(s *presentation) {
 	}
 }
 
-// hasNoSuccessor: nobody presents a token whose successor is stored, unless it
-// slept.
+// hasNoSuccessor: a process does not present a token whose successor is stored,
+// unless the process slept.
 func (k *promise) hasNoSuccessor(s *presentation) {
 	for _, next := range k.world.fincode.pairs {
 		if next.family == s.pair.family && next.number > s.pair.number && next.stored && !s.overslept {
@@ -184,8 +198,8 @@ func (k *promise) hasNoSuccessor(s *presentation) {
 	}
 }
 
-// isDue: nobody refreshes a token that is far from its expiry and that the API
-// did not reject.
+// isDue: a process does not refresh a token that is far from its expiry, unless
+// FinCode answered 401 to its access token.
 func (k *promise) isDue(s *presentation) {
 	l, p := k.world.luck, s.by
 	if len(s.pair.presented) > 0 || p.view.rejected[s.pair] || s.pair.revoked || k.clockChanged(p, s.pair) {
@@ -197,8 +211,8 @@ func (k *promise) isDue(s *presentation) {
 	}
 }
 
-// waited: a process that failed tries again after a second at the earliest, or
-// when FinCode asked it to.
+// waited: a process that failed waits before it tries again: for a second, or for
+// as long as FinCode asked, whichever is longer.
 func (k *promise) waited(s *presentation) {
 	last := s.by.view.presented
 	if last == nil || last.pair != s.pair || last.outcome == pending || s.pair.family.loggedOut {
@@ -209,8 +223,8 @@ func (k *promise) waited(s *presentation) {
 	}
 }
 
-// clockChanged tells whether the process's wall clock differs from that by which
-// the pair's expiry was noted.
+// clockChanged reports whether the process's wall clock may differ from the clock
+// by which the pair's expiry was noted.
 func (k *promise) clockChanged(p *process, of *pair) bool {
 	if !p.view.own[of] {
 		return k.world.luck.clocks > 0 || k.anyJumped()
@@ -227,8 +241,8 @@ func (k *promise) anyJumped() bool {
 	return false
 }
 
-// hears is asked when a process hears the answer to a request, or that there is
-// none.
+// hears is called when a process gets the answer to a request, or learns that
+// there is none. a is then nil.
 func (k *promise) hears(p *process, r *request, s *presentation, a *answer) {
 	w := k.world
 	w.mu.Lock()
@@ -243,14 +257,14 @@ func (k *promise) hears(p *process, r *request, s *presentation, a *answer) {
 		s.retryAfter = a.retryAfter
 		s.reused = s.outcome == refused && a.status == http.StatusForbidden
 	}
-	s.superseded = p.view.users > 0 || p.view.usersUntil.After(s.at)
+	s.superseded = p.view.userCalls > 0 || p.view.userCallsUntil.After(s.at)
 	if s.outcome == refused && r.op == "refresh-token" {
 		p.view.held = nil // the session has ended, or is about to
 		now := w.store.current()
 		s.tooLate = now == nil || now.pair != s.pair
 	}
 	if r.op == "refresh-token" && s.outcome == unknown {
-		s.pair.unheard = true
+		s.pair.outcomeUnknown = true
 		w.stats.Unheard++
 	}
 	if s.outcome != arrived || a.issued == nil {
@@ -260,36 +274,39 @@ func (k *promise) hears(p *process, r *request, s *presentation, a *answer) {
 	now := w.store.current()
 	if replaced := now == nil || now.pair == nil || now.pair.family != a.issued.family; r.op == "login" || !replaced {
 		since := s.at
-		if r.op == "login" { // the store was looked at before FinCode
+		if r.op == "login" { // a login looks at the store before it calls FinCode
 			since = k.lookedAtTheStore(s)
 		}
 		k.arrivals = append(k.arrivals, &arrival{by: p, since: since, pair: a.issued, sent: s})
 	}
 }
 
-// lookedAtTheStore is when a process that logs in may have done that last: not
-// long before, unless a user logs in there, or it slept and cannot know that.
+// lookedAtTheStore returns the earliest time at which a process that logs in may
+// have loaded the record last. That is not long before, with two exceptions: a
+// user logs in there, or the process slept with a claim and cannot know that.
 func (k *promise) lookedAtTheStore(s *presentation) time.Time {
 	at, v := s.entered.Add(-k.world.luck.timeout), &s.by.view
 	claim := k.world.store.claimOf(s.by)
 	switch {
-	case v.users > 0 && !v.usersSince.After(s.entered):
-		return v.usersSince
-	case v.users == 0 && claim != nil && s.oversleeps(claim) && claim.at.Before(at):
+	case v.userCalls > 0 && !v.userCallsSince.After(s.entered):
+		return v.userCallsSince
+	case v.userCalls == 0 && claim != nil && s.oversleeps(claim) && claim.at.Before(at):
 		return claim.at
 	}
 	return at
 }
 
-// oversleeps tells whether others may have taken the claim over by now, which who
-// made s cannot know: it has been asleep since it handed the request over, or its
-// wall clock was changed while it slept with the claim.
+// oversleeps reports whether others may have taken the claim over although the
+// process that made s cannot know that. There are two such cases: the process
+// slept after it handed over the request, or the wall clock of its machine was
+// changed and it slept with the claim.
 func (s *presentation) oversleeps(claim *version) bool {
 	return s.by.sleptSince(s.entered) || s.by.sleptSince(claim.at) && s.by.machine.jumped.After(claim.at)
 }
 
-// cannotReachTheStore is asked when the store gave a process no answer: it ends
-// a session all the same whose token was refused, and its Save compares.
+// cannotReachTheStore is called when a process got no answer from the store. If
+// FinCode has refused the token, the process then may end the session without
+// loading the record again: the Save of the end compares the version.
 func (k *promise) cannotReachTheStore(p *process, what string) {
 	k.world.mu.Lock()
 	defer k.world.mu.Unlock()
@@ -317,7 +334,8 @@ func outcomeOf(a *answer) outcome {
 	return unknown
 }
 
-// saved is asked when the store has carried out a Save; world.mu is held.
+// saved is called when the store has carried out a Save. old is what it replaced.
+// late says that the caller has given up or is dead. world.mu is held.
 func (k *promise) saved(old, v *version, rec *fincodeauth.Record, late bool) {
 	if old != nil && old.claim && v.claim && old.by != v.by {
 		k.tookOver(old, v)
@@ -330,7 +348,7 @@ func (k *promise) saved(old, v *version, rec *fincodeauth.Record, late bool) {
 		v.pair.stored = true
 	}
 	if v.pair == nil && rec.Ended == "" && old != nil && old.pair != nil {
-		k.givesUpRefreshing(old, v)
+		k.losesRefreshToken(old, v)
 	}
 	if rec.Ended == "logged out" && old != nil && old.pair != nil {
 		old.pair.family.loggedOut = true
@@ -343,42 +361,44 @@ func (k *promise) saved(old, v *version, rec *fincodeauth.Record, late bool) {
 	}
 }
 
-// savesUnheard is asked when a Save failed, other than by a conflict.
+// savesUnheard is called when a Save failed, unless it failed with a conflict. The
+// process then does not know whether the store carried it out.
 func (k *promise) savesUnheard(rec *fincodeauth.Record) {
 	k.world.mu.Lock()
 	defer k.world.mu.Unlock()
 	if pair := k.world.fincode.pairs[rec.Token.RefreshToken]; pair != nil {
-		pair.blind = pair.blind || pair.stored && rec.RefreshStarted.IsZero()
+		pair.savedUnheard = pair.savedUnheard || pair.stored && rec.RefreshStarted.IsZero()
 	}
 }
 
-// comesBack: no session that was logged out does, but for the first pair of a
-// login, whose Save the store carried out too late, or again after it had done so
-// without a word: where no record was, or over one that the login was to
-// replace. It is dead at FinCode, or about to be.
+// comesBack: a session that was logged out does not come back. There is one
+// exception, the first pair of a login. The store may carry out its Save too
+// late, or a second time after the answer to the first was lost. It does so where
+// there is no record, or over a record that the login wanted to replace. That
+// session is dead at FinCode, or will be soon.
 func (k *promise) comesBack(old, v *version, late bool) {
 	fam := v.pair.family
 	begins := old == nil || old.pair == nil || old.pair.family != fam
 	switch {
 	case fam.cameBack:
-	case (late || v.pair.blind) && v.pair.number == 1 && (old == nil && v.pair.stored || begins && fam.saidBye):
+	case (late || v.pair.savedUnheard) && v.pair.number == 1 && (old == nil && v.pair.stored || begins && fam.toldFinCode):
 		fam.cameBack = true
 	case fam.loggedOut, old == nil && v.pair.number > 1:
 		k.world.breaks(v.by, "%v brings back %v, which was logged out", v.by, v.pair)
 	}
 }
 
-// givesUpRefreshing: a record loses its refresh token only if FinCode refused that,
-// and not because of the package.
-func (k *promise) givesUpRefreshing(old, v *version) {
+// losesRefreshToken: a record loses its refresh token only if FinCode refused that
+// token for a reason outside the package.
+func (k *promise) losesRefreshToken(old, v *version) {
 	if s := v.by.view.presented; s == nil || s.pair != old.pair || s.outcome != refused || !old.pair.explained() {
-		k.world.breaks(v.by, "%v takes the refresh token out of %v", v.by, old)
+		k.world.breaks(v.by, "%v removes the refresh token from %v", v.by, old)
 	}
 }
 
-// tookOver: a claim is taken over only if it has stood still for twice the
-// timeout, and never while its owner is presenting the token, unless that
-// slept.
+// tookOver: a claim is taken over only if it did not change for twice the timeout,
+// and never while its owner is presenting the token, unless the owner slept or is
+// dead.
 func (k *promise) tookOver(old, v *version) {
 	k.world.stats.Takeovers++
 	old.pair.takenOver = true
@@ -395,7 +415,7 @@ func (k *promise) tookOver(old, v *version) {
 	}
 }
 
-// observed is Config.Observe.
+// observed is the Config.Observe of every process.
 func (k *promise) observed(p *process, e fincodeauth.Event) {
 	w := k.world
 	w.mu.Lock()
@@ -415,8 +435,9 @@ func (k *promise) observed(p *process, e fincodeauth.Event) {
 	}
 }
 
-// asked is asked when Config.Credentials is: not after a breach.
-func (k *promise) asked(p *process, cause error) {
+// credentialsAsked is called when the package calls Config.Credentials. It must not do that
+// after a breach.
+func (k *promise) credentialsAsked(p *process, cause error) {
 	k.ended(p, cause)
 	k.world.mu.Lock()
 	defer k.world.mu.Unlock()
@@ -425,35 +446,36 @@ func (k *promise) asked(p *process, cause error) {
 	}
 }
 
-// ended: a session ends only if the server refused a token for a reason outside
-// the package, or an answer was lost, or a process died or slept between
-// presenting and saving; and Interrupted tells these apart.
+// ended: a session ends only for a reason outside the package. FinCode refused
+// the token (it was revoked, stolen or delivered twice), an answer was lost, or a
+// process died or slept between presenting and saving. Interrupted and Reused
+// tell these reasons apart.
 func (k *promise) ended(p *process, cause error) {
 	w := k.world
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if mine := w.store.claimOf(p); mine != nil && mine.pair == nil {
-		return // it was refused to another process
+		return // another process presented the token and was refused
 	}
 	end, ok := errors.AsType[*fincodeauth.SessionError](cause)
 	if !ok || p.view.presented == nil {
-		w.breaks(p, "%v ends a session that it did not present a token of: %v", p, cause)
+		w.breaks(p, "%v ends a session although it presented no token of it: %v", p, cause)
 		return
 	}
 	of := p.view.presented.pair
 	if p.view.presented.tooLate {
-		w.breaks(p, "%v ends the session of %v, although something else had been saved before: %v", p, of, cause)
+		w.breaks(p, "%v ends the session of %v, although the store had something else by then: %v", p, of, cause)
 	}
 	if !of.explained() {
 		w.breaks(p, "%v ends the session of %v, and nothing explains it: %v", p, of, cause)
 	}
-	superseded := of.usedBy != nil && of.usedBy.superseded  // the claim that it left may have been taken over, by itself too
-	overslept := p.view.presented.overslept && of.takenOver // and it does not know
+	superseded := of.usedBy != nil && of.usedBy.superseded  // its claim may have been taken over, by any process
+	overslept := p.view.presented.overslept && of.takenOver // the process does not know of the takeover
 	if end.Interrupted != p.view.presented.interrupted && !of.family.cameBack && !superseded && !overslept {
-		w.breaks(p, "%v says of %v that Interrupted is %t, and it is not", p, of, end.Interrupted)
+		w.breaks(p, "%v says that Interrupted is %t at the end of %v, which is wrong", p, end.Interrupted, of)
 	}
 	if end.Reused != p.view.presented.reused {
-		w.breaks(p, "%v says of %v that Reused is %t, and it is not", p, of, end.Reused)
+		w.breaks(p, "%v says that Reused is %t at the end of %v, which is wrong", p, end.Reused, of)
 	}
 	switch {
 	case end.Interrupted:
@@ -463,32 +485,32 @@ func (k *promise) ended(p *process, cause error) {
 	}
 }
 
-// explained tells whether something excuses that FinCode refuses the pair's
-// refresh token.
+// explained reports whether something outside the package explains that FinCode
+// refuses the pair's refresh token. world.mu is held.
 func (p *pair) explained() bool {
-	if p.family.outside || p.family.givenUp || p.family.cameBack || p.stolen || p.twice {
+	if p.family.revokedOutside || p.family.discarded || p.family.cameBack || p.stolen || p.twice {
 		return true
 	}
 	s := p.usedBy
-	return s != nil && (s.outcome == unknown || s.by.dead || s.by.view.gaveUp || s.superseded || s.failedSaves >= 3 ||
+	return s != nil && (s.outcome == unknown || s.by.dead || s.by.view.closeFailed || s.superseded || s.failedSaves >= 3 ||
 		p.takenOver && s.by.sleptSince(s.at))
 }
 
-// A question is a caller's, as it stands when it is asked.
+// A question is a caller's call for a token, and the state when it began.
 type question struct {
 	at    time.Time
-	valid bool // the process has a good token, and nothing under way that changes it
+	valid bool // the process has a good token, and nothing is under way that changes it
 	held  *pair
 }
 
-// asks is asked when a caller asks for a token.
-func (k *promise) asks(p *process) question {
+// callerAsks is called when a caller is about to ask for a token.
+func (k *promise) callerAsks(p *process) question {
 	w := k.world
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	v := &p.view
 	q := question{at: time.Now(), held: v.held}
-	if now := w.store.current(); v.held == nil || v.users > 0 || p.leaving || v.held.family.latest != v.held ||
+	if now := w.store.current(); v.held == nil || v.userCalls > 0 || p.leaving || v.held.family.latest != v.held ||
 		now == nil || now.pair == nil || now.pair.family != v.held.family {
 		return q
 	}
@@ -497,8 +519,8 @@ func (k *promise) asks(p *process) question {
 	return q
 }
 
-// expiry is the least that the process can have noted as the pair's, by its wall
-// clock.
+// expiry returns the earliest expiry that the process can have noted for the pair,
+// by its wall clock. If that is not known, it returns the zero time.
 func (k *promise) expiry(of *pair, p *process) time.Time {
 	if k.clockChanged(p, of) {
 		return time.Time{}
@@ -506,8 +528,8 @@ func (k *promise) expiry(of *pair, p *process) time.Time {
 	return of.asked.Add(k.world.luck.lifetime + time.Duration(p.machine.wrong.Load()))
 }
 
-// gets is asked when the caller has got one, or not.
-func (k *promise) gets(ctx context.Context, p *process, q question, waited time.Duration, tok *oauth2.Token, err error) {
+// callerGets is called when the caller has got a token or an error.
+func (k *promise) callerGets(ctx context.Context, p *process, q question, waited time.Duration, tok *oauth2.Token, err error) {
 	w := k.world
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -521,10 +543,10 @@ func (k *promise) gets(ctx context.Context, p *process, q question, waited time.
 	w.say(p, "a caller waited %v: %v", waited, err)
 	deadline, limited := ctx.Deadline()
 	if limited && waited > deadline.Sub(q.at) {
-		w.breaks(p, "a caller of %v waited for %v, longer than its context", p, waited)
+		w.breaks(p, "a caller of %v waited %v, longer than its context allows", p, waited)
 	}
 	if q.valid && waited > 0 && !errors.Is(err, fincodeauth.ErrLoginRequired) {
-		w.breaks(p, "a caller of %v waited for %v, although it had %v, which is good", p, waited, q.held)
+		w.breaks(p, "a caller of %v waited %v, although the process had %v, which is good", p, waited, q.held)
 	}
 	if errors.Is(err, fincodeauth.ErrLoginRequired) {
 		k.loginIsRequired(p, q, err)
@@ -538,11 +560,11 @@ func (k *promise) gets(ctx context.Context, p *process, q question, waited time.
 		w.breaks(p, "a caller of %v got a token that does not exist", p)
 		return
 	}
-	if p.view.out[of.family] && !of.family.cameBack {
-		w.breaks(p, "a caller of %v got %v, which was logged out there", p, of)
+	if p.view.loggedOut[of.family] && !of.family.cameBack {
+		w.breaks(p, "a caller of %v got %v, which was logged out in that process", p, of)
 	}
 	if !tok.Expiry.IsZero() && p.machine.wall().After(tok.Expiry.Add(time.Second)) {
-		w.breaks(p, "a caller of %v got %v, which has expired by its own clock", p, of)
+		w.breaks(p, "a caller of %v got %v, which has expired by the clock of that machine", p, of)
 	}
 	if time.Now().After(of.expires.Add(time.Second)) && !k.clockChanged(p, of) {
 		w.breaks(p, "a caller of %v got %v, which has expired", p, of)
@@ -552,34 +574,35 @@ func (k *promise) gets(ctx context.Context, p *process, q question, waited time.
 	}
 }
 
-// loginIsRequired: nobody is told to log in who is logged in, unless that came to
-// be only just now.
+// loginIsRequired: a caller is told to log in only if the session has ended. It is
+// excused if the store changed a moment ago.
 func (k *promise) loginIsRequired(p *process, q question, err error) {
 	w := k.world
 	now, last := w.store.current(), p.view.presented
 	justNow := q.at.Add(-6 * w.luck.timeout)
 	switch {
-	case now == nil || now.pair == nil: // it is true
-	case p.view.users > 0, p.view.usersUntil.After(justNow), k.replaced.After(justNow), p.sleptSince(k.replaced):
-	case last != nil && last.outcome == refused: // it found out itself, and has yet to save it
+	case now == nil || now.pair == nil: // the session has ended
+	case p.view.userCalls > 0, p.view.userCallsUntil.After(justNow), k.replaced.After(justNow), p.sleptSince(k.replaced):
+	case last != nil && last.outcome == refused: // the process knows of the end and has not saved it yet
 	default:
 		w.breaks(p, "a caller of %v was told to log in, although the store has %v: %v", p, now, err)
 	}
 }
 
-// stillRuns: after Close a process calls nobody.
+// stillRuns: after Close a process does nothing more. where is the step that it
+// is about to make.
 func (k *promise) stillRuns(p *process, where string) {
 	k.world.mu.Lock()
 	defer k.world.mu.Unlock()
-	if p.view.closed && !p.view.gaveUp && !p.dead && where != "user" && where != "caller" {
-		k.world.breaks(p, "%v goes on after Close: %s", p, where)
+	if p.view.closed && !p.view.closeFailed && !p.dead && where != "user" && where != "caller" {
+		k.world.breaks(p, "%v still runs after Close: %s", p, where)
 	}
 }
 
-// userDid is asked when a login or a logout has returned; world.mu is held.
+// userDid is called when a login or a logout has returned. world.mu is held.
 func (k *promise) userDid(p *process, what string, err error) {
 	p.view.held = nil
-	p.view.usersUntil = time.Now()
+	p.view.userCallsUntil = time.Now()
 	if what == "logout" {
 		k.replaced, k.byUser = time.Now(), time.Now()
 	}
@@ -587,59 +610,61 @@ func (k *promise) userDid(p *process, what string, err error) {
 	if what == "logout" && (err == nil || endpoint != nil) {
 		for _, f := range k.world.fincode.families {
 			if f.loggedOut && !f.cameBack {
-				set(&p.view.out, f, true)
+				set(&p.view.loggedOut, f, true)
 			}
 		}
 	}
 }
 
-// recovery is how long it may take, after the last fault, until a process has a
-// token that has not expired, or knows that a login is needed: twice the timeout
-// for a claim whose owner is gone, once for what was still on its way, a minute
-// for a backoff, and some seconds for waiting to let an owner save. A token that
-// was revoked, or whose like was rejected, may have to become old before it is
-// refreshed for a 401.
+// recovery returns how long a process may need after the last fault. After
+// notExpired it must have a token that has not expired, or know that a login is
+// needed: twice the timeout for a claim whose owner is gone, once for a call that
+// was still on its way, a minute for a backoff, and some seconds in which an owner
+// may save first. After accepted FinCode's API must accept its token: a revoked
+// token may have to become old before a 401 refreshes it.
 func (w *world) recovery() (notExpired, accepted time.Duration) {
 	notExpired = 3*w.luck.timeout + time.Minute + 10*time.Second
 	return notExpired, notExpired + w.luck.lifetime
 }
 
-// serves is asked when a process has recovered.
+// serves is called when a process has recovered, or when its time for that is
+// over. It took that long, and limit is allowed.
 func (k *promise) serves(p *process, what string, took, limit time.Duration, err error) {
 	w := k.world
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.say(p, "%s after %v: %v", what, took, err)
 	if took > limit {
-		w.breaks(p, "%v: %s only %v after the last fault, at most %v are allowed: %v", p, what, took, limit, err)
+		w.breaks(p, "%v: %s only %v after the last fault, and at most %v are allowed: %v", p, what, took, limit, err)
 	}
 }
 
 // atEnd: a pair that reached a living process was stored, unless a login or a
-// logout replaced it, or others ended the session while its owner seemed dead;
-// and what the store has can be used.
+// logout replaced the session, or other processes ended the session while the
+// owner of the pair seemed dead. The pair in the store can be used.
 func (k *promise) atEnd() {
 	w := k.world
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, a := range k.arrivals {
-		if a.pair.stored || a.pair.family.loggedOut || a.by.dead || a.by.view.gaveUp || !k.byUser.Before(a.since) {
+		if a.pair.stored || a.pair.family.loggedOut || a.by.dead || a.by.view.closeFailed || !k.byUser.Before(a.since) {
 			continue
 		}
 		if deadToOthers := a.by.sleptSince(a.since) || a.sent.failedSaves >= 3; deadToOthers && !k.replaced.Before(a.since) {
-			continue // who ended the session
+			continue // they ended the session
 		}
 		w.breaks(a.by, "%v reached %v and was never stored", a.pair, a.by)
 	}
 	k.fewRefreshes()
 	if now := w.store.current(); now != nil && now.pair != nil && now.pair.used && !now.pair.explained() {
-		w.breaks(w.store, "the store has %v, which is used up", now.pair)
+		w.breaks(w.store, "the store has %v, whose refresh token was used", now.pair)
 	}
 }
 
-// fewRefreshes: there is at most one for a lifetime (less the fifth by which it
-// may be early), a takeover, a rejection, and a login. Where clocks differ,
-// processes disagree about what has expired.
+// fewRefreshes: there is at most one rotation for each lifetime (less the fifth by
+// which a refresh may be early), takeover, 401 and login. A request that the
+// network delivers twice and a thief add one each. There is no limit where clocks
+// differ, because processes then disagree about what has expired.
 func (k *promise) fewRefreshes() {
 	w := k.world
 	if w.luck.clocks > 0 || k.anyJumped() {
@@ -651,7 +676,7 @@ func (k *promise) fewRefreshes() {
 	}
 	lifetimes := int(time.Since(w.started)/(w.luck.lifetime*4/5-w.luck.timeout)) + 1
 	if most := lifetimes + w.stats.Takeovers + forced + len(w.fincode.families) + w.stats.Faults[RequestTwice] + w.stats.Faults[Thief]; w.stats.Rotations > most {
-		w.breaks(w.fincode, "FinCode made %d rotations; %d lifetimes, %d takeovers and %d rejections do not explain it",
+		w.breaks(w.fincode, "FinCode made %d rotations, which is too many for %d lifetimes, %d takeovers and %d 401s",
 			w.stats.Rotations, lifetimes, w.stats.Takeovers, forced)
 	}
 }

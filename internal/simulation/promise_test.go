@@ -12,8 +12,8 @@ import (
 	"github.com/fincodeauth/fincodeauth"
 )
 
-// A scene is a world without luck, in which a test plays the processes itself:
-// no process runs the package.
+// A scene is a world in which nothing goes wrong by chance. The test plays the
+// processes A1 and B1 itself: no process runs the package.
 type scene struct {
 	*world
 	a, b    *process
@@ -29,7 +29,7 @@ func newScene() *scene {
 	return s
 }
 
-// save saves a record as p. Its refresh token is that of pair; nil: none.
+// save saves a record as p. It has the refresh token of the pair; nil: none.
 func (s *scene) save(t *testing.T, p *process, of *pair, version string, edit func(*fincodeauth.Record)) {
 	t.Helper()
 	rec := &fincodeauth.Record{Version: version, Token: &oauth2.Token{}}
@@ -48,8 +48,8 @@ func (s *scene) save(t *testing.T, p *process, of *pair, version string, edit fu
 func claimed(rec *fincodeauth.Record)   { rec.RefreshStarted = time.Now() }
 func loggedOut(rec *fincodeauth.Record) { rec.Ended = "logged out" }
 
-// wantBroken fails unless a promise was broken with a complaint that contains
-// part. "": unless none was broken.
+// wantBroken fails if the complaints do not contain part. If part is "", it fails
+// if there is any complaint.
 func (s *scene) wantBroken(t *testing.T, part string) {
 	t.Helper()
 	broken := strings.Join(s.broken, "\n")
@@ -58,7 +58,8 @@ func (s *scene) wantBroken(t *testing.T, part string) {
 	}
 }
 
-// call sends a request to FinCode as p, which began to make it when asked says.
+// call sends a request to FinCode as p. asked is when the package handed the
+// request over.
 func (s *scene) call(p *process, r *request, asked time.Time) *answer {
 	r.asked = asked
 	r.sent = s.promise.sends(p, r, false)
@@ -86,10 +87,10 @@ func (s *scene) logout(p *process, of *pair) int {
 	return s.call(p, &request{op: "logout", access: of.access, refresh: of.refresh}, time.Now()).status
 }
 
-// A process claims a token and is about to present it. Another process takes the
-// claim over, saves the successor, and then the user logs out. The first process
-// presents the token after all. That is excused only if it slept meanwhile, and
-// the logout changes nothing about that.
+// A process claims a token and is about to present it. Another process takes over
+// the claim and saves the successor. Then the user may log out. The first process
+// presents the token after all. This is excused if that process slept, with or
+// without the logout, and never if it was awake.
 func TestPresentingAfterALogoutIsExcusedBySleepOnly(t *testing.T) {
 	for _, test := range []struct {
 		name            string
@@ -104,7 +105,7 @@ func TestPresentingAfterALogoutIsExcusedBySleepOnly(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newScene()
-				s.luck.reuseRevokes = test.sleeps // FinCode then asks for the excuse, too
+				s.luck.reuseRevokes = test.sleeps // FinCode's side then checks the excuse, too
 				first := s.login(s.a)
 				s.save(t, s.a, first, "1.a", nil)
 				time.Sleep(s.luck.lifetime)
@@ -143,7 +144,7 @@ func TestALogoutPresentsAYoungTokenOnlyAfterA401(t *testing.T) {
 		broken    string // part of the complaint; "": there is none
 	}{
 		{name: "access token revoked", revoke: func(p *pair) { p.revoked = true }, asksFirst: true},
-		{name: "session revoked", revoke: func(p *pair) { p.family.revoked, p.family.outside = true, true }, asksFirst: true},
+		{name: "session revoked", revoke: func(p *pair) { p.family.revoked, p.family.revokedOutside = true, true }, asksFirst: true},
 		{name: "no 401", revoke: func(*pair) {}, broken: "A1 refreshes 1.1, which is only 5s old"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -1,5 +1,10 @@
 package simulation
 
+// Rules for concurrency. The goroutine that called Run plays the script: one
+// event, then the next. What takes time (a deployment, a restart, a login, a
+// logout) gets a goroutine of its own, counted in world.underway or world.users.
+// end waits until all of them have returned.
+
 import (
 	"cmp"
 	"context"
@@ -13,15 +18,17 @@ import (
 	"github.com/fincodeauth/fincodeauth"
 )
 
-// An event is something that happens of itself.
+// An event is a fault that happens at a time that the script has chosen.
 type event struct {
 	at    time.Duration
 	fault Fault
 }
 
-// comeBack is no fault: a user who finds that the session has ended logs in.
+// comeBack is not a fault. The user comes back, and logs in if the session has
+// ended.
 const comeBack = Fault(faults)
 
+// isLoggedIn reports whether the store has a refresh token.
 func (w *world) isLoggedIn() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -29,7 +36,7 @@ func (w *world) isLoggedIn() bool {
 	return now != nil && now.pair != nil
 }
 
-// script returns what happens, in its order.
+// script returns the events in the order of their times.
 func (w *world) script() []event {
 	d := w.dice("script", 0)
 	var events []event
@@ -45,7 +52,8 @@ func (w *world) script() []event {
 	return events
 }
 
-// play is the bad time, after a good beginning.
+// play logs in while nothing goes wrong, and then plays the time in which faults
+// happen.
 func (w *world) play() {
 	w.calm = true
 	for _, m := range w.machines {
@@ -67,7 +75,7 @@ func (w *world) play() {
 	time.Sleep(time.Until(begun.Add(w.luck.length)))
 }
 
-// act has one of the script's faults happen.
+// act makes one event of the script happen.
 func (w *world) act(f Fault) {
 	d := w.dice("act", int(f))
 	m := w.machines[d.IntN(len(w.machines))]
@@ -104,7 +112,9 @@ func (w *world) act(f Fault) {
 	case Logout:
 		if p != nil {
 			w.users.Go(p.logout)
-			if d.IntN(3) == 0 { // in another window: not at the same instant, where anything may be first
+			// The user may log in in another window meanwhile. It is not the same
+			// instant, because the order would then be undecided.
+			if d.IntN(3) == 0 {
 				w.users.Go(func() {
 					time.Sleep(between(d, 1, 50*time.Millisecond))
 					p.login()
@@ -118,7 +128,7 @@ func (w *world) act(f Fault) {
 	}
 }
 
-// atTheServers has something happen at the store, or at FinCode; w.mu is held.
+// atTheServers makes a fault happen at the store or at FinCode. w.mu is held.
 func (w *world) atTheServers(f Fault, until time.Time, silent bool) {
 	fam := w.fincode.families[len(w.fincode.families)-1]
 	switch f {
@@ -131,15 +141,15 @@ func (w *world) atTheServers(f Fault, until time.Time, silent bool) {
 			p.revoked = true
 		}
 	case FamilyRevoked:
-		fam.revoked, fam.outside = true, true
+		fam.revoked, fam.revokedOutside = true, true
 	case Thief:
 		fam.latest.stolen = true
-		fam.outside = true
+		fam.revokedOutside = true
 		w.fincode.rotate(&request{refresh: fam.latest.refresh})
 	}
 }
 
-// setClock has the machine's wall clock jump.
+// setClock moves the machine's wall clock.
 func (m *machine) setClock(by time.Duration) {
 	m.world.mu.Lock()
 	defer m.world.mu.Unlock()
@@ -148,17 +158,17 @@ func (m *machine) setClock(by time.Duration) {
 	m.world.say(m, "wall clock set by %v", by)
 }
 
-// login logs the user in by the process.
+// login logs the user in through the process.
 func (p *process) login() {
 	p.userDoes("login", func(ctx context.Context, s *fincodeauth.Sessions) error { return s.Login(ctx, key, credentials) })
 }
 
-// logout logs the user out by the process.
+// logout logs the user out through the process.
 func (p *process) logout() {
 	p.userDoes("logout", func(ctx context.Context, s *fincodeauth.Sessions) error { return s.Logout(ctx, key) })
 }
 
-// userDoes lets the user do something that begins or ends the session.
+// userDoes calls do, a login or a logout by the user.
 func (p *process) userDoes(what string, do func(context.Context, *fincodeauth.Sessions) error) {
 	w := p.machine.world
 	if p.step("user") != nil {
@@ -169,10 +179,10 @@ func (p *process) userDoes(what string, do func(context.Context, *fincodeauth.Se
 	defer cancel()
 	w.mu.Lock()
 	w.say(p, "%s begins", what)
-	if p.view.users == 0 {
-		p.view.usersSince = time.Now()
+	if p.view.userCalls == 0 {
+		p.view.userCallsSince = time.Now()
 	}
-	p.view.users++
+	p.view.userCalls++
 	w.mu.Unlock()
 	err := do(ctx, p.sessions)
 	w.mu.Lock()
@@ -181,13 +191,13 @@ func (p *process) userDoes(what string, do func(context.Context, *fincodeauth.Se
 		return
 	}
 	w.say(p, "%s: %v", what, err)
-	p.view.users--
+	p.view.userCalls--
 	w.promise.userDid(p, what, err)
 }
 
-// rest is the calm after it: nothing goes wrong any more, and before long every
-// process must have a good token, or know that a login is needed, and then have
-// one for ever.
+// rest is the calm after the bad time: no more faults happen. Within the time that
+// recovery allows, every process must have a good token or know that a login is
+// needed. After that it must always have one.
 func (w *world) rest() {
 	w.mu.Lock()
 	w.calm = true
@@ -204,19 +214,19 @@ func (w *world) rest() {
 	if w.isBroken() {
 		return
 	}
-	w.sayNow(name("script"), "all is calm")
+	w.sayNow(name("script"), "no more faults")
 	notExpired, accepted := w.recovery()
 	hasToken := func(p *process) { w.probe(p, "has a token", notExpired, p.hasToken) }
 	w.everyProcess(hasToken)
-	w.underway.Wait() // and those that have begun meanwhile
+	w.underway.Wait() // then ask the processes that have started meanwhile, too
 	w.everyProcess(hasToken)
 	w.everyProcess(func(p *process) { w.probe(p, "is accepted", accepted, p.isAccepted) })
 	time.Sleep(w.luck.lifetime * 3 / 2)
 	w.everyProcess(func(p *process) { w.probe(p, "is accepted again", time.Minute, p.isAccepted) })
 }
 
-// everyProcess has all do the same, beginning one after another, but those that
-// are being closed.
+// everyProcess calls do for all processes that are not being closed, and waits
+// until all calls have returned. They begin one after another and run at once.
 func (w *world) everyProcess(do func(*process)) {
 	var all sync.WaitGroup
 	for _, m := range w.machines {
@@ -235,8 +245,8 @@ func (w *world) everyProcess(do func(*process)) {
 	all.Wait()
 }
 
-// probe has a process try until it succeeds or knows that a login is needed, and
-// checks that this takes no longer than limit.
+// probe calls try until it succeeds or says that a login is needed. It checks that
+// this takes no longer than limit.
 func (w *world) probe(p *process, what string, limit time.Duration, try func(context.Context) error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*limit)
 	defer cancel()
@@ -281,7 +291,8 @@ func (p *process) isAccepted(ctx context.Context) error {
 	return nil
 }
 
-// end closes everything, and asks whether anything is left.
+// end closes everything, waits for all goroutines, and checks what must be true at
+// the end.
 func (w *world) end() {
 	close(w.over)
 	var all sync.WaitGroup
@@ -296,7 +307,7 @@ func (w *world) end() {
 		}
 	}
 	all.Wait()
-	time.Sleep(time.Minute) // until what the dead have under way ends
+	time.Sleep(time.Minute) // until the calls that dead processes had under way have ended
 	w.everyProcess(func(p *process) { p.close(time.Hour) })
 	w.users.Wait()
 	w.network.Wait()

@@ -8,22 +8,22 @@ import (
 	"github.com/fincodeauth/fincodeauth"
 )
 
-// Stats are what happened: numbers that show that the bad cases did.
+// Stats count what happened. They show that the bad cases did happen.
 type Stats struct {
 	Seeds         int
 	Simulated     time.Duration // time in the bubbles
-	Calls, Waits  int           // of callers, and those of them who had to wait
+	Calls, Waits  int           // calls for a token, and those that had to wait
 	Presentations int           // of refresh tokens
 	Rotations     int           // at FinCode
 	Takeovers     int
-	Unheard       int // presentations whose outcome nobody knew
-	Interrupted   int // sessions that ended so
-	Breaches      int // sessions that ended by a reuse that nothing at the client explains
+	Unheard       int // presentations whose process never knew the outcome
+	Interrupted   int // sessions that ended with SessionError.Interrupted
+	Breaches      int // sessions that ended with Reused and without Interrupted
 	Events        [fincodeauth.LoggedOut + 1]int
 	Faults        [faults]int
 }
 
-// Add adds what happened elsewhere.
+// Add adds the numbers of o.
 func (s *Stats) Add(o Stats) {
 	s.Seeds += o.Seeds
 	s.Simulated += o.Simulated
@@ -43,9 +43,9 @@ func (s *Stats) Add(o Stats) {
 	}
 }
 
-// Print writes the numbers down.
+// Print writes the numbers to w.
 func (s *Stats) Print(w io.Writer) {
-	fmt.Fprintf(w, "%d seeds, %.1f simulated years: %d calls (%d waited), %d rotations, %d presentations, %d of unknown outcome, %d takeovers\n",
+	fmt.Fprintf(w, "%d seeds, %.1f simulated years: %d calls (%d waited), %d rotations, %d presentations, %d with an unknown outcome, %d takeovers\n",
 		s.Seeds, s.Simulated.Hours()/24/365, s.Calls, s.Waits, s.Rotations, s.Presentations, s.Unheard, s.Takeovers)
 	fmt.Fprintf(w, "sessions ended: %d interrupted, %d reused and not interrupted\n", s.Interrupted, s.Breaches)
 	for t := fincodeauth.LoggedIn; t <= fincodeauth.LoggedOut; t++ {

@@ -1,5 +1,10 @@
 package simulation
 
+// Rules for concurrency. world.mu guards the store, and every operation takes it
+// once: operations are atomic, as the contract of fincodeauth.Store asks. A record
+// in the store is a copy that nobody else has. storeOf has no state, and may wait
+// or sleep, so it holds no lock then.
+
 import (
 	"context"
 	"errors"
@@ -11,35 +16,35 @@ import (
 	"github.com/fincodeauth/fincodeauth"
 )
 
-// A store is the one that all processes share. What it does is at once and
-// for all to see, as the contract of fincodeauth.Store says; only the way to it
-// is bad.
+// A store is the store that all processes share. It keeps the contract of
+// fincodeauth.Store: everybody sees a change at once. Only the network between a
+// process and the store is bad.
 type store struct {
 	world *world
 
 	// Guarded by world.mu.
 	record   *fincodeauth.Record // nil: none
-	versions map[string]*version
-	saves    int       // that were carried out
-	down     time.Time // until then
-	silent   bool      // while it is down, it does not even refuse
+	versions map[string]*version // by Record.Version; a later Save of the same replaces it
+	saves    int                 // that were carried out
+	down     time.Time           // the store is down until then
+	silent   bool                // while it is down, it does not answer; false: it answers with an error
 }
 
 // A version is a Save that was carried out.
 type version struct {
-	number int // in the order of their being carried out
+	number int // 1 for the first Save that was carried out, and so on
 	by     *process
 	at     time.Time
 	claim  bool
-	pair   *pair // nil: there is no refresh token
+	pair   *pair // nil: the record has no refresh token
 }
 
 func newStore(w *world) *store { return &store{world: w, versions: make(map[string]*version)} }
 
 func (s *store) String() string { return "store" }
 
-// current returns what stands in the store, nil if there is nothing; world.mu
-// is held.
+// current returns the version of the record in the store, or nil if there is no
+// record. world.mu is held.
 func (s *store) current() *version {
 	if s.record == nil {
 		return nil
@@ -47,7 +52,7 @@ func (s *store) current() *version {
 	return s.versions[s.record.Version]
 }
 
-// claimOf returns the process's last claim, or nil; world.mu is held.
+// claimOf returns the process's last claim, or nil. world.mu is held.
 func (s *store) claimOf(p *process) (last *version) {
 	for _, v := range s.versions {
 		if v.claim && v.by == p && (last == nil || v.number > last.number) {
@@ -59,37 +64,38 @@ func (s *store) claimOf(p *process) (last *version) {
 
 var errStoreDown = errors.New("the store is down")
 
-// A stored is the store's answer.
-type stored struct {
+// A storeAnswer is an answer of the store.
+type storeAnswer struct {
 	record *fincodeauth.Record
 	err    error
 }
 
-// whileDown is the store's answer while it is down, if it is; world.mu is held.
-func (s *store) whileDown() (answer *stored, down bool) {
+// whileDown reports whether the store is down, and returns its answer then: nil if
+// it does not answer. world.mu is held.
+func (s *store) whileDown() (answer *storeAnswer, down bool) {
 	switch {
 	case !time.Now().Before(s.down):
 		return nil, false
 	case s.silent:
 		return nil, true
 	}
-	return &stored{err: errStoreDown}, true
+	return &storeAnswer{err: errStoreDown}, true
 }
 
-func (s *store) load() *stored {
+func (s *store) load() *storeAnswer {
 	s.world.mu.Lock()
 	defer s.world.mu.Unlock()
 	if answer, down := s.whileDown(); down {
 		return answer
 	}
 	if s.record == nil {
-		return &stored{err: fincodeauth.ErrNotFound}
+		return &storeAnswer{err: fincodeauth.ErrNotFound}
 	}
-	return &stored{record: copied(s.record)}
+	return &storeAnswer{record: copied(s.record)}
 }
 
-// save carries a Save out; late: whoever asked for it has given it up.
-func (s *store) save(p *process, rec *fincodeauth.Record, prev string, late bool) *stored {
+// save carries out a Save of p. late says that p has given up.
+func (s *store) save(p *process, rec *fincodeauth.Record, prev string, late bool) *storeAnswer {
 	s.world.mu.Lock()
 	defer s.world.mu.Unlock()
 	if answer, down := s.whileDown(); down {
@@ -100,8 +106,8 @@ func (s *store) save(p *process, rec *fincodeauth.Record, prev string, late bool
 		found = s.record.Version
 	}
 	if found != prev {
-		s.world.say(s, "refuses a save of %v: it has %v", p, old)
-		return &stored{err: fincodeauth.ErrConflict}
+		s.world.say(s, "refuses a Save of %v: it has %v", p, old)
+		return &storeAnswer{err: fincodeauth.ErrConflict}
 	}
 	s.record = copied(rec)
 	s.saves++
@@ -113,12 +119,12 @@ func (s *store) save(p *process, rec *fincodeauth.Record, prev string, late bool
 		pair:   s.world.fincode.pairs[rec.Token.RefreshToken],
 	}
 	s.versions[rec.Version] = next
-	s.world.say(s, "has now %v %s", next, rec.Ended)
+	s.world.say(s, "now has %v %s", next, rec.Ended)
 	s.world.promise.saved(old, next, rec, late || p.dead)
-	return &stored{}
+	return &storeAnswer{}
 }
 
-func (s *store) delete() *stored {
+func (s *store) delete() *storeAnswer {
 	s.world.mu.Lock()
 	defer s.world.mu.Unlock()
 	if answer, down := s.whileDown(); down {
@@ -126,7 +132,7 @@ func (s *store) delete() *stored {
 	}
 	s.world.say(s, "deletes %v", s.current())
 	s.record = nil
-	return &stored{}
+	return &storeAnswer{}
 }
 
 func (v *version) String() string {
@@ -152,7 +158,7 @@ func copied(rec *fincodeauth.Record) *fincodeauth.Record {
 	return &c
 }
 
-// A storeOf is the store as a process sees it.
+// A storeOf is the store as one process sees it: through the network.
 type storeOf struct{ process *process }
 
 var _ fincodeauth.Store = storeOf{}
@@ -167,7 +173,7 @@ func (s storeOf) Load(ctx context.Context, _ string) (*fincodeauth.Record, error
 
 func (s storeOf) Save(ctx context.Context, _ string, rec *fincodeauth.Record, prev string) error {
 	rec = copied(rec)
-	_, err := s.ask(ctx, "Save", func() *stored {
+	_, err := s.ask(ctx, "Save", func() *storeAnswer {
 		return s.process.machine.world.store.save(s.process, rec, prev, ctx.Err() != nil)
 	})
 	if err != nil && !errors.Is(err, fincodeauth.ErrConflict) {
@@ -177,8 +183,10 @@ func (s storeOf) Save(ctx context.Context, _ string, rec *fincodeauth.Record, pr
 }
 
 func (s storeOf) Delete(ctx context.Context, _ string) error {
-	_, err := s.ask(ctx, "Delete", func() *stored {
-		if ctx.Err() != nil { // a Delete compares nothing: a late one is the store's to prevent
+	_, err := s.ask(ctx, "Delete", func() *storeAnswer {
+		// A Delete compares no version. So the contract of a Store does not
+		// allow that it is carried out after the process has given up.
+		if ctx.Err() != nil {
 			return nil
 		}
 		return s.process.machine.world.store.delete()
@@ -186,8 +194,8 @@ func (s storeOf) Delete(ctx context.Context, _ string) error {
 	return err
 }
 
-// ask sends one request to the store, as luck has it.
-func (s storeOf) ask(ctx context.Context, what string, serve func() *stored) (*stored, error) {
+// ask sends one request to the store. Chance decides what happens to it.
+func (s storeOf) ask(ctx context.Context, what string, serve func() *storeAnswer) (*storeAnswer, error) {
 	p, w := s.process, s.process.machine.world
 	if err := p.step("before " + what); err != nil {
 		return nil, err
@@ -202,15 +210,15 @@ func (s storeOf) ask(ctx context.Context, what string, serve func() *stored) (*s
 	}
 	switch what {
 	case "Load":
-		way.lost = w.happens(d, LoadLost)
+		way.requestLost = w.happens(d, LoadLost)
 	case "Save":
-		way.lost = w.happens(d, SaveLost)
-		way.unheard = w.happens(d, SaveUnheard)
+		way.requestLost = w.happens(d, SaveLost)
+		way.answerLost = w.happens(d, SaveUnheard)
 		if w.happens(d, SaveLate) {
 			way.up += w.luck.timeout + between(d, 0, 2*w.luck.timeout)
 		}
 	case "Delete":
-		way.lost = w.happens(d, DeleteLost)
+		way.requestLost = w.happens(d, DeleteLost)
 	}
 	w.sayNow(p, "%s: %v", what, way)
 	answer, err := send(ctx, w, way, serve)

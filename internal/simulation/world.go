@@ -1,18 +1,38 @@
-// Package simulation plays years of bad luck in a bubble of testing/synctest:
-// machines with clocks of their own share a store and a FinCode through
-// networks that lose, repeat and delay; processes crash, sleep and are replaced;
-// users log in and out in the middle. One seed decides everything, so that what
-// went wrong once goes wrong again. All the while it checks what the package
-// promises.
+// Package simulation plays years of bad luck in a testing/synctest bubble.
+// Machines, each with its own clocks, share a store and a FinCode. The networks
+// between them lose, repeat and delay messages. Processes crash, sleep and are
+// replaced. Users log in and out in the middle of all that. At every step the
+// simulation checks what the package promises.
 //
-//	luck.go     what a seed decides: who there is, and what goes wrong how often
+// One seed decides everything, so a failure can be played again.
+//
+//	world.go    one seed's world, its chance and its trace
+//	luck.go     what a seed decides: how many machines, and how often each fault happens
 //	machine.go  machines, their clocks, and the processes that run on them
 //	network.go  how a request gets from a process to the store or to FinCode
 //	store.go    the store
 //	fincode.go  FinCode
-//	caller.go   those who want tokens
-//	script.go   what happens when
+//	caller.go   the callers, which want tokens
+//	script.go   what happens at which time
 //	promise.go  what must be true, whatever happens
+//	stats.go    how often each thing happened
+//
+// # Rules for concurrency
+//
+// Many goroutines run at once: the callers, the users, the script, the messages
+// on their way, and those of the package under test. One mutex, world.mu, guards
+// everything that changes. It is held for moments only: nobody sleeps, waits or
+// calls the package under test with it. No other lock is taken while it is held,
+// so no order of locks can be wrong.
+//
+// # Rules for chance
+//
+// What happens at one instant of the bubble may happen in any order. The order
+// must not change the result. So all chance comes from world.dice, which depends
+// on the seed, the place and the instant, and not on who asked before. Goroutines
+// that would act at the same instant are moved apart by a few nanoseconds. A draw
+// that is added, removed or moved changes what every seed does. docs/protocol.md
+// names seeds.
 package simulation
 
 import (
@@ -24,22 +44,23 @@ import (
 	"github.com/fincodeauth/fincodeauth"
 )
 
-// key is the session's; sessions know nothing of each other, so that one says
-// it all.
+// key is the key of the only session. One is enough, because sessions know nothing
+// of each other.
 const key = "ada"
 
-// A Boot starts Sessions on a machine whose clock and chance are these.
+// A Boot starts Sessions on a machine. now is the machine's time.Now, and random is
+// its rand.Float64.
 type Boot func(cfg fincodeauth.Config, now func() time.Time, random func() float64) (*fincodeauth.Sessions, error)
 
-// A Result is what became of one seed.
+// A Result is what happened with one seed.
 type Result struct {
 	Stats  Stats
 	Broken []string // the promises that were broken; none: all was well
-	Trace  []string // what happened, if it was asked for
+	Trace  []string // what happened, if Run was called with trace
 }
 
-// Run plays one seed. It must be called in a bubble of testing/synctest, which
-// ends with it. With trace, it writes down what happens.
+// Run plays one seed. It must be called in a testing/synctest bubble of its
+// own. With trace, it records what happens.
 func Run(seed uint64, boot Boot, trace bool) Result {
 	w := newWorld(seed, boot, trace)
 	w.play()
@@ -61,14 +82,16 @@ type world struct {
 	machines []*machine
 	store    *store
 	fincode  *fincode
-	calmed   chan struct{}  // closed when nothing goes wrong any more
-	over     chan struct{}  // closed at the end, when dead processes may return
+	calmed   chan struct{}  // closed when faults stop
+	over     chan struct{}  // closed at the end, when calls of dead processes may return
 	underway sync.WaitGroup // deployments and restarts
 	users    sync.WaitGroup // logins and logouts
-	network  sync.WaitGroup // what is on its way
+	network  sync.WaitGroup // messages on their way
 
-	mu      sync.Mutex // guards what follows, and what hangs on it; a leaf
-	calm    bool       // nothing goes wrong
+	// mu guards what follows, and what the comments of the other types say. The
+	// fields above do not change after newWorld. See the package's comment.
+	mu      sync.Mutex
+	calm    bool // no fault happens
 	promise promise
 	stats   Stats
 	broken  []string
@@ -95,10 +118,11 @@ func newWorld(seed uint64, boot Boot, trace bool) *world {
 	return w
 }
 
-// dice returns chance for one purpose of one process at one instant, so that it
-// does not matter which of two goroutines that run at that instant asks first.
+// dice returns the chance for one purpose of one process at one instant. It does
+// not matter which of two goroutines at that instant asks first. purpose is part
+// of what a seed decides: do not change its text.
 func (w *world) dice(purpose string, who int) *rand.Rand {
-	const prime = 1099511628211 // FNV-1a's
+	const prime = 1099511628211 // of FNV-1a
 	h := uint64(14695981039346656037)
 	for i := range len(purpose) {
 		h = (h ^ uint64(purpose[i])) * prime
@@ -108,7 +132,7 @@ func (w *world) dice(purpose string, who int) *rand.Rand {
 	return rand.New(rand.NewPCG(w.seed, h))
 }
 
-// happens tells whether f does now, and counts it.
+// happens reports whether the fault f happens now, and counts it.
 func (w *world) happens(d *rand.Rand, f Fault) bool {
 	hit := d.Float64() < w.luck.odds[f]
 	w.mu.Lock()
@@ -120,14 +144,14 @@ func (w *world) happens(d *rand.Rand, f Fault) bool {
 	return true
 }
 
-// say adds a line to the trace; w.mu is held.
+// say adds a line to the trace. w.mu is held.
 func (w *world) say(who fmt.Stringer, format string, args ...any) {
 	if w.tracing {
 		w.trace = append(w.trace, fmt.Sprintf("%14s  %-8s %s", time.Since(w.started), who, fmt.Sprintf(format, args...)))
 	}
 }
 
-// sayNow is say without w.mu.
+// sayNow is say for callers that do not hold w.mu.
 func (w *world) sayNow(who fmt.Stringer, format string, args ...any) {
 	if w.tracing {
 		w.mu.Lock()
@@ -136,21 +160,22 @@ func (w *world) sayNow(who fmt.Stringer, format string, args ...any) {
 	}
 }
 
-// breaks notes that a promise was broken; w.mu is held.
+// breaks notes that a promise was broken. w.mu is held.
 func (w *world) breaks(who fmt.Stringer, format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
 	w.say(who, "BROKEN: %s", text)
 	w.broken = append(w.broken, text)
 }
 
-// isBroken tells whether a promise was broken: nothing after that is of interest.
+// isBroken reports whether a promise was broken. Whatever happens after that is of
+// no interest.
 func (w *world) isBroken() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return len(w.broken) > 0
 }
 
-// A name is who did something, in the trace.
+// A name says in the trace who did something.
 type name string
 
 func (n name) String() string { return string(n) }
