@@ -1,5 +1,7 @@
 package torture
 
+// No concurrency: one goroutine checks the ledger, after everything has ended.
+
 import (
 	"cmp"
 	"fmt"
@@ -10,37 +12,38 @@ import (
 	"github.com/fincodeauth/fincodeauth"
 )
 
-// A run is a ledger, put in order by who did what to which session.
+// A run is a ledger, with its entries sorted by session, token and process. All
+// lists are in the order of time.
 type run struct {
 	refreshTimeout time.Duration
 	entries        []Entry
 
-	saves     map[string][]*save         // by key, those that were too late among them
-	version   map[string]*save           // by version, the last attempt at it
-	claims    map[string][]*save         // by token, without those that were too late
+	saves     map[string][]*save         // by key, with the Saves that were too late
+	version   map[string]*save           // by version, the last attempt to save it
+	claims    map[string][]*save         // by token, without the Saves that were too late
 	presented map[string][]*presentation // by token
 	key       map[string]string          // by token
 	killed    map[string]time.Time       // by process
-	closed    map[string]bool            // by process: it was told to end in the middle of a refresh
+	closed    map[string]bool            // by process: it was closed in the middle of a refresh
 	cuts      []time.Time
-	failures  []Entry // of requests
+	failures  []Entry // requests that failed
 }
 
-// A save is an attempt to save a claim, a token, or an end.
+// A save is an attempt to save a claim, a token, or the end of a session.
 type save struct {
-	Entry            // as it began
-	done   time.Time // zero: its process was killed first
+	Entry            // when the Save began
+	done   time.Time // when it returned; zero: its process was killed first
 	result string    // "": it succeeded
-	seen   bool      // somebody found it in the store
+	seen   bool      // a later Save replaced it, so it was in the store
 }
 
-// A presentation is one of a refresh token at FinCode.
+// A presentation is a process's attempt to use a refresh token at FinCode.
 type presentation struct {
 	Entry
-	status string // of the answer; "": there was none
+	status string // the HTTP status of the answer; "": there was none
 }
 
-// A breach is a promise that was broken.
+// A breach is a promise that was broken. key is the session; "": all.
 type breach struct {
 	at        time.Time
 	key, text string
@@ -59,7 +62,7 @@ func newRun(entries []Entry, refreshTimeout time.Duration) *run {
 		closed:         make(map[string]bool),
 	}
 	for _, e := range entries {
-		r.take(e)
+		r.add(e)
 	}
 	for token, claims := range r.claims {
 		r.claims[token] = slices.DeleteFunc(claims, (*save).tooLate)
@@ -67,7 +70,8 @@ func newRun(entries []Entry, refreshTimeout time.Duration) *run {
 	return r
 }
 
-func (r *run) take(e Entry) {
+// add sorts in one entry. Entries must come in the order of time.
+func (r *run) add(e Entry) {
 	switch e.Did {
 	case Claiming, Saving, Ending:
 		s := &save{Entry: e}
@@ -107,18 +111,23 @@ func (r *run) take(e Entry) {
 	}
 }
 
+// tooLate reports whether another Save came first: the store answered with a
+// conflict.
 func (s *save) tooLate() bool { return s.result == conflict }
 
-// landed tells whether s is known to have been in the store.
+// landed reports whether s is known to have been in the store.
 func (s *save) landed() bool { return s.seen || !s.done.IsZero() && s.result == "" }
 
-// failed tells whether the store refused to say what became of s.
+// failed reports whether the store answered with an error, so that it is not known
+// whether it carried out s.
 func (s *save) failed() bool { return !s.done.IsZero() && s.result != "" && s.result != conflict }
 
-// givenBack tells whether next gives the claim s back: it saves the same token.
-func (s *save) givenBack(next *save) bool { return next.Token == s.Token }
+// isReleasedBy reports whether next releases the claim s: it saves the same token
+// without a claim.
+func (s *save) isReleasedBy(next *save) bool { return next.Token == s.Token }
 
-// end is when s was surely in the store, or at the latest then.
+// end returns when s returned. If its process was killed first, it returns when s
+// began.
 func (s *save) end() time.Time {
 	if s.done.IsZero() {
 		return s.At
@@ -126,10 +135,10 @@ func (s *save) end() time.Time {
 	return s.done
 }
 
-// broken returns the promises that were broken, session by session.
+// broken returns the promises that were broken, by session and time.
 func (r *run) broken() []breach {
 	var all []breach
-	for _, check := range []func() []breach{r.presentedTwice, r.endedForNothing, r.lostForNothing, r.cost, r.failedForNothing} {
+	for _, check := range []func() []breach{r.presentedTwice, r.endedWithoutReason, r.failedWithoutExcuse, r.cost, r.disturbedWithoutReason} {
 		all = append(all, check()...)
 	}
 	slices.SortStableFunc(all, func(a, b breach) int { return cmp.Or(cmp.Compare(a.key, b.key), a.at.Compare(b.at)) })
@@ -137,10 +146,13 @@ func (r *run) broken() []breach {
 }
 
 // presentedTwice finds refresh tokens that were presented without a claim, or
-// again other than by a takeover: by another process, the one before having
-// been killed without a trace of what it got, and not before its claim had stood
-// still for twice RefreshTimeout. The claim's age is counted from the moment its
-// save began, when nobody can have seen it yet.
+// presented again without a right to that.
+//
+// A token may be presented again only after a takeover. The process that presented
+// it before must have been killed, and must not have saved a successor. Its claim
+// must not have changed for twice RefreshTimeout. This time is counted from the
+// moment when the Save of the claim began, because nobody can have seen the claim
+// before that.
 func (r *run) presentedTwice() (found []breach) {
 	for token, all := range r.presented {
 		for i, p := range all {
@@ -158,24 +170,25 @@ func (r *run) presentedTwice() (found []breach) {
 			killed, wasKilled := r.killed[before.By]
 			switch {
 			case !wasKilled || killed.After(p.At):
-				broken("after %s, which was alive", before.By)
+				broken("again after %s, which was alive", before.By)
 			case claim == nil:
 			case p.At.Before(claim.At.Add(2 * r.refreshTimeout)):
-				broken("%v after the claim of %s, which may be taken over after %v", p.At.Sub(claim.At), before.By, 2*r.refreshTimeout)
+				broken("again %v after the claim of %s, which may be taken over after %v", p.At.Sub(claim.At), before.By, 2*r.refreshTimeout)
 			case nextLanded(r.successors(claim)) != nil:
-				broken("after %s, which had saved its successor", before.By)
+				broken("again after %s, which had saved its successor", before.By)
 			}
 		}
 	}
 	return found
 }
 
-// endedForNothing finds sessions that ended other than as Interrupted, by a kill
-// between the claim of a process and its save of the successor.
-func (r *run) endedForNothing() (found []breach) {
+// endedWithoutReason finds sessions that ended although no process was killed
+// between its claim and the Save of the successor, and sessions that ended for
+// that reason but not as Interrupted.
+func (r *run) endedWithoutReason() (found []breach) {
 	for _, end := range r.ends() {
 		if text := r.whyEnded(end); text == "" {
-			found = append(found, breach{end.At, end.Key, fmt.Sprintf("%s ended the session (%s) that no kill explains", end.By, end.Result)})
+			found = append(found, breach{end.At, end.Key, fmt.Sprintf("%s ended the session (%s), and no kill explains that", end.By, end.Result)})
 		} else if !strings.HasPrefix(end.Result, "refresh token reused after an interruption") {
 			found = append(found, breach{end.At, end.Key, fmt.Sprintf("%s ended the session as %q, but %s", end.By, end.Result, text)})
 		}
@@ -196,7 +209,8 @@ func (r *run) ends() (ends []*save) {
 	return ends
 }
 
-// whyEnded says which kill cost the session that end ended; "": none did.
+// whyEnded says which kill explains the end of a session. It returns "" if no kill
+// does.
 func (r *run) whyEnded(end *save) string {
 	claim := r.version[end.Prev]
 	if claim == nil {
@@ -208,27 +222,30 @@ func (r *run) whyEnded(end *save) string {
 		if first == nil || !wasKilled || killed.After(end.At) || nextLanded(r.successors(first)) != nil {
 			continue
 		}
-		// The time from the claim on: what it sent may arrive when it is dead.
-		return fmt.Sprintf("%s was killed %v after it claimed the token, which it presented, and %s was refused it %v later",
+		// The time is counted from the claim, because a presentation may arrive
+		// after its process was killed.
+		return fmt.Sprintf("%s claimed and presented the token, and was killed %v after the claim; FinCode refused the token to %s %v later",
 			p.By, killed.Sub(first.At).Round(time.Millisecond), end.By, end.At.Sub(killed).Round(time.Millisecond))
 	}
 	return ""
 }
 
-// lostForNothing finds requests that failed without an excuse.
-func (r *run) lostForNothing() (found []breach) {
+// failedWithoutExcuse finds requests that failed without an excuse.
+func (r *run) failedWithoutExcuse() (found []breach) {
 	for _, f := range r.failures {
 		if excuse, ok := r.excuse(f); !ok {
-			found = append(found, breach{f.At, f.Key, fmt.Sprintf("%s lost a request although %s: %s", f.By, excuse, f.Result)})
+			found = append(found, breach{f.At, f.Key, fmt.Sprintf("a request of %s failed (%s): %s", f.By, excuse, f.Result)})
 		}
 	}
 	return found
 }
 
-// excuse says why the request f failed, and whether that is an excuse. There must
-// have been no token that was valid all the while: for the session had ended, or
-// the claim of a killed process stood in the way, or the store failed, which
-// failedForNothing judges.
+// excuse says why the request f failed, and reports whether that is an excuse.
+//
+// A request may fail if no token was valid during the whole request, for one of
+// three reasons: the session had ended, the claim of a killed process had to be
+// taken over first, or the store failed. Whether the store had a reason to fail,
+// disturbedWithoutReason checks.
 func (r *run) excuse(f Entry) (string, bool) {
 	switch {
 	case r.hadToken(f):
@@ -240,12 +257,13 @@ func (r *run) excuse(f Entry) (string, bool) {
 	case r.storeFailed(f):
 		return "the store failed or was slow", true
 	}
-	return "nothing explains it", false
+	return "no reason was found", false
 }
 
-// storeFailed tells whether, during the request f, the store failed its process
-// over the session, or took half a token's life for a save. The request may have
-// joined a refresh that had failed already but not said so.
+// storeFailed reports whether the store failed for the process of the request f and
+// its session, or took half of a token's life for a Save. That must have been
+// during the request. A failure before it counts too if the process observed
+// nothing since: the request may have joined a refresh that had failed already.
 func (r *run) storeFailed(f Entry) bool {
 	if slices.ContainsFunc(r.saves[f.Key], func(s *save) bool {
 		slow := s.By == f.By && s.done.Sub(s.At) > lifetime/2
@@ -267,21 +285,22 @@ func (r *run) storeFailed(f Entry) bool {
 	return failing
 }
 
-// storeFailure tells whether e is a call to the store without an answer.
+// storeFailure reports whether e is a call that the store did not answer, or
+// answered with an error.
 func storeFailure(e Entry) bool {
 	return e.Did == LoadFailed || e.Did == Saved && e.Result != "" && e.Result != conflict
 }
 
-// hadToken tells whether a token was in the store before the request f began
-// that was valid until after it failed.
+// hadToken reports whether there was a valid token during the whole request f: it
+// was in the store before f began, and expired after f failed.
 func (r *run) hadToken(f Entry) bool {
 	return slices.ContainsFunc(r.saves[f.Key], func(s *save) bool {
 		return s.Did == Saving && s.landed() && s.end().Before(f.Began) && s.Expiry.Add(-lifetime/10).After(f.At)
 	})
 }
 
-// hadEnded tells whether the session had ended before the request f failed, and
-// not begun again before f did.
+// hadEnded reports whether the session had ended before the request f failed, and
+// no login had begun it again before f began.
 func (r *run) hadEnded(f Entry) bool {
 	for i, s := range r.saves[f.Key] {
 		if s.Did != Ending || s.tooLate() || s.At.After(f.At) {
@@ -294,8 +313,8 @@ func (r *run) hadEnded(f Entry) bool {
 	return false
 }
 
-// stoodStill tells whether the claim of a process that had been killed was in
-// the store while the request f waited.
+// stoodStill reports whether the claim of a killed process was in the store while
+// the request f waited.
 func (r *run) stoodStill(f Entry) bool {
 	for i, s := range r.saves[f.Key] {
 		killed, wasKilled := r.killed[s.By]
@@ -310,10 +329,8 @@ func (r *run) stoodStill(f Entry) bool {
 	return false
 }
 
-// cost finds rotations that cost other than one claim and one save, although
-// nothing disturbed them: no process was killed, or closed so that it gave its
-// claim back, nor did the store fail or take so long that the claim had to be
-// renewed.
+// cost finds rotations that did not cost exactly one claim and one Save of a token,
+// although nothing disturbed them.
 func (r *run) cost() (found []breach) {
 	for token, all := range r.presented {
 		for _, p := range all {
@@ -324,29 +341,31 @@ func (r *run) cost() (found []breach) {
 			claims, saves := len(r.claims[token]), len(r.successors(claim))
 			if (claims != 1 || saves != 1) && !r.disturbed(token) {
 				found = append(found, breach{p.At, r.key[token],
-					fmt.Sprintf("%s rotated %s, which cost %d claims and %d saves", p.By, token, claims, saves)})
+					fmt.Sprintf("%s rotated %s, which cost %d claims and %d saves instead of one each", p.By, token, claims, saves)})
 			}
 		}
 	}
 	return found
 }
 
-// disturbed tells whether the rotation of token met with a kill, with a Close, or
-// with a store that failed or was slow.
+// disturbed reports whether something disturbed the rotation of token: a process
+// was killed, or was closed and released its claim, or the store failed, or the
+// store was so slow that the claim had to be renewed.
 func (r *run) disturbed(token string) bool {
 	return slices.ContainsFunc(r.claims[token], func(claim *save) bool {
 		attempts := r.successors(claim)
 		_, wasKilled := r.killed[claim.By]
 		return claim.failed() || claim.done.Sub(claim.At) > r.refreshTimeout/2 ||
 			slices.ContainsFunc(attempts, (*save).failed) ||
-			r.closed[claim.By] && slices.ContainsFunc(attempts, claim.givenBack) ||
+			r.closed[claim.By] && slices.ContainsFunc(attempts, claim.isReleasedBy) ||
 			wasKilled && (len(attempts) == 0 || attempts[0].done.IsZero())
 	})
 }
 
-// failedForNothing finds what must never happen, and failures of the store
-// without a reason: it ran out of time, or the supervisor had cut connections.
-func (r *run) failedForNothing() (found []breach) {
+// disturbedWithoutReason finds what must never happen, and failures of the store
+// without a reason. A store may fail if its time ran out, or if the supervisor had
+// cut connections before.
+func (r *run) disturbedWithoutReason() (found []breach) {
 	for _, e := range r.entries {
 		broken := e.Did == Broke || e.Did == Vanished
 		if storeFailure(e) {
@@ -360,7 +379,7 @@ func (r *run) failedForNothing() (found []breach) {
 	return found
 }
 
-// rotations is how often FinCode rotated a token and said so.
+// rotations returns how often FinCode rotated a token and answered 200.
 func (r *run) rotations() (n int) {
 	for _, all := range r.presented {
 		for _, p := range all {
@@ -372,7 +391,7 @@ func (r *run) rotations() (n int) {
 	return n
 }
 
-// claimOf returns the claim under which p was made, or nil.
+// claimOf returns the claim of the process that made p: its last before p, or nil.
 func (r *run) claimOf(p *presentation) (claim *save) {
 	for _, c := range r.claims[p.Token] {
 		if c.By == p.By && c.At.Before(p.At) {
@@ -382,7 +401,7 @@ func (r *run) claimOf(p *presentation) (claim *save) {
 	return claim
 }
 
-// successors returns the attempts to save a token over claim.
+// successors returns the attempts to replace claim by a token.
 func (r *run) successors(claim *save) (attempts []*save) {
 	for _, s := range r.saves[claim.Key] {
 		if s.Did == Saving && s.Prev == claim.Version {
@@ -392,14 +411,14 @@ func (r *run) successors(claim *save) (attempts []*save) {
 	return attempts
 }
 
-// tookOver tells whether the claim c followed that of another process.
+// tookOver reports whether the claim c followed a claim of another process.
 func (r *run) tookOver(c *save) bool {
 	claims := r.claims[c.Token]
 	i := slices.Index(claims, c)
 	return i > 0 && claims[i-1].By != c.By
 }
 
-// nextLanded returns the first of saves that landed, or nil.
+// nextLanded returns the first of saves that was in the store, or nil.
 func nextLanded(saves []*save) *save {
 	if i := slices.IndexFunc(saves, (*save).landed); i >= 0 {
 		return saves[i]

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// The checks find what they are for, and nothing in a run that kept every
-// promise. All cases are about one session; times are in milliseconds, and
-// RefreshTimeout is 1,000 of them.
+// Each check finds the broken promise that it is for, and no check finds anything
+// in a run that kept every promise. All cases are about one session. Times are in
+// milliseconds, and RefreshTimeout is 1,000 of them.
 func TestEachBrokenPromiseIsFound(t *testing.T) {
 	const interrupted = "refresh token reused after an interruption: 403"
 	begun := saving(0, "supervisor", "t1", "v1", "")
@@ -23,7 +23,7 @@ func TestEachBrokenPromiseIsFound(t *testing.T) {
 
 	for name, c := range map[string]struct {
 		entries []Entry
-		broken  string // part of what is found; "": nothing is
+		broken  string // part of what is found; "": nothing is found
 	}{
 		"a rotation":                {rotated, ""},
 		"a claim that was too late": {slices.Concat(rotated, saved(claiming(100, "b", "t1", "v9", "v1"), conflict)), ""},
@@ -55,17 +55,17 @@ func TestEachBrokenPromiseIsFound(t *testing.T) {
 			saving(260, "a", "t2", "v3", "v2")), ""},
 
 		"a request lost with a token":           {slices.Concat(rotated, losing(200, 300, "b")), "there was a valid token"},
-		"a request lost, its token too old":     {slices.Concat(rotated, losing(1100, 1200, "b")), "nothing explains it"},
+		"a request lost, its token too old":     {slices.Concat(rotated, losing(1100, 1200, "b")), "no reason was found"},
 		"a request lost, the session too":       {slices.Concat(lost, losing(2000, 2300, "b")), ""},
 		"a request lost before the session was": {slices.Concat(lost, losing(2, 90, "b")), "there was a valid token"},
 		"a request lost, a new session begun":   {slices.Concat(lost, saving(2300, "supervisor", "t5", "v5", "v4"), losing(2400, 2500, "b")), "there was a valid token"},
 		"a request lost to a dead claim":        {slices.Concat(takenOver, losing(1000, 2100, "b")), ""},
-		"a request lost, no longer dead":        {slices.Concat(takenOver, saving(2250, "b", "t2", "v4", "v3"), losing(3300, 3400, "c")), "nothing explains it"},
+		"a request lost, no longer dead":        {slices.Concat(takenOver, saving(2250, "b", "t2", "v4", "v3"), losing(3300, 3400, "c")), "no reason was found"},
 		"a request lost to the store":           {slices.Concat(rotated, cutting(1100), failing(1210, "b"), losing(1200, 1220, "b")), ""},
 		"a request lost to a slow store":        {slices.Concat(claimed, slow(saving(150, "a", "t2", "v3", "v2"), 1300), losing(1160, 1420, "a")), ""},
-		"a request lost to another's store":     {slices.Concat(rotated, cutting(1100), failing(1210, "c"), losing(1200, 1220, "b")), "nothing explains it"},
+		"a request lost to another's store":     {slices.Concat(rotated, cutting(1100), failing(1210, "c"), losing(1200, 1220, "b")), "no reason was found"},
 		"a request lost to a store in repair": {slices.Concat(rotated, cutting(1100), failing(1210, "b"),
-			observing(1220, "b", "RefreshFailed: reset"), losing(1230, 1240, "b")), "nothing explains it"},
+			observing(1220, "b", "RefreshFailed: reset"), losing(1230, 1240, "b")), "no reason was found"},
 
 		"a store that runs out of time": {slices.Concat(claimed, late(saved(saving(150, "a", "t2", "v3", "v2"), "deadline")),
 			saving(420, "a", "t2", "v3", "v2")), ""},
@@ -82,10 +82,10 @@ func TestEachBrokenPromiseIsFound(t *testing.T) {
 			}
 			found := newRun(l.entries(), time.Second).broken()
 			if c.broken == "" && len(found) > 0 {
-				t.Fatalf("found: %s", found[0].text)
+				t.Fatalf("found %q, want nothing", found[0].text)
 			}
 			if c.broken != "" && !slices.ContainsFunc(found, func(b breach) bool { return strings.Contains(b.text, c.broken) }) {
-				t.Errorf("found %v, want one with %q", found, c.broken)
+				t.Errorf("found %v, want something with %q", found, c.broken)
 			}
 		})
 	}
@@ -97,24 +97,24 @@ func at(ms int) time.Time { return time.UnixMilli(int64(ms)) }
 
 func one(e Entry) []Entry { return []Entry{e} }
 
-// done adds to a Save, as it began, that it ended a millisecond later.
+// done returns the beginning of a Save, and its end a millisecond later.
 func done(e Entry) []Entry {
 	return []Entry{e, {At: e.At.Add(time.Millisecond), By: e.By, Did: Saved, Key: key, Version: e.Version, Began: e.At}}
 }
 
-// saved gives the end of a Save a result.
+// saved sets the result of a Save.
 func saved(save []Entry, result string) []Entry {
 	save[1].Result = result
 	return save
 }
 
-// late makes the store's time run out in a Save.
+// late says that the store's time ran out in a Save.
 func late(save []Entry) []Entry {
 	save[1].Late = true
 	return save
 }
 
-// slow makes a Save take that many milliseconds.
+// slow makes a Save take ms milliseconds.
 func slow(save []Entry, ms int) []Entry {
 	save[1].At = save[0].At.Add(time.Duration(ms) * time.Millisecond)
 	return save

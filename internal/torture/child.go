@@ -1,5 +1,11 @@
 package torture
 
+// Rules for concurrency. A child may be killed at any instruction, so it writes
+// each entry to its standard output before it goes on. Several goroutines send
+// requests, and one reports the counts. child.mu guards the counts and the
+// standard output, so that lines do not mix. The order and the client do not
+// change after obey has set them.
+
 import (
 	"context"
 	"encoding/json"
@@ -15,45 +21,47 @@ import (
 	"github.com/fincodeauth/fincodeauth"
 )
 
-// orderVariable is the environment variable that makes a process a child.
+// orderVariable is the environment variable that makes a process a child. Its
+// value is an order in JSON.
 const orderVariable = "FINCODEAUTH_TORTURE_CHILD"
 
-// An order is what the supervisor tells a child, in orderVariable.
+// An order is what the supervisor tells a child to do.
 type order struct {
 	Name           string
-	Spec           string
+	Spec           string // of the store
 	BaseURL        string
 	Keys           []string
 	Goroutines     int
 	RefreshTimeout time.Duration
 }
 
-// A report is a line that a child writes, in JSON: an entry, or what it counted
-// so far.
+// A report is a line that a child writes, in JSON. It has either an entry or the
+// counts so far.
 type report struct {
 	Entry  *Entry  `json:",omitempty"`
 	Counts *counts `json:",omitempty"`
 }
 
+// counts are about the requests of one child.
 type counts struct {
 	Requests int
-	Longest  time.Duration // that a request took
+	Longest  time.Duration // the longest time that a request took
 }
 
-// countEvery is how often a child reports its counts, which a kill takes with
-// it.
+// countEvery is how often a child reports its counts. A kill loses what it counted
+// since the last report.
 const countEvery = 100 * time.Millisecond
 
-// A child sends requests as sessions picked at random.
+// A child sends requests for sessions that it picks at random.
 type child struct {
 	order
 	client *http.Client
 
-	mu     sync.Mutex // guards what follows, and the standard output
+	mu     sync.Mutex // guards what follows, and writes to the standard output
 	counts counts
 }
 
-// obey does what a child does, until it is killed or its standard input ends.
+// obey does what a child must do, until its standard input ends.
 func obey(told string, open func(string) (fincodeauth.Store, error)) error {
 	c := new(child)
 	if err := json.Unmarshal([]byte(told), &c.order); err != nil {
@@ -86,8 +94,8 @@ func obey(told string, open func(string) (fincodeauth.Store, error)) error {
 	return sessions.Close(ctx)
 }
 
-// newSessions returns Sessions that note what they do, in the store and at
-// FinCode, under the order's name.
+// newSessions returns Sessions that call note for everything they do in the store.
+// They send the order's name to FinCode, as the uuid of each call.
 func newSessions(o order, store fincodeauth.Store, note func(Entry)) (*fincodeauth.Sessions, error) {
 	return fincodeauth.New(fincodeauth.Config{
 		BaseURL:        o.BaseURL,
@@ -105,6 +113,7 @@ func newSessions(o order, store fincodeauth.Store, note func(Entry)) (*fincodeau
 	})
 }
 
+// work sends requests until stop is closed.
 func (c *child) work(stop <-chan struct{}) {
 	for {
 		select {
@@ -125,7 +134,7 @@ func (c *child) work(stop <-chan struct{}) {
 	}
 }
 
-// whoami makes one request as the session under key.
+// whoami sends one request for the session under key.
 func whoami(ctx context.Context, client *http.Client, baseURL, key string) error {
 	ctx, cancel := context.WithTimeout(fincodeauth.WithSession(ctx, key), patience)
 	defer cancel()
@@ -145,7 +154,7 @@ func whoami(ctx context.Context, client *http.Client, baseURL, key string) error
 	return err
 }
 
-// count reports the counts from time to time.
+// count reports the counts every countEvery, until stop is closed.
 func (c *child) count(stop <-chan struct{}) {
 	ticker := time.NewTicker(countEvery)
 	defer ticker.Stop()
@@ -162,12 +171,13 @@ func (c *child) count(stop <-chan struct{}) {
 	}
 }
 
-// note writes an entry at once: the next moment may not come.
+// note writes an entry at once, because the child may be killed in the next moment.
 func (c *child) note(e Entry) {
 	e.At, e.By = time.Now(), c.Name
 	c.write(report{Entry: &e})
 }
 
+// write writes one line to the standard output.
 func (c *child) write(r report) {
 	line, err := json.Marshal(r)
 	if err == nil {
@@ -176,6 +186,6 @@ func (c *child) write(r report) {
 		_, err = os.Stdout.Write(append(line, '\n'))
 	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "writing to the supervisor:", err)
+		fmt.Fprintln(os.Stderr, "cannot write to the supervisor:", err)
 	}
 }

@@ -1,5 +1,9 @@
 package torture
 
+// Rules for concurrency. All goroutines of the supervisor add entries at any time.
+// ledger.mu guards the list. Entries are values: nobody changes one after it was
+// added. A notary has no state of its own.
+
 import (
 	"cmp"
 	"context"
@@ -16,25 +20,27 @@ import (
 // A Deed is a kind of Entry.
 type Deed string
 
-// What a process did in the store. A Save is two entries: it might be killed in
-// between. The first has Key, Version and Prev, the last Version, Began and Result.
+// The deeds, and which fields their entries have besides At and By.
+//
+// A Save makes two entries, because its process may be killed in between. The
+// first is Claiming, Saving or Ending. The second is Saved.
 const (
-	Claiming   Deed = "saves a claim"    // and Token, which it is about to present
-	Saving     Deed = "saves a token"    // and Token and Expiry
-	Ending     Deed = "saves the end"    // and why, as Result
-	Saved      Deed = "has saved"        // Result is "", conflict or an error
-	LoadFailed Deed = "could not load"   // Key and Result
+	Claiming   Deed = "saves a claim"    // Key, Version, Prev, and Token, which the process is about to present
+	Saving     Deed = "saves a token"    // Key, Version, Prev, Token, Expiry
+	Ending     Deed = "saves the end"    // Key, Version, Prev, and the reason as Result
+	Saved      Deed = "has saved"        // Key, Version, Began, Late; Result is "", conflict or an error
+	LoadFailed Deed = "could not load"   // Key, Began, Result, Late
 	Observed   Deed = "observes"         // Key; Result is the event
-	Failed     Deed = "lost a request"   // Key, Began and Result
-	Presented  Deed = "presents"         // Token; noted by the supervisor
-	Answered   Deed = "is answered"      // Token; Result is the HTTP status; noted by the supervisor
-	Killed     Deed = "is killed"        // noted by the supervisor just before
-	Cut        Deed = "cuts connections" // noted by the supervisor just before
-	Broke      Deed = "broke by itself"  // Result is how; no process may
-	Vanished   Deed = "finds no record"  // Key and Result; noted by the supervisor
+	Failed     Deed = "failed a request" // Key, Began, Result
+	Presented  Deed = "presents"         // Token; the supervisor notes it
+	Answered   Deed = "gets the answer"  // Token; Result is the HTTP status; the supervisor notes it
+	Killed     Deed = "is killed"        // the supervisor notes it just before
+	Cut        Deed = "cuts connections" // the supervisor notes it just before
+	Broke      Deed = "broke"            // Result is how; this must never happen
+	Vanished   Deed = "finds no record"  // Key, Result; the supervisor notes it; this must never happen
 )
 
-// conflict is the Result of a Save that was too late.
+// conflict is the Result of a Save that was too late: another Save came first.
 const conflict = "conflict"
 
 // An Entry is one line of the ledger. All processes are on one machine and read
@@ -50,10 +56,10 @@ type Entry struct {
 	Expiry  time.Time `json:",omitzero"` // the access token's
 	Began   time.Time `json:",omitzero"`
 	Result  string    `json:",omitempty"`
-	Late    bool      `json:",omitempty"` // of Saved and LoadFailed: the store's time had run out
+	Late    bool      `json:",omitempty"` // the store's time had run out
 }
 
-// fingerprint names a refresh token without telling it.
+// fingerprint returns a name for a refresh token that does not reveal the token.
 func fingerprint(refreshToken string) string {
 	sum := sha256.Sum256([]byte(refreshToken))
 	return hex.EncodeToString(sum[:4])
@@ -65,6 +71,7 @@ type ledger struct {
 	all []Entry
 }
 
+// add adds an entry. If it has no time, it gets the present one.
 func (l *ledger) add(e Entry) {
 	if e.At.IsZero() {
 		e.At = time.Now()
@@ -74,7 +81,7 @@ func (l *ledger) add(e Entry) {
 	l.all = append(l.all, e)
 }
 
-// entries returns what was added so far, in the order in which it happened.
+// entries returns what was added so far, in the order of time.
 func (l *ledger) entries() []Entry {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -83,7 +90,8 @@ func (l *ledger) entries() []Entry {
 	return all
 }
 
-// A notary is a Store that notes each Save, before and after.
+// A notary is a Store that notes each Save, before and after, and each Load that
+// failed.
 type notary struct {
 	fincodeauth.Store
 	note func(Entry)

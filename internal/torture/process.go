@@ -1,5 +1,10 @@
 package torture
 
+// Rules for concurrency. Only keepKilling starts, kills and stops processes. It
+// never does two of these to one process at once. exec.Cmd copies the standard
+// output and the standard error in goroutines of its own, so read runs in one of
+// these. Wait returns after they have ended. So stderr is used only after Wait.
+
 import (
 	"bytes"
 	"encoding/json"
@@ -14,11 +19,12 @@ import (
 type process struct {
 	name   string
 	cmd    *exec.Cmd
-	stdin  io.Closer // its end tells the child to stop
+	stdin  io.Closer // the child stops when this is closed
 	stderr bytes.Buffer
 }
 
-// start starts a child: this binary, in which Main finds the order.
+// start starts a child: this binary again, with the order in its environment for
+// Main.
 func (s *supervisor) start(o order) *process {
 	s.started++
 	o.Name = fmt.Sprintf("child-%d", s.started)
@@ -44,11 +50,11 @@ func (s *supervisor) start(o order) *process {
 	return p
 }
 
-// read takes in a line that a child wrote.
+// read handles one line that a child wrote.
 func (s *supervisor) read(name string, line []byte) {
 	var r report
 	if err := json.Unmarshal(line, &r); err != nil {
-		s.broke(name, fmt.Errorf("wrote %q", line))
+		s.broke(name, fmt.Errorf("wrote a line that is no report: %q", line))
 		return
 	}
 	if r.Entry != nil {
@@ -61,36 +67,37 @@ func (s *supervisor) read(name string, line []byte) {
 	}
 }
 
-// kill kills p at whatever instruction it is.
+// kill kills p at any instruction.
 func (s *supervisor) kill(p *process) {
 	s.ledger.add(Entry{By: p.name, Did: Killed})
 	_ = p.cmd.Process.Kill()
 	_ = p.cmd.Wait()
-	s.listen(p)
+	s.readErrors(p)
 }
 
-// stop lets p finish what it does.
+// stop tells p to stop, and lets it finish what it is doing.
 func (s *supervisor) stop(p *process) {
 	p.stdin.Close()
 	timer := time.AfterFunc(2*patience, func() { _ = p.cmd.Process.Kill() })
 	defer timer.Stop()
 	if err := p.cmd.Wait(); err != nil {
-		s.broke(p.name, fmt.Errorf("it did not stop in peace: %w", err))
+		s.broke(p.name, fmt.Errorf("did not stop cleanly: %w", err))
 	}
-	s.listen(p)
+	s.readErrors(p)
 }
 
-// listen notes a child's complaints: it has none unless something is wrong.
-func (s *supervisor) listen(p *process) {
+// readErrors notes what a child wrote to its standard error. A child writes there
+// only if something is wrong.
+func (s *supervisor) readErrors(p *process) {
 	if p.stderr.Len() > 0 {
-		s.broke(p.name, fmt.Errorf("it says: %s", &p.stderr))
+		s.broke(p.name, fmt.Errorf("wrote to its standard error: %s", &p.stderr))
 	}
 }
 
-// lines calls each for every whole line that is written to it.
+// lines is a writer that calls each for every complete line.
 type lines struct {
 	each func(line []byte)
-	rest []byte
+	rest []byte // of an incomplete line
 }
 
 func (l *lines) Write(data []byte) (int, error) {

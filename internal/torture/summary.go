@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// summary says what happened in the store and at FinCode.
+// summary returns what happened in the store and at FinCode.
 func (r *run) summary() string {
 	var claims, tooLate, takeovers int
 	for _, saves := range r.saves {
@@ -27,28 +27,28 @@ func (r *run) summary() string {
 		}
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "rotations      %d, for %d claims; %d more saves were too late\n", r.rotations(), claims, tooLate)
-	fmt.Fprintf(&b, "kills          %d, and connections were cut %d times\n", len(r.killed), len(r.cuts))
-	fmt.Fprintf(&b, "takeovers      %d\n", takeovers)
+	fmt.Fprintf(&b, "rotations        %d, with %d claims; %d more saves were too late\n", r.rotations(), claims, tooLate)
+	fmt.Fprintf(&b, "kills            %d, and connections were cut %d times\n", len(r.killed), len(r.cuts))
+	fmt.Fprintf(&b, "takeovers        %d\n", takeovers)
 	ends := r.ends()
-	fmt.Fprintf(&b, "sessions lost  %d\n", len(ends))
+	fmt.Fprintf(&b, "sessions ended   %d\n", len(ends))
 	for _, end := range ends {
-		fmt.Fprintf(&b, "               %s: %s\n", end.Key, r.whyEnded(end))
+		fmt.Fprintf(&b, "                 %s: %s\n", end.Key, r.whyEnded(end))
 	}
-	fmt.Fprintf(&b, "requests lost  %d\n", len(r.failures))
+	fmt.Fprintf(&b, "requests failed  %d\n", len(r.failures))
 	excuses := make(map[string]int)
 	for _, f := range r.failures {
 		excuse, _ := r.excuse(f)
 		excuses[excuse]++
 	}
 	for _, excuse := range slices.Sorted(maps.Keys(excuses)) {
-		fmt.Fprintf(&b, "               %d: %s\n", excuses[excuse], excuse)
+		fmt.Fprintf(&b, "                 %d: %s\n", excuses[excuse], excuse)
 	}
 	return b.String()
 }
 
-// summary says what the children counted. A kill takes the last moments of
-// that with it.
+// summary returns what the children counted. The counts of a killed child lack its
+// last moments.
 func (s *supervisor) summary() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -57,11 +57,11 @@ func (s *supervisor) summary() string {
 		sum.Requests += c.Requests
 		sum.Longest = max(sum.Longest, c.Longest)
 	}
-	return fmt.Sprintf("requests       %d\nlongest wait   %v\n", sum.Requests, sum.Longest.Round(time.Millisecond))
+	return fmt.Sprintf("requests         %d\nlongest request  %v\n", sum.Requests, sum.Longest.Round(time.Millisecond))
 }
 
-// history is what anybody did to the session of b, from a while before to a
-// little after.
+// history returns what any process did to the session of b, from 4 RefreshTimeouts
+// before the breach to one after it.
 func (r *run) history(b breach) string {
 	if b.key == "" {
 		return ""
@@ -77,7 +77,7 @@ func (r *run) history(b breach) string {
 	return text.String()
 }
 
-// String is a line of a history.
+// String returns e as a line of a history.
 func (e Entry) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %-10s %s", e.At.Format("15:04:05.000000"), e.By, e.Did)

@@ -1,5 +1,11 @@
 package torture
 
+// Rules for concurrency. run starts three goroutines: keepKilling, keepCutting and
+// keepWatching. Only keepKilling starts, kills and stops processes, and only it
+// uses started. The HTTP server calls ServeHTTP in a goroutine for each request.
+// supervisor.mu guards the counts. The ledger has its own lock. Everything else is
+// fixed before run.
+
 import (
 	"bytes"
 	"context"
@@ -17,22 +23,23 @@ import (
 	"github.com/fincodeauth/fincodeauth/fincodetest"
 )
 
-// A supervisor runs FinCode, starts children, kills them and their connections
-// at random, logs in again who lost a session by that, and notes it all.
+// A supervisor runs FinCode and starts children. It kills the children and their
+// connections at random, and logs in again where a session ended by that. It notes
+// everything in the ledger.
 type supervisor struct {
 	cfg     Config
 	keys    []string
 	ledger  ledger
 	fincode *fincodetest.FinCode
 
-	// presenting receives the name of a child whose refresh has just arrived, if
-	// somebody waits for it.
+	// presenting receives the name of a child whose refresh has just arrived. It
+	// has no room: ServeHTTP sends only if victim waits for a name.
 	presenting chan string
 
-	started int // children
+	started int // children so far
 
-	mu     sync.Mutex // guards what follows
-	counts map[string]counts
+	mu     sync.Mutex        // guards what follows
+	counts map[string]counts // by child, the last that it reported
 }
 
 const supervisorName = "supervisor"
@@ -51,7 +58,8 @@ func newSupervisor(cfg Config) *supervisor {
 	return s
 }
 
-// run returns when everything has ended that it started.
+// run does what the Config says. It returns when everything that it started has
+// ended.
 func (s *supervisor) run(ctx context.Context) {
 	server := httptest.NewServer(s)
 	defer server.Close()
@@ -72,15 +80,15 @@ func (s *supervisor) run(ctx context.Context) {
 		s.logIn(ctx, sessions, key)
 	}
 
-	fury, calm := context.WithTimeout(ctx, s.cfg.Duration)
-	defer calm()
-	var furies sync.WaitGroup
-	furies.Go(func() { s.keepKilling(fury, order) })
-	furies.Go(func() { s.keepCutting(fury) })
-	furies.Go(func() { s.keepWatching(fury, sessions) })
-	furies.Wait()
+	torturing, stop := context.WithTimeout(ctx, s.cfg.Duration)
+	defer stop()
+	var torture sync.WaitGroup
+	torture.Go(func() { s.keepKilling(torturing, order) })
+	torture.Go(func() { s.keepCutting(torturing) })
+	torture.Go(func() { s.keepWatching(torturing, sessions) })
+	torture.Wait()
 
-	s.visit(ctx, sessions.Client(""), order.BaseURL)
+	s.requestOnce(ctx, sessions.Client(""), order.BaseURL)
 	closing, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if err := sessions.Close(closing); err != nil {
@@ -88,11 +96,13 @@ func (s *supervisor) run(ctx context.Context) {
 	}
 }
 
+// note notes what the supervisor itself did.
 func (s *supervisor) note(e Entry) {
 	e.By = supervisorName
 	s.ledger.add(e)
 }
 
+// broke notes something that must never happen.
 func (s *supervisor) broke(name string, err error) {
 	s.ledger.add(Entry{By: name, Did: Broke, Result: err.Error()})
 }
@@ -104,12 +114,12 @@ func (s *supervisor) logIn(ctx context.Context, sessions *fincodeauth.Sessions, 
 	}
 }
 
-// keepWatching reads all records all the time, and begins a session again that
-// ended.
+// keepWatching loads all records again and again, and logs in again where a session
+// has ended.
 func (s *supervisor) keepWatching(ctx context.Context, sessions *fincodeauth.Sessions) {
 	for wait(ctx, 50*time.Millisecond) {
 		for _, key := range s.keys {
-			// Not under ctx: a Load that it ends would look like one that failed.
+			// The end of ctx must not end this Load: it would look like a failure.
 			rec, err := s.cfg.Store.Load(context.WithoutCancel(ctx), key)
 			switch {
 			case err != nil:
@@ -121,33 +131,33 @@ func (s *supervisor) keepWatching(ctx context.Context, sessions *fincodeauth.Ses
 	}
 }
 
-// visit sends a request as each session. Whose last owner was killed is taken
-// over by that.
-func (s *supervisor) visit(ctx context.Context, client *http.Client, baseURL string) {
-	var visits sync.WaitGroup
+// requestOnce sends one request for each session. If the owner of a claim was
+// killed, this request takes the claim over.
+func (s *supervisor) requestOnce(ctx context.Context, client *http.Client, baseURL string) {
+	var requests sync.WaitGroup
 	for _, key := range s.keys {
-		visits.Go(func() {
+		requests.Go(func() {
 			began := time.Now()
 			if err := whoami(ctx, client, baseURL, key); err != nil {
 				s.note(Entry{Did: Failed, Key: key, Began: began, Result: err.Error()})
 			}
 		})
 	}
-	visits.Wait()
+	requests.Wait()
 }
 
-// keepCutting terminates connections at random.
+// keepCutting cuts connections at random, until ctx ends.
 func (s *supervisor) keepCutting(ctx context.Context) {
 	for s.cfg.Cut != nil && wait(ctx, rand.N(2*s.cfg.CutEvery)) {
 		s.note(Entry{Did: Cut})
 		if err := s.cfg.Cut(context.WithoutCancel(ctx)); err != nil {
-			s.broke(supervisorName, fmt.Errorf("cutting connections: %w", err))
+			s.broke(supervisorName, fmt.Errorf("cannot cut connections: %w", err))
 		}
 	}
 }
 
-// keepKilling starts the children, kills one at random again and again, with
-// another in its place, and stops them in the end.
+// keepKilling starts the children. Until ctx ends, it kills one of them again and
+// again, and starts another in its place. Then it stops all of them.
 func (s *supervisor) keepKilling(ctx context.Context, o order) {
 	children := make([]*process, s.cfg.Children)
 	for i := range children {
@@ -165,8 +175,10 @@ func (s *supervisor) keepKilling(ctx context.Context, o order) {
 	stopping.Wait()
 }
 
-// victim chooses a child, every other time one that is about to lose a rotated
-// token: such moments are short.
+// victim chooses the child to kill. Half of the time it waits for a child that
+// presents a refresh token, and then for a random part of the time in which the
+// rotated token can be lost. Such moments are short, so pure chance rarely hits
+// them.
 func (s *supervisor) victim(ctx context.Context, children []*process) int {
 	if rand.N(2) == 0 {
 		select {
@@ -183,7 +195,7 @@ func (s *supervisor) victim(ctx context.Context, children []*process) int {
 	return rand.N(len(children))
 }
 
-// ServeHTTP is FinCode's, and notes the refreshes.
+// ServeHTTP passes a request to FinCode. It notes the refreshes and their answers.
 func (s *supervisor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !strings.HasSuffix(r.URL.Path, "/refresh-token") {
 		s.fincode.ServeHTTP(w, r)
@@ -197,7 +209,7 @@ func (s *supervisor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		err = json.Unmarshal(body, &asked)
 	}
 	if err != nil {
-		panic(http.ErrAbortHandler) // its process was killed while it sent that
+		panic(http.ErrAbortHandler) // the process was killed while it sent the request
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	e := Entry{By: r.Header.Get("uuid"), Did: Presented, Token: fingerprint(asked.RefreshToken)}
@@ -214,10 +226,10 @@ func (s *supervisor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.fincode.ServeHTTP(answer, r)
 }
 
-// An answer remembers its status.
+// An answer is a ResponseWriter that remembers the status.
 type answer struct {
 	http.ResponseWriter
-	status string // "": it has not been sent
+	status string // "": no answer was sent
 }
 
 func (a *answer) WriteHeader(status int) {
@@ -225,7 +237,7 @@ func (a *answer) WriteHeader(status int) {
 	a.ResponseWriter.WriteHeader(status)
 }
 
-// wait returns true after d, or false as soon as ctx has ended.
+// wait returns true after d, or false as soon as ctx ends.
 func wait(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

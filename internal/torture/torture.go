@@ -1,11 +1,16 @@
-// Package torture proves a store, and the rotation protocol on it, by force:
-// processes share sessions whose tokens live for a moment, and are killed at
-// random, as are their connections to the store. Everything that anybody did is
-// written into a ledger, and the ledger is checked against what the module
-// promises.
+// Package torture tests a store, and the rotation protocol on it, with processes
+// that are killed. The processes share sessions whose access tokens live for one
+// second. They are killed at random, and so are their connections to the store.
+// A ledger records everything that happened. At the end, the ledger is checked
+// against what the module promises.
 //
-// torture.go is what a test calls, supervisor.go starts and kills, child.go is
-// what it kills, ledger.go remembers, and check.go judges.
+//	torture.go     what a test calls
+//	supervisor.go  runs FinCode, and kills processes and connections
+//	process.go     starts and stops one process
+//	child.go       what such a process does
+//	ledger.go      the record of what happened
+//	check.go       finds the promises that were broken
+//	summary.go     prints what happened
 package torture
 
 import (
@@ -18,9 +23,9 @@ import (
 	"github.com/fincodeauth/fincodeauth"
 )
 
-// Main is to be called by TestMain. In a process that Run started it is the
-// child, on the store that open makes of Config.Spec; otherwise it runs the
-// tests. It does not return.
+// Main must be called by TestMain. It does not return. In a process that Run has
+// started, it does what a child does, on the store that open returns for
+// Config.Spec. In any other process, it runs the tests.
 func Main(m *testing.M, open func(spec string) (fincodeauth.Store, error)) {
 	if order := os.Getenv(orderVariable); order != "" {
 		if err := obey(order, open); err != nil {
@@ -32,20 +37,20 @@ func Main(m *testing.M, open func(spec string) (fincodeauth.Store, error)) {
 	os.Exit(m.Run())
 }
 
-// Config says what to torture. All but Cut is required.
+// Config says what to torture. Everything is required, except Cut and CutEvery.
 type Config struct {
-	Store fincodeauth.Store // the supervisor's, which nobody cuts off
-	Spec  string            // from which a child opens the same store
+	Store fincodeauth.Store // for the supervisor; Cut must not cut its connections
+	Spec  string            // what a child needs to open the same store
 
-	Children       int
-	Goroutines     int // in each of them
+	Children       int // that run at once
+	Goroutines     int // in each child
 	Sessions       int
 	Duration       time.Duration
 	KillEvery      time.Duration // on average
 	RefreshTimeout time.Duration
 
-	// Cut terminates some of the children's connections to the store. nil: they
-	// last.
+	// Cut terminates some of the children's connections to the store. nil:
+	// connections are not cut.
 	Cut      func(context.Context) error
 	CutEvery time.Duration // on average
 }
@@ -53,21 +58,21 @@ type Config struct {
 const (
 	lifetime = time.Second           // of an access token
 	latency  = 20 * time.Millisecond // of a refresh before the rotation, and again after it
-	pause    = 80 * time.Millisecond // on average between two requests of a goroutine
-	patience = 20 * time.Second      // of a request
+	pause    = 80 * time.Millisecond // between two requests of a goroutine, on average
+	patience = 20 * time.Second      // the time limit of a request
 
-	// shown is how many broken promises are printed.
+	// shown is how many broken promises are printed at most.
 	shown = 10
 )
 
-// Run does what cfg says, prints what happened, and fails t for every promise
-// that was broken.
+// Run does what cfg says, and logs what happened. It fails t for every promise
+// that was broken, and if too little happened to show anything.
 func Run(t *testing.T, cfg Config) {
 	t.Helper()
 	s := newSupervisor(cfg)
 	s.run(t.Context())
 	r := newRun(s.ledger.entries(), cfg.RefreshTimeout)
-	t.Logf("%d sessions in %d processes of %d goroutines, for %v\n%s%s",
+	t.Logf("%d sessions in %d processes with %d goroutines each, for %v\n%s%s",
 		cfg.Sessions, cfg.Children, cfg.Goroutines, cfg.Duration, r.summary(), s.summary())
 	broken := r.broken()
 	for i, b := range broken {
@@ -83,6 +88,6 @@ func Run(t *testing.T, cfg Config) {
 		t.Errorf("and %d more", len(broken)-shown)
 	}
 	if r.rotations() < cfg.Sessions || len(r.killed) == 0 {
-		t.Errorf("%d rotations and %d kills are too few to show anything", r.rotations(), len(r.killed))
+		t.Errorf("only %d rotations and %d kills: too few to show anything", r.rotations(), len(r.killed))
 	}
 }
