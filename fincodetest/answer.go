@@ -10,12 +10,12 @@ import (
 	"time"
 )
 
-// An answer is what goes back to the client.
+// An answer is what FinCode sends to the client.
 type answer struct {
 	status int
 	header http.Header
 	body   []byte
-	cut    bool // the connection breaks halfway through the body
+	cut    bool // the connection breaks after half of the body
 }
 
 func newAnswer(status int, contentType string, body []byte) answer {
@@ -24,12 +24,13 @@ func newAnswer(status int, contentType string, body []byte) answer {
 
 func jsonAnswer(status int, v any) answer { return newAnswer(status, "application/json", mustJSON(v)) }
 
-// success answers with FinCode's envelope.
+// success returns a 200 with data in FinCode's envelope.
 func success(data any) answer {
 	return jsonAnswer(http.StatusOK, map[string]any{"success": true, "data": data, "metadata": metadata()})
 }
 
-// codes are FinCode's own; the pages give none for 400 and 405.
+// codes are FinCode's error codes by HTTP status. Its documentation has none for
+// 400 and 405.
 var codes = map[int]string{
 	http.StatusBadRequest:          "BAD_REQUEST",
 	http.StatusUnauthorized:        "AUTH_REQUIRED",
@@ -42,7 +43,7 @@ var codes = map[int]string{
 	http.StatusServiceUnavailable:  "SERVICE_UNAVAILABLE",
 }
 
-// failure answers with FinCode's envelope for errors.
+// failure returns an answer with FinCode's envelope for errors.
 func failure(status int, message string) answer {
 	detail := map[string]any{"code": cmp.Or(codes[status], "SERVER_ERROR"), "message": message}
 	return jsonAnswer(status, map[string]any{"success": false, "error": detail, "metadata": metadata()})
@@ -53,7 +54,8 @@ func metadata() map[string]any {
 	return map[string]any{"request_id": rand.Text(), "timestamp": now, "processing_time_ms": 1}
 }
 
-// tokenAnswer answers a login or a refresh, in the shape that the Config asks for. With refresh "" it has no refresh token.
+// tokenAnswer returns the answer to a login or a refresh, in the shape that the
+// Config asks for. If refresh is "", the answer has no refresh token.
 func (f *FinCode) tokenAnswer(access, refresh string) answer {
 	names := [...]string{"access_token", "refresh_token", "token_type", "expires_in"}
 	if f.cfg.CamelCase {
@@ -72,7 +74,8 @@ func (f *FinCode) tokenAnswer(access, refresh string) answer {
 	return jsonAnswer(http.StatusOK, token)
 }
 
-// expiresIn returns the access token's lifetime as the answer says it; nil: not at all.
+// expiresIn returns the access token's lifetime in the form that the Config asks
+// for. nil: the answer does not have the field.
 func (f *FinCode) expiresIn() any {
 	seconds := strconv.FormatFloat(f.cfg.AccessLifetime.Seconds(), 'f', -1, 64)
 	switch f.cfg.ExpiresIn {
@@ -91,7 +94,7 @@ func (f *FinCode) expiresIn() any {
 func mustJSON(v any) []byte {
 	b, err := json.Marshal(v)
 	if err != nil {
-		panic("fincodetest: " + err.Error()) // every v is this package's own
+		panic("fincodetest: " + err.Error()) // not possible: this package made v
 	}
 	return b
 }

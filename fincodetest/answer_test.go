@@ -34,19 +34,20 @@ func TestTokenAnswerComesInEveryShape(t *testing.T) {
 			got := session(t, fincodetest.New(test.config))
 			for _, want := range test.contains {
 				if !strings.Contains(got.body, want) {
-					t.Errorf("no %s in %s", want, got.body)
+					t.Errorf("the body does not contain %s: %s", want, got.body)
 				}
 			}
 			for _, unwanted := range test.lacks {
 				if strings.Contains(withoutJWTs(got.body), unwanted) {
-					t.Errorf("%s in %s", unwanted, got.body)
+					t.Errorf("the body contains %s: %s", unwanted, got.body)
 				}
 			}
 		})
 	}
 }
 
-// withoutJWTs keeps a JWT's beginning only: its rest may contain any letters.
+// withoutJWTs shortens each JWT in body to its first two letters, because the rest
+// may contain any letters.
 func withoutJWTs(body string) string {
 	parts := strings.Split(body, `"`)
 	for i, part := range parts {
@@ -65,13 +66,13 @@ func TestOpaqueTokensWork(t *testing.T) {
 
 func TestFailureComesInEveryShape(t *testing.T) {
 	for _, test := range []struct {
-		name           string
-		config         fincodetest.Config
-		refreshStatus  int
-		apiStatus      int
-		emptyRefusals  bool
-		refreshCode    string
-		apiCodeIfThere string
+		name          string
+		config        fincodetest.Config
+		refreshStatus int
+		apiStatus     int
+		emptyRefusals bool
+		refreshCode   string
+		apiCode       string
 	}{
 		{"zero", fincodetest.Config{}, 401, 401, false, "AUTH_REQUIRED", "AUTH_REQUIRED"},
 		{"as 200", fincodetest.Config{FailuresAs200: true}, 200, 401, false, "AUTH_REQUIRED", "AUTH_REQUIRED"},
@@ -82,21 +83,21 @@ func TestFailureComesInEveryShape(t *testing.T) {
 			rejected := refresh(t, fc, "unknown")
 			wantStatus(t, "refresh", rejected, test.refreshStatus)
 			if rejected.code() != test.refreshCode || (rejected.body == "") != test.emptyRefusals {
-				t.Errorf("refresh: body %s", rejected.body)
+				t.Errorf("refresh: body %q, want code %q, want an empty body: %t", rejected.body, test.refreshCode, test.emptyRefusals)
 			}
 			if !test.emptyRefusals && rejected.json()["success"] != false {
-				t.Errorf("refresh: success is not false in %s", rejected.body)
+				t.Errorf("refresh: body %s, want success to be false", rejected.body)
 			}
 			api := whoami(t, fc, "unknown")
 			wantStatus(t, "whoami", api, test.apiStatus)
-			if api.code() != test.apiCodeIfThere {
-				t.Errorf("whoami: body %s", api.body)
+			if api.code() != test.apiCode {
+				t.Errorf("whoami: body %q, want code %q", api.body, test.apiCode)
 			}
 		})
 	}
 }
 
-func TestEmptyRefusalOfAReuse(t *testing.T) {
+func TestReuseIsRefusedWithoutABody(t *testing.T) {
 	fc := fincodetest.New(fincodetest.Config{EmptyRefusals: true})
 	s := session(t, fc)
 	refresh(t, fc, s.refresh())

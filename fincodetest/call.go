@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// fields are the fields of the bodies of login, refresh and logout.
+// fields are the fields in the bodies of login, refresh and logout calls.
 type fields struct {
 	Email           string `json:"email"`
 	CurrentPassword string `json:"currentPassword"`
@@ -31,7 +31,8 @@ func newCall(path string, r *http.Request, body []byte) *call {
 	return c
 }
 
-// perform does what the call asks for and answers in the shape that the Config asks for.
+// perform does what the call asks for. It returns the answer in the shape that the
+// Config asks for.
 func (f *FinCode) perform(c *call) answer {
 	a := f.dispatch(c)
 	switch {
@@ -45,6 +46,7 @@ func (f *FinCode) perform(c *call) answer {
 	return a
 }
 
+// dispatch checks the call and does what it asks for.
 func (f *FinCode) dispatch(c *call) answer {
 	if c.op != API && c.request.Method != http.MethodPut {
 		a := failure(http.StatusMethodNotAllowed, "use PUT")
@@ -68,7 +70,8 @@ func (f *FinCode) dispatch(c *call) answer {
 	return f.api(c)
 }
 
-// missingHeader names the first of the headers that every call needs and this one lacks.
+// missingHeader returns the first header that every call needs and that h does not
+// have, or "".
 func missingHeader(h http.Header) string {
 	if mediaType, _, _ := mime.ParseMediaType(h.Get("Content-Type")); mediaType != "application/json" {
 		return "Content-Type: application/json"
@@ -92,7 +95,8 @@ func (f *FinCode) login(c *call) answer {
 	return f.tokenAnswer(f.issueAccess(fam), f.issueRefresh(fam))
 }
 
-// newFamily begins a session, or says why not.
+// newFamily begins a session. If it does not, it returns nil and the answer that
+// says why.
 func (f *FinCode) newFamily(email, password string) (*family, answer) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -126,7 +130,9 @@ func (f *FinCode) rotate(c *call) answer {
 	return f.tokenAnswer(access, f.issueRefresh(fam))
 }
 
-// useRefreshToken uses the token up and returns its family, or says why not.
+// useRefreshToken uses up the token and returns its family. If it does not, it
+// returns nil and the answer that says why. Of several calls with one token, only
+// one gets the family, because mu is held from the check to the change.
 func (f *FinCode) useRefreshToken(raw string) (*family, answer) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -185,7 +191,8 @@ func (f *FinCode) api(c *call) answer {
 	})
 }
 
-// authorize returns the valid access token of the headers, or nil. If they name more than one, all must be the same.
+// authorize returns the access token of the headers if it is valid, or nil. If the
+// headers have more than one token, all must be the same.
 func (f *FinCode) authorize(h http.Header) *token {
 	tokens := slices.Clone(h.Values("X-Auth-Token"))
 	for _, value := range h.Values("Authorization") {

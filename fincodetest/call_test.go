@@ -11,7 +11,7 @@ import (
 	"github.com/jarcoal/httpmock"
 )
 
-func TestLoginSaysWhatIsWrong(t *testing.T) {
+func TestLoginAnswersWithTheReasonOfAFailure(t *testing.T) {
 	fc := fincodetest.New(fincodetest.Config{})
 	for _, test := range []struct {
 		name, email, password string
@@ -44,7 +44,7 @@ func TestFailedLoginsInARowLockTheAccount(t *testing.T) {
 		for range test.failures - 1 {
 			attempt("wrong", 401)
 		}
-		attempt(fincodetest.Password, 200) // ends the row
+		attempt(fincodetest.Password, 200) // the count of failures starts again
 		for range test.failures {
 			attempt("wrong", 401)
 		}
@@ -63,7 +63,7 @@ func TestAddedUserLogsInManyTimes(t *testing.T) {
 	wantStatus(t, "the reused session", whoami(t, fc, first.access()), 401)
 	wantStatus(t, "the other session", whoami(t, fc, second.access()), 200)
 	if got, other := claims(t, first.access())["user-id"], claims(t, session(t, fc).access())["user-id"]; got == other {
-		t.Errorf("two users have one user-id, %v", got)
+		t.Errorf("two users have the same user-id: %v", got)
 	}
 }
 
@@ -73,7 +73,7 @@ func TestRefreshTokenWorksOnce(t *testing.T) {
 	second := refresh(t, fc, first.refresh())
 	wantStatus(t, "first use", second, 200)
 	if second.refresh() == first.refresh() || second.access() == first.access() {
-		t.Error("a rotation returned an old token")
+		t.Error("a refresh returned an old token")
 	}
 	wantStatus(t, "second use", refresh(t, fc, first.refresh()), 403)
 	wantStatus(t, "the old access token", whoami(t, fc, first.access()), 200)
@@ -81,7 +81,7 @@ func TestRefreshTokenWorksOnce(t *testing.T) {
 	wantStatus(t, "the successor", refresh(t, fc, second.refresh()), 200)
 }
 
-func TestRefreshRefusesWhatIsNoRefreshToken(t *testing.T) {
+func TestRefreshRefusesEverythingButRefreshTokens(t *testing.T) {
 	fc := fincodetest.New(fincodetest.Config{})
 	wantStatus(t, "unknown", refresh(t, fc, "unknown"), 401)
 	wantStatus(t, "an access token", refresh(t, fc, session(t, fc).access()), 401)
@@ -113,7 +113,7 @@ func TestKeptRefreshTokenStaysValid(t *testing.T) {
 		got := refresh(t, fc, first.refresh())
 		wantStatus(t, "refresh", got, 200)
 		if got.access() == "" || got.access() == first.access() || got.refresh() != "" {
-			t.Errorf("want a new access token and no refresh token, got %s", got.body)
+			t.Errorf("got %s, want a new access token and no refresh token", got.body)
 		}
 	}
 }
@@ -132,14 +132,14 @@ func TestLogoutRevokesBothTokens(t *testing.T) {
 	got := must(t, fc, logoutRequest(s.access(), s.refresh()))
 	wantStatus(t, "logout", got, 200)
 	if got.json()["message"] == nil {
-		t.Errorf("no message in %s", got.body)
+		t.Errorf("logout: body %s, want a message", got.body)
 	}
 	wantStatus(t, "the access token", whoami(t, fc, s.access()), 401)
 	wantStatus(t, "the refresh token", refresh(t, fc, s.refresh()), 401)
 	wantStatus(t, "the other session", whoami(t, fc, other.access()), 200)
 }
 
-func TestMalformedCallsAreToldWhatIsMissing(t *testing.T) {
+func TestAnswerToAMalformedCallNamesTheMistake(t *testing.T) {
 	fc := fincodetest.New(fincodetest.Config{})
 	access := session(t, fc).access()
 	for _, test := range []struct {
@@ -163,7 +163,7 @@ func TestMalformedCallsAreToldWhatIsMissing(t *testing.T) {
 			got := must(t, fc, test.request)
 			wantStatus(t, "call", got, test.status)
 			if !strings.Contains(got.body, test.bodyContains) {
-				t.Errorf("the body does not say %q: %s", test.bodyContains, got.body)
+				t.Errorf("the body does not contain %q: %s", test.bodyContains, got.body)
 			}
 		})
 	}
@@ -232,10 +232,10 @@ func TestAPIEchoesTheRequest(t *testing.T) {
 		}
 	}
 	if query := data["query"].(map[string]any)["expand"].([]any); len(query) != 2 {
-		t.Errorf("query: %v", query)
+		t.Errorf("query: expand = %v, want two values", query)
 	}
 	if values := data["headers"].(map[string]any)["X-Custom"].([]any); values[0] != "kept" {
-		t.Errorf("headers: %v", values)
+		t.Errorf("headers: X-Custom = %v, want kept", values)
 	}
 }
 
@@ -247,10 +247,10 @@ func TestEchoOfALongBodyIsCapped(t *testing.T) {
 	r.Body = io.NopCloser(source)
 	got := must(t, fc, r)
 	if echoed := got.json()["data"].(map[string]any)["body"].(string); len(echoed) != 1<<20 {
-		t.Errorf("echoed %d bytes, want 1 MiB", len(echoed))
+		t.Errorf("%d bytes were echoed, want 1 MiB", len(echoed))
 	}
 	if source.Len() != 0 {
-		t.Errorf("%d bytes were not read", source.Len())
+		t.Errorf("%d bytes were not read, want all to be read", source.Len())
 	}
 }
 
@@ -265,7 +265,7 @@ func TestRoundTripClosesTheBodyAndObeysItsContext(t *testing.T) {
 		t.Errorf("error %v, want context.Canceled", err)
 	}
 	if !body.closed {
-		t.Error("the body is open")
+		t.Error("the request's body was not closed")
 	}
 }
 
@@ -280,7 +280,7 @@ func TestHeadHasNoBody(t *testing.T) {
 	fc := fincodetest.New(fincodetest.Config{})
 	got := must(t, fc, apiRequest("HEAD", "/customers", "", session(t, fc).access()))
 	if got.status != 200 || got.body != "" {
-		t.Errorf("status %d, body %q", got.status, got.body)
+		t.Errorf("status %d, body %q; want 200 and an empty body", got.status, got.body)
 	}
 }
 

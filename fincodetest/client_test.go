@@ -12,10 +12,10 @@ import (
 	"github.com/fincodeauth/fincodeauth/fincodetest"
 )
 
-// host is any: a FinCode answers in memory whatever the host.
+// host may be any host: in memory, a FinCode answers for all of them.
 const host = "https://remitjunction.fincode.software" + fincodetest.Root
 
-// newRequest has the headers that every call needs.
+// newRequest returns a request with the headers that every call needs.
 func newRequest(ctx context.Context, method, url, body string) *http.Request {
 	r, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
 	if err != nil {
@@ -27,14 +27,14 @@ func newRequest(ctx context.Context, method, url, body string) *http.Request {
 	return r
 }
 
-// A reply is what a test looks at in a response.
+// A reply is what the tests need of a response.
 type reply struct {
 	status int
 	header http.Header
 	body   string
 }
 
-// json returns the body's object, or nil.
+// json returns the body as a JSON object, or nil if it is not one.
 func (r reply) json() (object map[string]any) {
 	json.Unmarshal([]byte(r.body), &object)
 	return object
@@ -43,7 +43,7 @@ func (r reply) json() (object map[string]any) {
 func (r reply) access() string  { s, _ := r.json()["access_token"].(string); return s }
 func (r reply) refresh() string { s, _ := r.json()["refresh_token"].(string); return s }
 
-// code is the error code of a failure's envelope.
+// code returns the error code in the envelope of a failure, or "".
 func (r reply) code() string {
 	detail, _ := r.json()["error"].(map[string]any)
 	code, _ := detail["code"].(string)
@@ -79,12 +79,12 @@ func loginRequest(email, password string) *http.Request {
 	return newRequest(context.Background(), "PUT", host+"/securitymanagement/login", string(body))
 }
 
-// session logs the default user in.
+// session logs in as the user that every FinCode knows.
 func session(t *testing.T, rt http.RoundTripper) reply {
 	t.Helper()
 	got := login(t, rt, fincodetest.Email, fincodetest.Password)
 	if got.status != 200 {
-		t.Fatalf("login: %d %s", got.status, got.body)
+		t.Fatalf("login: status %d, want 200; body %s", got.status, got.body)
 	}
 	return got
 }
@@ -111,7 +111,8 @@ func apiRequest(method, path, body, access string) *http.Request {
 	return r
 }
 
-// whoami's status tells whether the access token is valid.
+// whoami calls /whoami. The status of its reply is 200 if the access token is valid,
+// and otherwise 401.
 func whoami(t *testing.T, rt http.RoundTripper, access string) reply {
 	t.Helper()
 	return must(t, rt, apiRequest("GET", "/whoami", "", access))
@@ -124,12 +125,12 @@ func wantStatus(t *testing.T, what string, got reply, status int) {
 	}
 }
 
-// claims returns a JWT's claims, numbers unrounded.
+// claims returns the claims of a JWT. Numbers are json.Numbers, which are exact.
 func claims(t *testing.T, jwt string) map[string]any {
 	t.Helper()
 	parts := strings.Split(jwt, ".")
 	if len(parts) != 3 {
-		t.Fatalf("a token of %d parts is no JWT", len(parts))
+		t.Fatalf("the token has %d parts, and a JWT has 3", len(parts))
 	}
 	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
 	if err != nil {

@@ -5,38 +5,41 @@ import (
 	"slices"
 )
 
-// Counts is what a FinCode has seen.
+// Counts says what a FinCode has seen.
 type Counts struct {
-	Logins       int // that succeeded
-	RefreshCalls int // all of them, whatever came of them
-	Refreshes    int // that succeeded: rotations
+	Logins       int // successful logins
+	RefreshCalls int // all refresh calls, with those that failed
+	Refreshes    int // successful refreshes: rotations
 	Reuses       int // refreshes refused (403) because the token had been used
 	Rejected     int // refreshes refused (401) because the token was unknown, expired or revoked
-	Logouts      int // that succeeded
-	APICalls     int // all of them, whatever came of them
-	APIRejected  int // API calls that FinCode itself, not a fault, answered with 401
+	Logouts      int // successful logouts
+	APICalls     int // all API calls, with those that failed
+	APIRejected  int // API calls that FinCode answered with 401; those of a fault do not count
 
-	// MaxParallelRefreshes is the most refreshes of one session that were ever in flight together. On a socket, a call that its
-	// caller has given up is in flight until the server has noticed.
+	// MaxParallelRefreshes is the largest number of refreshes of one session that
+	// were in flight at the same time. On a socket, a call whose caller has left is
+	// in flight until the server notices that.
 	MaxParallelRefreshes int
 }
 
-// A Presentation says how often a refresh token came in. It does not hold the token.
+// A Presentation says how often a refresh token was presented. It does not have
+// the token itself.
 type Presentation struct {
 	Family int // the session: 1 for the first successful login, and so on
 	Serial int // 1 for the first refresh token of the session, and so on
-	Times  int // in how many refresh calls it came, those that a fault befell among them
-	Reuses int // how many of them came after it had been used
+	Times  int // refresh calls with the token, with those that had a fault
+	Reuses int // those of them that FinCode refused because the token had been used
 }
 
-// Counts returns a snapshot.
+// Counts returns the counts so far.
 func (f *FinCode) Counts() Counts {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.counts
 }
 
-// Presented returns in how many refresh calls the token came, those that a fault befell among them.
+// Presented returns the number of refresh calls with the token. Calls that had a
+// fault count too.
 func (f *FinCode) Presented(refreshToken string) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -46,7 +49,8 @@ func (f *FinCode) Presented(refreshToken string) int {
 	return 0
 }
 
-// PresentedMoreThanOnce returns the refresh tokens that came in more than one refresh call, by session and age.
+// PresentedMoreThanOnce returns the refresh tokens that were in more than one
+// refresh call, ordered by Family and Serial.
 func (f *FinCode) PresentedMoreThanOnce() []Presentation {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -62,8 +66,9 @@ func (f *FinCode) PresentedMoreThanOnce() []Presentation {
 	return list
 }
 
-// arrive counts the call in. The function it returns counts it out again, before its answer is sent: a client that has the
-// answer may begin the next refresh, and that one is not parallel.
+// arrive counts the call. The caller must call the function that arrive returns
+// when the call is done, and before its answer is sent. A client that has the
+// answer may begin the next refresh, which must not count as parallel.
 func (f *FinCode) arrive(c *call) (depart func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -10,7 +10,7 @@ import (
 	"github.com/fincodeauth/fincodeauth/fincodetest"
 )
 
-func TestCountsWhatItSaw(t *testing.T) {
+func TestCountsCountEachKindOfCall(t *testing.T) {
 	fc := fincodetest.New(fincodetest.Config{})
 	first, second := session(t, fc), session(t, fc)
 	login(t, fc, fincodetest.Email, "wrong")

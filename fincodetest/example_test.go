@@ -10,7 +10,7 @@ import (
 	"github.com/fincodeauth/fincodeauth/fincodetest"
 )
 
-// put is the client that the examples test.
+// put sends one call. It stands for the client that a test would test.
 func put(client *http.Client, url, body string) (status int, refreshToken string) {
 	req, err := http.NewRequest(http.MethodPut, url, strings.NewReader(body))
 	if err != nil {
@@ -54,7 +54,7 @@ func ExampleNewServer() {
 	// presented 2 times, reused 1 times
 }
 
-// In memory, nothing is needed but a client.
+// In memory, a FinCode needs only a client.
 func ExampleNew() {
 	fc := fincodetest.New(fincodetest.Config{AccessLifetime: 10 * time.Minute})
 	client := &http.Client{Transport: fc}
@@ -64,7 +64,8 @@ func ExampleNew() {
 	// Output: 200 1
 }
 
-// The next refresh rotates, and its answer is lost. To present the token again is a reuse.
+// The next refresh rotates the token, and its answer is lost. Presenting the token
+// again is a reuse.
 func ExampleFinCode_Inject() {
 	srv := fincodetest.NewServer(fincodetest.Config{})
 	defer srv.Close()
@@ -77,7 +78,8 @@ func ExampleFinCode_Inject() {
 	// Output: 0 403
 }
 
-// A thief presents the refresh token behind the client's back. When the client presents it too, FinCode ends the session of both.
+// A thief has stolen the client's refresh token and presents it first. When the
+// client presents the token too, FinCode ends the session for both.
 func ExampleFinCode_stolen() {
 	fc := fincodetest.New(fincodetest.Config{RevokeFamilyOnReuse: true})
 	client := &http.Client{Transport: fc}
@@ -95,7 +97,8 @@ func ExampleFinCode_stolen() {
 	// the thief: 401
 }
 
-// A password encrypted with the public key works as well as one in the clear; Config can require it.
+// A client may encrypt the password with the public key. With RequireEncryption,
+// it must.
 func ExampleFinCode_PublicKey() {
 	fc := fincodetest.New(fincodetest.Config{RequireEncryption: true})
 	status, _ := logIn(&http.Client{Transport: fc}, "https://acme.fincode.tech"+fincodetest.Root)

@@ -8,58 +8,65 @@ import (
 	"time"
 )
 
-// An Operation is a kind of call.
+// An Operation is a kind of call: what a [Fault] can be injected into.
 type Operation string
 
 const (
 	Login   Operation = "login"
 	Refresh Operation = "refresh"
 	Logout  Operation = "logout"
-	API     Operation = "api" // every call under the root but those three
+	API     Operation = "api" // every other call under the root
 )
 
-// A Fault is one way for a call to go wrong. The zero value changes nothing.
+// A Fault is one way in which a call can go wrong. The zero value changes nothing.
 type Fault struct {
-	// Before passes before the call takes effect. If the caller leaves meanwhile, it does not take effect.
+	// Before is how long the call waits before it takes effect. If the caller
+	// leaves during this time, the call does not take effect. 0: it does not wait.
 	Before time.Duration
 
-	// After passes between the effect (of a refresh, the rotation) and the answer. If the caller leaves meanwhile, the call has
-	// taken effect all the same.
+	// After is how long the call waits between its effect (of a refresh, the
+	// rotation) and its answer. If the caller leaves during this time, the call
+	// has taken effect all the same. 0: it does not wait.
 	After time.Duration
 
-	Kind Kind // what comes back; 0: FinCode's own answer
+	Kind Kind // what the caller gets; 0: FinCode's own answer
 
-	// TakesEffect says that the call does what it asks for although its answer is replaced: a refresh rotates, and the next
-	// tokens are lost. False: it does nothing. Kinds that spoil FinCode's own answer always take effect.
+	// TakesEffect says that the call takes effect although another answer is
+	// sent: a refresh rotates, and the new tokens are lost. False: the call does
+	// nothing. It makes no difference for OwnAnswer, Truncated and Oversized,
+	// which always take effect.
 	TakesEffect bool
 
 	Status     int    // of an ErrorStatus (0: 500), a FirewallPage (0: 403) or a Redirect (0: 307)
-	RetryAfter string // the header's value, in seconds or an HTTP-date; "": no such header
-	Location   string // where a Redirect leads
+	RetryAfter string // the header's value: seconds or an HTTP-date; "": no such header
+	Location   string // the target of a Redirect
 }
 
-// A Kind is what comes back from a call.
+// A Kind is what the caller gets from a call with a [Fault].
 type Kind int
 
 const (
-	OwnAnswer    Kind = iota // FinCode's own answer: for latency alone
-	HangUp                   // the connection closes without an answer (net/http itself may then repeat a GET)
-	ErrorStatus              // FinCode's error envelope with any status: 5xx, 429, 401
-	FirewallPage             // a page of HTML that is not FinCode's
+	OwnAnswer    Kind = iota // FinCode's own answer; use it with Before and After
+	HangUp                   // the connection closes without an answer (net/http may then repeat a GET by itself)
+	ErrorStatus              // FinCode's error envelope with the fault's Status: 5xx, 429, 401
+	FirewallPage             // an HTML page that is not from FinCode
 	Garbage                  // status 200 and a body that is not JSON
-	Truncated                // FinCode's own answer, whose connection breaks halfway through the body
+	Truncated                // FinCode's own answer, but the connection breaks after half of the body
 	Oversized                // FinCode's own answer, made longer than 1 MiB with white space: still JSON
-	Redirect                 // to Location
+	Redirect                 // to the fault's Location
 )
 
-// An injected fault waits for the next left calls; left < 0: for all of them.
+// An injected fault applies to the next left calls. If left is negative, it
+// applies to all calls.
 type injected struct {
 	fault Fault
 	left  int
 }
 
-// Inject applies the fault to the next n calls of op, or, if n is negative, to all until [FinCode.ClearFaults]. Faults injected
-// before are used up first. One call has one fault.
+// Inject applies the fault to the next n calls of op. If n is negative, it applies
+// the fault to all calls until [FinCode.ClearFaults]. If n is 0, it does nothing.
+// Each call has at most one fault. Faults that were injected earlier are used up
+// first.
 func (f *FinCode) Inject(op Operation, n int, fault Fault) {
 	if n == 0 {
 		return
@@ -69,13 +76,14 @@ func (f *FinCode) Inject(op Operation, n int, fault Fault) {
 	f.faults[op] = append(f.faults[op], &injected{fault, n})
 }
 
-// ClearFaults forgets all faults. Calls that one has already befallen go on with it.
+// ClearFaults removes all faults. A call that already has a fault keeps it.
 func (f *FinCode) ClearFaults() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	clear(f.faults)
 }
 
+// nextFault removes the next fault of op from the queue and returns it.
 func (f *FinCode) nextFault(op Operation) Fault {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -91,11 +99,12 @@ func (f *FinCode) nextFault(op Operation) Fault {
 	return first.fault
 }
 
+// takesEffect reports whether a call with the fault does what it asks for.
 func (t Fault) takesEffect() bool {
 	return t.TakesEffect || t.Kind == OwnAnswer || t.Kind == Truncated || t.Kind == Oversized
 }
 
-// spoil returns what comes back instead of a, or an error for a hang-up.
+// spoil returns the answer to send instead of a. For a hang-up it returns an error.
 func (t Fault) spoil(a answer) (answer, error) {
 	switch t.Kind {
 	case HangUp:

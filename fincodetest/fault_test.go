@@ -17,7 +17,7 @@ func TestFaultReplacesTheAnswer(t *testing.T) {
 	for _, test := range []struct {
 		name     string
 		fault    fincodetest.Fault
-		status   int // 0: an error, io.ErrUnexpectedEOF
+		status   int // 0: no answer, the error is io.ErrUnexpectedEOF
 		rotates  bool
 		contains string
 		header   string // Name: value
@@ -45,7 +45,7 @@ func TestFaultReplacesTheAnswer(t *testing.T) {
 			fc.Inject(fincodetest.Refresh, 1, test.fault)
 			got, err := send(fc, refreshRequest(t.Context(), s.refresh()))
 			if wantErr := test.status == 0; wantErr != errors.Is(err, io.ErrUnexpectedEOF) || !wantErr && err != nil {
-				t.Errorf("error %v", err)
+				t.Errorf("error %v, want io.ErrUnexpectedEOF: %t", err, wantErr)
 			}
 			if test.status != 0 {
 				wantStatus(t, "refresh", got, test.status)
@@ -65,7 +65,7 @@ func TestFaultReplacesTheAnswer(t *testing.T) {
 	}
 }
 
-func TestFaultsBefallTheirOperationOnly(t *testing.T) {
+func TestFaultsAffectOnlyTheirOperation(t *testing.T) {
 	fc := fincodetest.New(fincodetest.Config{})
 	s := session(t, fc)
 	for _, op := range []fincodetest.Operation{fincodetest.Login, fincodetest.Logout, fincodetest.API} {
@@ -85,7 +85,7 @@ func TestFaultsAreUsedUpInOrder(t *testing.T) {
 	fc.Inject(fincodetest.API, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 429})
 	for i, want := range []int{500, 500, 429, 200} {
 		if got := whoami(t, fc, access); got.status != want {
-			t.Errorf("call %d: %d, want %d", i, got.status, want)
+			t.Errorf("call %d: status %d, want %d", i, got.status, want)
 		}
 	}
 }
@@ -101,7 +101,7 @@ func TestFaultsLastUntilCleared(t *testing.T) {
 	wantStatus(t, "cleared", whoami(t, fc, access), 200)
 }
 
-func TestLatencyTakesItsTime(t *testing.T) {
+func TestCallTakesBeforeAndAfter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		s := session(t, fc)
@@ -114,7 +114,7 @@ func TestLatencyTakesItsTime(t *testing.T) {
 	})
 }
 
-func TestCallerWhoLeavesEarlyKeepsTheTokenUnused(t *testing.T) {
+func TestTokenIsUsedOnlyIfTheCallerStaysUntilTheRotation(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		fault fincodetest.Fault
@@ -143,7 +143,7 @@ func TestCallerWhoLeavesEarlyKeepsTheTokenUnused(t *testing.T) {
 	}
 }
 
-func TestFaultsMayBeInjectedAtAnyTime(t *testing.T) {
+func TestFaultsMayBeInjectedDuringCalls(t *testing.T) {
 	fc := fincodetest.New(fincodetest.Config{OpaqueTokens: true})
 	access := session(t, fc).access()
 	var wg sync.WaitGroup

@@ -1,5 +1,10 @@
 package fincodetest
 
+// Rules for concurrency. Every call may run at the same time as every other call
+// and every method. FinCode.mu guards everything that changes. It is held for
+// moments: never during a fault's Before and After, and never while a token is
+// signed, because an RSA signature takes long. FinCode starts no goroutine.
+
 import (
 	"bytes"
 	"cmp"
@@ -13,57 +18,60 @@ import (
 	"time"
 )
 
-// Root is the path under which every call lives.
+// Root is the path under which all calls are.
 const Root = "/api/v6/services"
 
-// The user that every FinCode knows from the start.
+// The user that every FinCode knows from the beginning.
 const (
 	Email    = "ada@example.com"
 	Password = "correct horse battery staple"
 )
 
-// maxBody is how much of a request's body is looked at and echoed, in bytes.
+// maxBody is how many bytes of a request's body are read for the answer.
 const maxBody = 1 << 20
 
-// Config says how a FinCode behaves. The zero value works: tokens are JWTs, a refresh token works once, and a token answer is
-// {"access_token", "refresh_token", "token_type", "expires_in"}, as in RFC 6749.
+// Config says how a FinCode behaves. With the zero value, tokens are JWTs, a
+// refresh token works once, and a token answer is {"access_token",
+// "refresh_token", "token_type", "expires_in"}, as in RFC 6749.
 type Config struct {
 	AccessLifetime  time.Duration // of an access token, in whole milliseconds; 0: 1 hour
-	RefreshLifetime time.Duration // of a refresh token that is not used, in whole milliseconds; 0: it does not expire
-	ClockOffset     time.Duration // FinCode's clock is ahead of the real one by this much (behind, if negative); 0: it is right
-	MaxFailedLogins int           // in a row, until the account is locked; 0: 5
+	RefreshLifetime time.Duration // of an unused refresh token, in whole milliseconds; 0: no end
+	ClockOffset     time.Duration // added to the real time to get FinCode's; 0: FinCode's clock is right
+	MaxFailedLogins int           // failed logins in a row that lock the account; 0: 5
 
 	RevokeFamilyOnReuse bool // a reused refresh token ends its whole session; false: it is only refused
-	RevokeOnRotation    bool // a refresh revokes the access token before it; false: that one lives until it expires
-	KeepRefreshToken    bool // a refresh returns no refresh token and the old one stays valid; false: each works once
+	RevokeOnRotation    bool // a refresh revokes the session's last access token; false: that token stays valid until it expires
+	KeepRefreshToken    bool // a refresh returns no refresh token, and the old one stays valid; false: each works once
 
 	RequireEncryption bool // a password must be encrypted with the PublicKey; false: it may also come in the clear
 	MGF1SHA1          bool // encrypted passwords use MGF1 with SHA-1, Java's default; false: with SHA-256
 
 	OpaqueTokens  bool      // tokens are random text; false: JWTs
 	CamelCase     bool      // accessToken, refreshToken, …; false: access_token, refresh_token, …
-	UnderData     bool      // a token answer's fields are under "data" of an envelope; false: at the top level
+	UnderData     bool      // the fields of a token answer are under "data" of an envelope; false: at the top level
 	ExpiresIn     ExpiresIn // how a token answer says the lifetime; 0: ExpiresInNumber
 	FailuresAs200 bool      // login, refresh and logout fail with HTTP 200 and "success": false; false: with the error's status
-	EmptyRefusals bool      // a 401 or 403 has no body (FailuresAs200 goes first); false: it has an envelope
+	EmptyRefusals bool      // a 401 or 403 has no body, unless FailuresAs200 makes it a 200; false: it has an envelope
 }
 
-// ExpiresIn is a way to say an access token's lifetime, in seconds.
+// ExpiresIn is how a token answer says the access token's lifetime, in seconds.
 type ExpiresIn int
 
 const (
 	ExpiresInNumber   ExpiresIn = iota // 3600, or 0.25 if the lifetime is not in whole seconds
 	ExpiresInString                    // "3600"
 	ExpiresInFraction                  // 3600.0
-	ExpiresInAbsent                    // not said
+	ExpiresInAbsent                    // the field is missing
 )
 
-// FinCode is a FinCode without a socket: an [http.Handler] and an [http.RoundTripper]. Make one with [New]. Its methods may be
-// called by any number of goroutines.
+// FinCode is a FinCode without a socket. It is an [http.Handler] and an
+// [http.RoundTripper]. Make one with [New]. Any number of goroutines may call its
+// methods at the same time.
 type FinCode struct {
 	cfg Config
 
-	mu      sync.Mutex // guards all below, and the users, families and tokens that they lead to
+	// mu guards what follows, and the users, families and tokens in it.
+	mu      sync.Mutex
 	users   map[string]*user
 	access  map[string]*token
 	refresh map[string]*token
@@ -71,7 +79,8 @@ type FinCode struct {
 	counts  Counts
 }
 
-// New returns a FinCode that knows one user: [Email] with [Password]. It remembers every token that it issues.
+// New returns a FinCode that knows one user: [Email] with [Password]. It remembers
+// every token that it issues.
 func New(cfg Config) *FinCode {
 	cfg.MaxFailedLogins = cmp.Or(cfg.MaxFailedLogins, 5)
 	cfg.AccessLifetime = cmp.Or(cfg.AccessLifetime, time.Hour).Truncate(time.Millisecond)
@@ -87,7 +96,8 @@ func New(cfg Config) *FinCode {
 	return f
 }
 
-// ServeHTTP answers a call. A hang-up panics with [http.ErrAbortHandler], at which net/http closes the connection.
+// ServeHTTP answers a call. For a hang-up it panics with [http.ErrAbortHandler], so
+// that net/http closes the connection.
 func (f *FinCode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a, err := f.answer(r)
 	if err != nil {
@@ -107,7 +117,8 @@ func (f *FinCode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	panic(http.ErrAbortHandler)
 }
 
-// RoundTrip answers a call in memory. A hang-up is an [io.ErrUnexpectedEOF]; a call whose context ends returns the context's error.
+// RoundTrip answers a call in memory. A hang-up is an [io.ErrUnexpectedEOF]. If the
+// context of the call ends, RoundTrip returns the context's cause.
 func (f *FinCode) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.Body != nil {
 		defer r.Body.Close()
@@ -132,17 +143,18 @@ func (f *FinCode) RoundTrip(r *http.Request) (*http.Response, error) {
 // Format keeps tokens and passwords out of every fmt verb.
 func (f *FinCode) Format(s fmt.State, _ rune) { io.WriteString(s, "fincodetest.FinCode") }
 
-// A call is one request on its way through FinCode.
+// A call is one request. Only the goroutine that answers it uses it.
 type call struct {
 	op        Operation
-	path      string // below Root
+	path      string // under Root
 	request   *http.Request
 	body      []byte
 	fields    fields // of the body, for login, refresh and logout
 	malformed bool   // the body is not a JSON object with such fields
 }
 
-// answer takes the call in, lets the next fault have its way with it, and returns what to send. An error is a hang-up.
+// answer counts the call, applies the next fault to it, and returns what to send.
+// For a hang-up it returns an error.
 func (f *FinCode) answer(r *http.Request) (answer, error) {
 	body, err := readBody(r)
 	if err != nil {
@@ -173,15 +185,17 @@ func (f *FinCode) answer(r *http.Request) (answer, error) {
 	return f.dated(a), nil
 }
 
-// dated adds the Date header, by FinCode's own clock.
+// dated adds the Date header, by FinCode's clock.
 func (f *FinCode) dated(a answer) answer {
 	a.header.Set("Date", f.now().UTC().Format(http.TimeFormat))
 	return a
 }
 
+// now returns the time by FinCode's clock.
 func (f *FinCode) now() time.Time { return time.Now().Add(f.cfg.ClockOffset) }
 
-// readBody reads the body to its end, as its sender expects, and keeps the first maxBody bytes.
+// readBody reads the body to its end, as its sender expects. It returns the first
+// maxBody bytes.
 func readBody(r *http.Request) ([]byte, error) {
 	if r.Body == nil {
 		return nil, nil
@@ -194,6 +208,8 @@ func readBody(r *http.Request) ([]byte, error) {
 	return body, err
 }
 
+// sleep returns after d, or as soon as ctx ends. It returns the cause if ctx has
+// ended.
 func sleep(ctx context.Context, d time.Duration) error {
 	if d > 0 {
 		timer := time.NewTimer(d)
@@ -206,7 +222,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 	return context.Cause(ctx)
 }
 
-// reader returns the answer's body as a client reads it.
+// reader returns the answer's body as the client reads it.
 func (a answer) reader(method string) io.Reader {
 	switch {
 	case method == http.MethodHead:

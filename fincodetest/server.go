@@ -1,5 +1,10 @@
 package fincodetest
 
+// Rules for concurrency. start makes one goroutine, which accepts connections
+// until Close. net/http has a goroutine for each connection. conns counts the
+// connections, so that Close can wait for these goroutines. The fields of a Server
+// do not change after start. Any goroutine may call Client and Close.
+
 import (
 	"context"
 	"crypto/rand"
@@ -13,32 +18,35 @@ import (
 )
 
 // Server is a [FinCode] on a socket of the loopback interface. It speaks HTTP/1.1.
+// Make one with [NewServer] or [NewTLSServer].
 type Server struct {
 	*FinCode
-	URL string // the API's root, to give as a base URL: http://127.0.0.1:PORT/api/v6/services
+	URL string // the base URL of the API: http://127.0.0.1:PORT/api/v6/services
 
 	listener net.Listener
 	http     *http.Server
 	client   *http.Client
-	cancel   context.CancelFunc // of every call
-	served   chan struct{}      // closed when no more connections are accepted
+	cancel   context.CancelFunc // ends the context of every call
+	served   chan struct{}      // closed when the server accepts no more connections
 	conns    sync.WaitGroup     // open connections
 }
 
-// NewServer starts a server of plain HTTP. Like [net/http/httptest.NewServer], it panics if it cannot listen. Call Close when done.
+// NewServer starts a server with plain HTTP. Like [net/http/httptest.NewServer], it
+// panics if it cannot listen. Call Close when done.
 func NewServer(cfg Config) *Server { return start(cfg, nil) }
 
-// NewTLSServer is [NewServer] with TLS. Its certificate is one that only [Server.Client] trusts.
+// NewTLSServer is [NewServer] with TLS. Only [Server.Client] trusts its certificate.
 func NewTLSServer(cfg Config) *Server {
 	certificate := selfSigned()
 	return start(cfg, &certificate)
 }
 
-// Client returns the one client that trusts the server's certificate; Close closes its connections.
+// Client returns a client that trusts the server's certificate. It always returns
+// the same client. Close closes the client's idle connections.
 func (s *Server) Client() *http.Client { return s.client }
 
-// Close hangs up on every client, calls in progress among them, and returns when the server's goroutines have ended. It may be
-// called more than once.
+// Close closes all connections, also those with a call in progress. It returns when
+// the server's goroutines have ended. It may be called more than once.
 func (s *Server) Close() {
 	s.listener.Close()
 	<-s.served
@@ -48,14 +56,14 @@ func (s *Server) Close() {
 	s.client.CloseIdleConnections()
 }
 
-// start serves plain HTTP if there is no certificate.
+// start starts a server. If certificate is nil, the server speaks plain HTTP.
 func start(cfg Config, certificate *tls.Certificate) *Server {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		panic("fincodetest: cannot listen: " + err.Error())
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	transport := &http.Transport{} // not a clone of the default one: a test may have replaced that
+	transport := &http.Transport{} // not a clone of http.DefaultTransport, which a test may have replaced
 	s := &Server{
 		FinCode:  New(cfg),
 		URL:      "http://" + listener.Addr().String() + Root,
@@ -83,6 +91,8 @@ func start(cfg Config, certificate *tls.Certificate) *Server {
 	return s
 }
 
+// track counts the open connections. net/http calls it when a connection changes
+// its state.
 func (s *Server) track(_ net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew:
@@ -92,6 +102,7 @@ func (s *Server) track(_ net.Conn, state http.ConnState) {
 	}
 }
 
+// selfSigned makes a certificate for 127.0.0.1.
 func selfSigned() tls.Certificate {
 	key := signingKey()
 	template := &x509.Certificate{

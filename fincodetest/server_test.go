@@ -12,7 +12,7 @@ import (
 	"github.com/fincodeauth/fincodeauth/fincodetest"
 )
 
-// toServer sends every request to the server, wherever its URL leads.
+// toServer sends every request to the server, whatever the host in its URL.
 type toServer struct{ *fincodetest.Server }
 
 func (s toServer) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -32,20 +32,20 @@ func TestServerAnswersOnASocket(t *testing.T) {
 			srv := start(fincodetest.Config{ClockOffset: time.Hour})
 			defer srv.Close()
 			if !strings.HasPrefix(srv.URL, name+"://127.0.0.1:") || !strings.HasSuffix(srv.URL, fincodetest.Root) {
-				t.Errorf("URL %s", srv.URL)
+				t.Errorf("URL %s, want %s://127.0.0.1:PORT%s", srv.URL, name, fincodetest.Root)
 			}
 			s := session(t, toServer{srv})
 			next := refresh(t, toServer{srv}, s.refresh())
 			got := whoami(t, toServer{srv}, next.access())
 			wantStatus(t, "whoami", got, 200)
 			if date, err := http.ParseTime(got.header.Get("Date")); err != nil || time.Until(date) < 50*time.Minute {
-				t.Errorf("Date %v (%v) is not an hour ahead", date, err)
+				t.Errorf("Date %v (%v), want one that is an hour ahead", date, err)
 			}
 		})
 	}
 }
 
-func TestTLSServerIsTrustedByItsClientOnly(t *testing.T) {
+func TestOnlyItsClientTrustsATLSServer(t *testing.T) {
 	srv := fincodetest.NewTLSServer(fincodetest.Config{})
 	defer srv.Close()
 	stranger := &http.Client{Transport: &http.Transport{}}
@@ -88,13 +88,13 @@ func TestCloseEndsEveryGoroutine(t *testing.T) {
 	srv.Close()
 	srv.Close()
 	if err := <-done; err == nil {
-		t.Error("the call in progress was answered")
+		t.Error("the call in progress got an answer, want an error")
 	}
 	// The client's own goroutines notice the closed connection a moment later.
 	for deadline := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before; runtime.Gosched() {
 		if time.Now().After(deadline) {
 			stacks := make([]byte, 1<<16)
-			t.Fatalf("%d goroutines, %d before:\n%s", runtime.NumGoroutine(), before, stacks[:runtime.Stack(stacks, true)])
+			t.Fatalf("%d goroutines after Close, and %d before NewServer:\n%s", runtime.NumGoroutine(), before, stacks[:runtime.Stack(stacks, true)])
 		}
 	}
 }

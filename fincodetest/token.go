@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// signingKey is made once a process: 2048 bits take a noticeable part of a second.
+// signingKey returns the RSA key of this process. It is made at the first call and
+// then kept, because a key of 2048 bits takes a noticeable part of a second.
 var signingKey = sync.OnceValue(func() *rsa.PrivateKey {
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
@@ -21,31 +22,36 @@ var signingKey = sync.OnceValue(func() *rsa.PrivateKey {
 	return key
 })
 
-// A family is one session: all tokens that descend from one login. The FinCode's mutex guards it.
+// A family is one session: all tokens that descend from one login. FinCode.mu
+// guards it. id and user do not change.
 type family struct {
 	id       int
 	user     *user
-	access   *token // the latest
-	issued   int    // refresh tokens
-	inFlight int    // refreshes
+	access   *token // the latest access token
+	issued   int    // how many refresh tokens were issued
+	inFlight int    // how many refreshes are in flight
 	revoked  bool
 }
 
-// A token is an access or a refresh token. The FinCode's mutex guards what changes.
+// A token is an access token or a refresh token. family, claims and expires do not
+// change. FinCode.mu guards the rest.
 type token struct {
 	family  *family
 	claims  map[string]any
 	expires time.Time // zero: never
 
-	revoked bool // of an access token
+	// Of an access token.
+	revoked bool
 
-	serial    int // of a refresh token: the first of its family is 1
+	// Of a refresh token.
+	serial    int // 1 for the first of its family, and so on
 	used      bool
-	presented int
-	reuses    int
+	presented int // refresh calls with it
+	reuses    int // those of them after it was used
 }
 
-// RevokeAccessTokens revokes all access tokens issued so far. Refresh tokens stay valid.
+// RevokeAccessTokens revokes all access tokens issued so far. Refresh tokens stay
+// valid.
 func (f *FinCode) RevokeAccessTokens() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -54,7 +60,8 @@ func (f *FinCode) RevokeAccessTokens() {
 	}
 }
 
-// RevokeAccessToken revokes one access token. Its session's refresh token stays valid.
+// RevokeAccessToken revokes one access token. The refresh token of its session
+// stays valid. If FinCode does not know the token, nothing happens.
 func (f *FinCode) RevokeAccessToken(token string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -63,6 +70,7 @@ func (f *FinCode) RevokeAccessToken(token string) {
 	}
 }
 
+// issueAccess issues the family's next access token.
 func (f *FinCode) issueAccess(fam *family) string {
 	raw, t := f.newToken(fam, f.cfg.AccessLifetime)
 	f.mu.Lock()
@@ -75,6 +83,7 @@ func (f *FinCode) issueAccess(fam *family) string {
 	return raw
 }
 
+// issueRefresh issues the family's next refresh token.
 func (f *FinCode) issueRefresh(fam *family) string {
 	raw, t := f.newToken(fam, f.cfg.RefreshLifetime)
 	f.mu.Lock()
@@ -85,7 +94,8 @@ func (f *FinCode) issueRefresh(fam *family) string {
 	return raw
 }
 
-// newToken makes a token that no map knows yet. A lifetime of 0 is without end. It runs outside the lock: signing takes long.
+// newToken makes a token that is in no map yet. A lifetime of 0 means no end. mu is
+// not held, because signing takes long.
 func (f *FinCode) newToken(fam *family, lifetime time.Duration) (string, *token) {
 	issued := f.now()
 	t := &token{family: fam, claims: newClaims(fam.user, issued, lifetime)}
@@ -95,11 +105,14 @@ func (f *FinCode) newToken(fam *family, lifetime time.Duration) (string, *token)
 	return f.encode(t.claims), t
 }
 
+// expired reports whether the token has expired. now is by FinCode's clock.
 func (t *token) expired(now time.Time) bool { return !t.expires.IsZero() && !now.Before(t.expires) }
 
-// newClaims returns the claims that FinCode's access tokens have. A lifetime of 0 has no exp.
+// newClaims returns the claims that FinCode's access tokens have. If lifetime is 0,
+// there is no exp.
 func newClaims(u *user, issued time.Time, lifetime time.Duration) map[string]any {
-	// Whole seconds as FinCode's are, unless exp - iat would then not be the lifetime.
+	// FinCode's dates are in whole seconds. These are too, unless exp - iat would
+	// then differ from the lifetime.
 	unit := time.Second
 	if lifetime%time.Second != 0 {
 		unit = time.Millisecond
@@ -120,12 +133,14 @@ func newClaims(u *user, issued time.Time, lifetime time.Duration) map[string]any
 	return claims
 }
 
-// numericDate is RFC 7519's: seconds, here down to a millisecond.
+// numericDate returns t as a NumericDate of RFC 7519: in seconds, here with
+// milliseconds.
 func numericDate(t time.Time) json.Number {
 	return json.Number(strconv.FormatFloat(float64(t.UnixMilli())/1000, 'f', -1, 64))
 }
 
-// encode returns a JWT of the claims, or random text if tokens are opaque.
+// encode returns a JWT with the claims. If tokens are opaque, it returns random
+// text.
 func (f *FinCode) encode(claims map[string]any) string {
 	if f.cfg.OpaqueTokens {
 		return rand.Text()

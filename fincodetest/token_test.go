@@ -49,11 +49,11 @@ func TestTokensAreSignedJWTsWithFinCodesClaims(t *testing.T) {
 	got := claims(t, s.access())
 	for _, claim := range []string{"roles", "user-id", "iss", "exp", "iat", "tenancy-id", "client-id", "jti"} {
 		if got[claim] == nil {
-			t.Errorf("no claim %s in %v", claim, got)
+			t.Errorf("the claim %s is missing in %v", claim, got)
 		}
 	}
 	if _, ok := claims(t, s.refresh())["exp"]; ok {
-		t.Error("a refresh token without end has an exp")
+		t.Error("the refresh token has an exp, although it never expires")
 	}
 }
 
@@ -78,7 +78,7 @@ func TestLifetimeIsExpMinusIat(t *testing.T) {
 	} {
 		t.Run(test.want.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				time.Sleep(123 * time.Millisecond) // or every time is in whole seconds
+				time.Sleep(123 * time.Millisecond) // without this, every time would be in whole seconds
 				got := claims(t, session(t, fincodetest.New(fincodetest.Config{AccessLifetime: test.config})).access())
 				exp, iat := numericDate(t, got["exp"]), numericDate(t, got["iat"])
 				lifetime := new(big.Rat).Sub(exp, iat)
@@ -97,7 +97,7 @@ func numericDate(t *testing.T, claim any) *big.Rat {
 	t.Helper()
 	date, ok := new(big.Rat).SetString(string(claim.(json.Number)))
 	if !ok {
-		t.Fatalf("%v is no number", claim)
+		t.Fatalf("%v is not a number", claim)
 	}
 	return date
 }
@@ -132,7 +132,7 @@ func TestRefreshTokenExpiresUnused(t *testing.T) {
 	})
 }
 
-func TestWrongClockShowsInClaimsAndDate(t *testing.T) {
+func TestClaimsAndDateAreByFinCodesClock(t *testing.T) {
 	for _, offset := range []time.Duration{0, 5 * time.Hour, -5 * time.Hour} {
 		synctest.Test(t, func(t *testing.T) {
 			s := session(t, fincodetest.New(fincodetest.Config{ClockOffset: offset}))
@@ -178,7 +178,7 @@ func TestPasswordMayBeEncrypted(t *testing.T) {
 	}
 }
 
-func TestNothingPrintsASecret(t *testing.T) {
+func TestPrintingShowsNoSecret(t *testing.T) {
 	srv := fincodetest.NewServer(fincodetest.Config{OpaqueTokens: true})
 	defer srv.Close()
 	s := session(t, srv)

@@ -9,23 +9,25 @@ import (
 	"fmt"
 )
 
-// A user is who may log in. The FinCode's mutex guards failed.
+// A user may log in. FinCode.mu guards failed. The other fields do not change.
 type user struct {
 	id       string
 	password string
-	failed   int // logins in a row
+	failed   int // failed logins in a row
 }
 
-// AddUser adds a user, who may then log in any number of times; each login is a session of its own. A user with this email is
-// replaced, which also unlocks the account.
+// AddUser adds a user, who may then log in any number of times. Each login begins a
+// session of its own. If there is a user with this email, the new one replaces it,
+// and the account is no longer locked.
 func (f *FinCode) AddUser(email, password string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.users[email] = &user{id: fmt.Sprintf("user-%d", len(f.users)+1), password: password}
 }
 
-// PublicKey returns the RSA key to encrypt passwords with: an X.509 SubjectPublicKeyInfo in DER, in Base64. The same key
-// verifies the JWTs. Every FinCode of one process has the same.
+// PublicKey returns the RSA key to encrypt passwords with: the DER form of an X.509
+// SubjectPublicKeyInfo, in Base64. The same key verifies the JWTs. All FinCodes in
+// one process have the same key.
 func (f *FinCode) PublicKey() string {
 	der, err := x509.MarshalPKIXPublicKey(&signingKey().PublicKey)
 	if err != nil {
@@ -34,7 +36,8 @@ func (f *FinCode) PublicKey() string {
 	return base64.StdEncoding.EncodeToString(der)
 }
 
-// accepts reports whether what was sent is the password, encrypted or, if that is allowed, in the clear.
+// accepts reports whether sent is the password: encrypted, or in the clear if the
+// Config allows that.
 func (f *FinCode) accepts(sent, password string) bool {
 	if sent == password {
 		return !f.cfg.RequireEncryption
