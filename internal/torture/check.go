@@ -34,7 +34,7 @@ type save struct {
 	Entry            // when the Save began
 	done   time.Time // when it returned; zero: its process was killed first
 	result string    // "": it succeeded
-	seen   bool      // a later Save replaced it, so it was in the store
+	seen   bool      // a later Save names it as the version before: it was in the store
 }
 
 // A presentation is a process's attempt to use a refresh token at FinCode.
@@ -43,7 +43,7 @@ type presentation struct {
 	status string // the HTTP status of the answer; "": there was none
 }
 
-// A breach is a promise that was broken. key is the session; "": all.
+// A breach is a promise that was broken. key is the session; "": none.
 type breach struct {
 	at        time.Time
 	key, text string
