@@ -199,7 +199,7 @@ func (k *promise) hasNoSuccessor(s *presentation) {
 }
 
 // isDue: a process does not refresh a token that is far from its expiry, unless
-// FinCode answered 401 to its access token.
+// FinCode answered 401 to its access token: the API, or the logout of a Logout.
 func (k *promise) isDue(s *presentation) {
 	l, p := k.world.luck, s.by
 	if len(s.pair.presented) > 0 || p.view.rejected[s.pair] || s.pair.revoked || k.clockChanged(p, s.pair) {

@@ -2,8 +2,9 @@ package simulation
 
 // Rules for concurrency. The goroutine that called Run plays the script: one
 // event, then the next. What takes time (a deployment, a restart, a login, a
-// logout) gets a goroutine of its own, counted in world.underway or world.users.
-// end waits until all of them have returned.
+// logout) gets a goroutine of its own. world.underway counts deployments and
+// restarts, and rest waits for them. world.users counts logins and logouts, and end
+// waits for them.
 
 import (
 	"cmp"
