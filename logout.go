@@ -55,7 +55,7 @@ func (s *session) discard(ctx context.Context) error {
 		if err := s.all.cfg.Store.Delete(ctx, s.key); err != nil {
 			return fmt.Errorf("deleting its record: %w", err)
 		}
-		s.renew(nil, nil)
+		s.renew(nil, nil) // as remove does
 	}
 	if rec != nil || err != nil {
 		s.all.observe(LoggedOut, s.key, 0, nil)

@@ -9,56 +9,73 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// A pending is a new token, or the end of a session, on its way into the store.
-type pending struct {
-	era  uint32 // what it belongs to
-	rec  *Record
-	prev string // the version that it replaces
+// Saving. Whatever FinCode answered must reach the store, however long that takes:
+// until then it exists only in this process. So each change is saved by a goroutine of
+// its own, which goes on while the store fails.
+//
+// Only that goroutine uses its pending, except for the fields that session.mu guards.
+// A Login, an Adopt or a Logout may begin a new era meanwhile. The goroutine sees
+// that before each attempt and after each Save that lands, and then gives up its
+// change: see giveUp. Whatever other processes have saved meanwhile, the
+// compare-and-swap finds out, and resolve decides whose record stays.
 
-	// over is the pair that it follows: the one whose refresh token was
-	// presented. A record that still has it may be replaced, whatever its
-	// version: somebody took the claim over.
+// A pending is a change on its way into the store: a new token, or the end of a
+// session.
+type pending struct {
+	era  uint32 // to which it belongs
+	rec  *Record
+	prev string // the version that rec replaces
+
+	// over is the pair whose refresh token was presented. A record that still has
+	// this pair may be replaced, even if it has another version: another process
+	// has taken over the claim.
 	over *oauth2.Token
 
-	// supersedes: it replaces any other session, as a login does.
+	// supersedes: rec replaces any session, because it comes from a Login or an
+	// Adopt.
 	supersedes bool
 
-	// unheard: a Save of it may have landed although it failed.
+	// unheard: a Save of rec failed, but may have landed.
 	unheard bool
 
 	// refused is the store's last error. Guarded by session.mu: Close reads it.
 	refused error
 
-	// found is the record that it was given up for. left: it may be in the store,
-	// and is left to the login that replaces it.
+	// found is the record in the store for which the change was given up; nil:
+	// there was none. left: rec may be in the store, and the login that replaces
+	// it takes care of it.
 	found *Record
 	left  bool
 
-	// replaces are the records of this process that were left to it. Guarded by
-	// session.mu until it is settled.
+	// replaces are earlier records of this process that this change takes care of.
+	// Guarded by session.mu until the change is settled.
 	replaces []*Record
 
-	// ended is what to tell once it is saved that the session has; nil: it has not.
+	// ended is the error to tell of once rec is saved, if rec ends the session;
+	// nil: it does not.
 	ended *SessionError
 
-	// failed is the error of a caller who finds it pending and no good token.
+	// failed is the error for callers while the change is pending and there is no
+	// good token.
 	failed error
 }
 
-// mayReplace tells whether p may replace a record that it does not know.
+// mayReplace reports whether p may replace a record that it finds in the store
+// instead of the one with version prev.
 func (p *pending) mayReplace(there *Record) bool {
 	switch {
-	case p.supersedes: // but not what may have come of it, or after it
+	case p.supersedes: // but if rec may have landed, not what others have made of it since
 		return !p.unheard || sessionOf(there.Version) == sessionOf(p.prev)
 	case there.Ended != "":
 		return false
-	case p.rec.Ended != "": // a refresh token that stays, or is absent, may have a newer access token
+	case p.rec.Ended != "": // a newer pair may have the same refresh token
 		return sameTokens(there.Token, p.over)
 	}
 	return p.over.RefreshToken != "" && there.Token.RefreshToken == p.over.RefreshToken
 }
 
-// useless returns the tokens that nobody has a use for, once p is kept or not.
+// useless returns the tokens that nobody needs any more, once p is saved (kept) or
+// given up.
 func (p *pending) useless(kept bool) (tokens []*oauth2.Token) {
 	gone := p.replaces
 	if !kept && !p.left {
@@ -72,7 +89,8 @@ func (p *pending) useless(kept bool) (tokens []*oauth2.Token) {
 	return tokens
 }
 
-// hasComeOf tells whether r is a session that began with rec's, or goes on from it.
+// hasComeOf reports whether r belongs to the same session as rec, and that has not
+// ended.
 func (r *Record) hasComeOf(rec *Record) bool {
 	return r != nil && r.Ended == "" && sessionOf(r.Version) == sessionOf(rec.Version)
 }
@@ -80,10 +98,10 @@ func (r *Record) hasComeOf(rec *Record) bool {
 // errOutdated: the session was ended or replaced while the token was on its way.
 var errOutdated = errors.New("the session was ended or replaced meanwhile")
 
-// keep has p saved, in the background for as long as that takes, and waits for
-// the first attempt, but no longer than saveWait, nor than a tenth of the token's
-// life. It returns false if the session was ended or replaced: the token is
-// revoked then, unless it is in the store and somebody goes by it.
+// keep saves p in the background, for as long as that takes. It waits for the first
+// attempt, but no longer than saveWait or a tenth of the token's life. It returns
+// false if the session was ended or replaced meanwhile. The token is revoked then,
+// unless it is in the store and another process uses it.
 func (s *session) keep(ctx context.Context, p *pending) bool {
 	s.pinToo()
 	first := make(chan error, 1)
@@ -91,7 +109,7 @@ func (s *session) keep(ctx context.Context, p *pending) bool {
 		started := s.all.now()
 		err := s.saveFirst(ctx, p, started)
 		if err == nil && len(p.replaces) == 0 {
-			s.unpin() // first: whoever waits may go on to what drops the session
+			s.unpin() // before the send: the receiver may do something that drops the session
 			first <- nil
 			return
 		}
@@ -120,7 +138,7 @@ func (s *session) keep(ctx context.Context, p *pending) bool {
 	}
 }
 
-// saveFirst tries to save p for the first time.
+// saveFirst makes the first attempt to save p, and tells if it fails.
 func (s *session) saveFirst(ctx context.Context, p *pending, started time.Time) error {
 	err := s.saveNow(ctx, p, s.all.cfg.RefreshTimeout/4)
 	if err == nil || err == errOutdated {
@@ -139,8 +157,8 @@ func (s *session) refused(p *pending, err error) {
 	p.refused = err
 }
 
-// unsavedFor is the Err of a SaveFailed: the store's, and for the end of a session
-// FinCode's verdict too, for if this process dies nobody else learns of it.
+// unsavedFor returns the Err of a SaveFailed: the store's error. For the end of a
+// session it adds FinCode's verdict, which nobody else learns if this process dies.
 func (p *pending) unsavedFor(err error) error {
 	if p.ended == nil {
 		return err
@@ -148,9 +166,9 @@ func (p *pending) unsavedFor(err error) error {
 	return fmt.Errorf("the end of the session is not saved yet (%w): %w", p.ended.Err, err)
 }
 
-// saveAgain saves p, which failed once, until that lands, the session is ended
-// or replaced, or the context of Close ends. Many short attempts are made before
-// a process that watches the claim takes its owner for dead.
+// saveAgain repeats the save of p until it lands, the session is ended or replaced,
+// or the context of Close ends. The first attempts are short, so that there are many
+// of them before other processes think that the owner of the claim is dead.
 func (s *session) saveAgain(ctx context.Context, p *pending, started time.Time) error {
 	closing := s.all.closing
 	most := s.all.cfg.RefreshTimeout
@@ -160,7 +178,7 @@ func (s *session) saveAgain(ctx context.Context, p *pending, started time.Time) 
 		}
 		select {
 		case <-time.After(s.all.jittered(delay)):
-		case <-closing: // now or never: try at once, and often from here on
+		case <-closing: // time is short: try at once, and often from now on
 			closing, delay = nil, saveRetryMin
 		case <-s.all.abandoned:
 			continue
@@ -179,8 +197,8 @@ func (s *session) saveAgain(ctx context.Context, p *pending, started time.Time) 
 	}
 }
 
-// saveNow tries once to save p: over the version that it replaces, or over
-// whatever record it may replace as well. The store has until limit.
+// saveNow makes one attempt to save p: over the version that it replaces, or over
+// another record that it may replace. Each call to the store is bounded by limit.
 func (s *session) saveNow(ctx context.Context, p *pending, limit time.Duration) error {
 	for landed := p.unheard; ; {
 		if s.currentEra() != p.era {
@@ -201,8 +219,9 @@ func (s *session) saveNow(ctx context.Context, p *pending, limit time.Duration) 
 	}
 }
 
-// resolve tells, after a conflict, whether p may replace what is there and is to be
-// saved again; else what became of it.
+// resolve decides what becomes of p after a conflict. It returns true if p may replace
+// the record that is there, and must be saved again. Otherwise it returns nil if p is
+// saved already, errOutdated if p must be given up, or the error of the store.
 func (s *session) resolve(ctx context.Context, p *pending) (again bool, err error) {
 	there, err := s.loadStable(ctx)
 	switch {
@@ -217,7 +236,7 @@ func (s *session) resolve(ctx context.Context, p *pending) (again bool, err erro
 	case err != nil:
 		return false, err
 	case there.Version == p.rec.Version, there.Ended == "" && sameTokens(there.Token, p.rec.Token):
-		return false, nil // somebody may have claimed it already
+		return false, nil // another process may have claimed it already
 	case p.mayReplace(there):
 		p.prev = there.Version
 		return true, nil
@@ -227,10 +246,14 @@ func (s *session) resolve(ctx context.Context, p *pending) (again bool, err erro
 }
 
 // giveUp is saveNow for a p whose session was ended or replaced in this process.
-// landed: it may be in the store.
+// landed reports whether p may be in the store.
+//
+// After a Logout, p must not stay in the store. After a Login, p is saved all the
+// same, if it is a successor: other processes use it until the login is saved, and if
+// the login is then given up for it, it is the session that stays.
 func (s *session) giveUp(ctx context.Context, p *pending, limit time.Duration, landed bool) error {
 	if s.isLoggedOutSince(p.era) {
-		// It may have landed after a Logout that found no record yet.
+		// p may have landed after the Logout looked, and found no record.
 		if err := s.erase(ctx, p); err != nil {
 			return err
 		}
@@ -238,7 +261,7 @@ func (s *session) giveUp(ctx context.Context, p *pending, limit time.Duration, l
 	}
 	saved := false
 	if !p.supersedes && hasTokens(p.rec.Token) {
-		// The login that replaced it may yet be given up for what is there.
+		// The login may still be given up for the record that is in the store.
 		err := s.save(ctx, limit, p.rec, p.prev)
 		if err != nil && !errors.Is(err, ErrConflict) {
 			p.unheard = true
@@ -260,9 +283,9 @@ func (s *session) giveUp(ctx context.Context, p *pending, limit time.Duration, l
 	return errOutdated
 }
 
-// leave leaves p, if it landed, and what was left to p, to the login that is on its
-// way into the store, if there is one: until that is saved, other processes go by
-// what is there.
+// leave hands p, if it landed, and p's inherited records to the login that supersedes
+// it: other processes use them until that login is saved. It returns false if there
+// is no such login.
 func (s *session) leave(p *pending, landed bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -279,15 +302,15 @@ func (s *session) leave(p *pending, landed bool) bool {
 	return true
 }
 
-// isLoggedOutSince tells whether there was a Logout after that era.
+// isLoggedOutSince reports whether there was a Logout after that era.
 func (s *session) isLoggedOutSince(era uint32) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return era < s.out
 }
 
-// settled notes that p needs no saving any more: it is kept, or to be dropped. If
-// it is the end of the session, it is told now.
+// settled notes that p is saved (kept), or given up. If p is saved and ends the
+// session, settled tells of that.
 func (s *session) settled(p *pending, kept bool) {
 	s.mu.Lock()
 	if s.pending == p {
@@ -303,7 +326,7 @@ func (s *session) settled(p *pending, kept bool) {
 	}
 }
 
-// version returns the version of the session's record, "" if there is none.
+// version returns the version of the record in the store, "" if there is none.
 func (s *session) version(ctx context.Context) (string, error) {
 	rec, err := s.loadStable(ctx)
 	if errors.Is(err, ErrNotFound) {
@@ -315,7 +338,7 @@ func (s *session) version(ctx context.Context) (string, error) {
 	return rec.Version, nil
 }
 
-// replace begins a new era with tok, over the record of version prev.
+// replace begins a new era with tok, and saves it over the record of version prev.
 func (s *session) replace(ctx context.Context, tok *oauth2.Token, prev string) {
 	p := &pending{rec: &Record{Version: newVersion(""), Token: tok}, prev: prev, supersedes: true, failed: errUnsaved}
 	s.renew(s.all.newLease(tok), p)

@@ -11,29 +11,34 @@ import (
 	"golang.org/x/sync/singleflight"
 )
 
-// The rotation protocol. A refresh token works once, so whoever is about to
-// present one first claims it in the store, with a compare-and-swap:
+// The rotation protocol. A refresh token works once. So a process claims the token
+// in the store, with a compare-and-swap, before it presents the token to FinCode:
 //
-//	load -> adopt a token that somebody else got
-//	     -> wait for the one who is presenting it, or take over from the dead
+//	load -> adopt a token that another process received
+//	     -> wait for the process that is presenting it, or take over from a dead one
 //	     -> claim -> present -> keep the successor
 //
-// One flight a key is under way in a process, and only it uses session.rotation.
-// Nothing here runs on a caller's context: that may end while a token is on its
-// way.
+// In a process, one flight at a time is under way for a key: singleflight makes sure
+// of that. Only the flight uses session.rotation, so that needs no lock. A Login, an
+// Adopt or a Logout may run at the same time. Each of them begins a new era of the
+// session, and a flight puts nothing into use that it began in an earlier era.
+//
+// Nothing here runs on a caller's context, because a caller may leave while a token
+// is on its way.
 
-// A rotation is what a session remembers from one flight to the next.
+// A rotation is what a session remembers between two flights.
 type rotation struct {
-	era  uint32 // what follows belongs to it
-	mine *claim // the last claim of this process, as long as it may be in the store
+	era  uint32 // to which all of this belongs
+	mine *claim // the last claim of this process; nil: it is certainly not in the store
 
-	// Another's claim, and since when we see it: on our monotonic clock, for no
-	// two clocks are compared.
+	// The version of another process's claim, and when this process first saw it,
+	// by its own monotonic clock: clocks of two machines are never compared.
 	seen      string
 	seenSince time.Time
 
-	// unwritable: the store failed to take a claim of ours. Then it did not take
-	// the token of the owner of an older claim either.
+	// unwritable: the store failed to save a claim of this process. Then it may
+	// also have failed to save the new token of the process that owns an older
+	// claim.
 	unwritable bool
 
 	failures int       // calls to FinCode that failed in a row
@@ -41,7 +46,7 @@ type rotation struct {
 	err      error     // of the last call; nil: it succeeded
 }
 
-// isEmpty tells whether there is nothing to remember.
+// isEmpty reports whether there is nothing to remember.
 func (r *rotation) isEmpty() bool {
 	return r.mine == nil && r.seen == "" && !r.unwritable && r.failures == 0
 }
@@ -49,53 +54,55 @@ func (r *rotation) isEmpty() bool {
 // A claim is a process's right to present a refresh token.
 type claim struct {
 	version string    // of the record that carries it
-	over    string    // the version that it replaces
-	renewal bool      // and that is a claim of this process, too
-	since   time.Time // begun to be saved
-	landed  bool      // it is known to be in the store
+	over    string    // the version that the claim replaces
+	renewal bool      // the record of that version is a claim of this process, too
+	since   time.Time // when its Save began
+	landed  bool      // the claim is known to have been saved
 
-	// interrupted: somebody may have presented the token before and the
-	// outcome is unknown; if it turns out to be used, that is why.
+	// interrupted: the token may have been presented before, with an unknown
+	// outcome. If FinCode says that it was used, that explains it.
 	interrupted bool
 
-	// verdict is FinCode's on the refresh token, once there: it is dead and is
-	// not presented again.
+	// verdict is FinCode's refusal of the refresh token. The token is dead then,
+	// and is not presented again. nil: FinCode has not refused it.
 	verdict error
 
-	// credentials are those to log in with after the verdict, once asked for.
+	// credentials are from Config.Credentials, which was asked after the verdict.
+	// nil: it was not asked, or its answer did not work.
 	credentials *Credentials
 }
 
 const (
-	pollMin      = 25 * time.Millisecond // how often another's claim is looked at
+	pollMin      = 25 * time.Millisecond // between two looks at another process's claim
 	pollMax      = 500 * time.Millisecond
-	backoffMin   = time.Second      // before a failed call is tried again
-	backoffMax   = 48 * time.Second // and with the jitter, 1 min
-	backoffAsked = time.Hour        // the most of a Retry-After that is honoured
+	backoffMin   = time.Second      // before a failed call is repeated
+	backoffMax   = 48 * time.Second // 1 min with the jitter
+	backoffAsked = time.Hour        // the longest Retry-After that is honoured
 	saveWait     = time.Second      // how long the callers of a refresh wait for its save
 	saveRetryMin = 100 * time.Millisecond
 	saveRetryMax = 5 * time.Second
 )
 
-// errUnsaved: a token that expired before the store took it has no successor yet.
-var errUnsaved = errors.New("the store has not taken the last token yet")
+// errUnsaved: the last token has expired, and is not refreshed before it is saved.
+var errUnsaved = errors.New("the store has not accepted the last token yet")
 
-// errAgain: what was known of the record is out of date; back to step 1.
+// errAgain: what is known of the record is out of date. Go back to step 1.
 var errAgain = errors.New("the record changed")
 
-// errStale: Load shows a record that Save says was replaced, which a Store must not.
-var errStale = errors.New("the store loads a record that was replaced: have it read where it writes")
+// errStale: Load returns a record, and Save says that this record was replaced. A
+// Store must not do that, but one that reads from a replica does.
+var errStale = errors.New("the store loads a record that was replaced: configure it to read from where it writes")
 
-// A landing is what a flight brings: a token that is good now, or why there is
-// none, in the era in which it looked.
+// A landing is the result of a flight: a token that is good now, or the reason why
+// there is none, and the era to which that belongs.
 type landing struct {
 	era   uint32
 	token *oauth2.Token
 	err   error
 }
 
-// fly joins the flight that is under way, or starts one with the values of ctx.
-// It brings a landing.
+// fly joins the flight that is under way, or starts one with the values of ctx. The
+// result is a landing.
 func (s *session) fly(ctx context.Context) <-chan singleflight.Result {
 	return s.all.flights.DoChan(s.key, func() (any, error) {
 		if err := s.pin(); err != nil {
@@ -109,7 +116,7 @@ func (s *session) fly(ctx context.Context) <-chan singleflight.Result {
 	})
 }
 
-// refresh sees to it that a refresh that is due is made.
+// refresh makes one flight: it refreshes the token if that is due.
 func (s *session) refresh(ctx context.Context) landing {
 	if s.rotation == nil {
 		s.rotation = new(rotation)
@@ -131,19 +138,19 @@ func (s *session) refresh(ctx context.Context) landing {
 		return here
 	}
 	s.later(backoffMin)
-	if !p.told && s.unsaved() == nil { // of what is unsaved, SaveFailed tells
+	if !p.told && s.unsaved() == nil { // SaveFailed tells of what is unsaved
 		s.all.observe(RefreshFailed, s.key, s.all.since(started), err)
 	}
 	here.err = s.failed(err)
 	return here
 }
 
-// failed dresses an error for callers.
+// failed wraps an error for callers.
 func (s *session) failed(err error) error {
 	return fmt.Errorf("fincodeauth: refreshing session %q: %w", s.key, err)
 }
 
-// rotate follows the protocol until there is a good token.
+// rotate follows the protocol until there is a good token, or an error.
 func (s *session) rotate(ctx context.Context, p *patience) (*lease, error) {
 	defer s.forgetCredentials()
 	for {
@@ -165,12 +172,13 @@ func (s *session) rotate(ctx context.Context, p *patience) (*lease, error) {
 	}
 }
 
-// follow goes through the protocol once, step by step.
+// follow goes through the steps of the protocol once. It returns errAgain if it has
+// to begin anew.
 func (s *session) follow(ctx context.Context, era uint32, p *patience) (*lease, error) {
 	if l := s.good(); l != nil && s.all.now().UnixNano() < l.refreshAt {
-		return l, nil // an earlier flight, or a Login meanwhile, saw to it
+		return l, nil // an earlier flight or a Login has brought it meanwhile
 	}
-	if unsaved := s.unsaved(); unsaved != nil { // there is nothing to present until the store has it
+	if unsaved := s.unsaved(); unsaved != nil { // the next refresh token is presented only after it is saved
 		p.told = true
 		return s.makeDo(unsaved.failed)
 	}
@@ -205,8 +213,8 @@ func (s *session) follow(ctx context.Context, era uint32, p *patience) (*lease, 
 	return s.present(ctx, era, claimed)
 }
 
-// makeDo returns the token as long as it is good, and looks again later; else
-// err.
+// makeDo returns the current token as long as it is good, and puts off the next early
+// refresh. If the token is not good, it returns err.
 func (s *session) makeDo(err error) (*lease, error) {
 	l := s.good()
 	if l == nil {
@@ -216,8 +224,8 @@ func (s *session) makeDo(err error) (*lease, error) {
 	return l, nil
 }
 
-// enter returns the session's era; what is remembered of another is not true
-// any more.
+// enter returns the session's era. If a new one has begun, it forgets what was
+// remembered of the old one.
 func (s *session) enter() uint32 {
 	era := s.currentEra()
 	if s.rotation.era != era {
@@ -226,16 +234,16 @@ func (s *session) enter() uint32 {
 	return era
 }
 
-// look is steps 1 and 2: what does everybody know, and did the session end?
+// look is steps 1 and 2: it loads the record, and checks whether the session ended.
 func (s *session) look(ctx context.Context, era uint32) (*Record, error) {
 	rec, err := s.load(ctx)
 	switch {
 	case s.currentEra() != era:
-		return nil, errAgain // a Login, say: rec may be of either era
+		return nil, errAgain // after a Login, say, rec may belong to either era
 	case errors.Is(err, ErrNotFound):
 		return nil, s.end(era, &SessionError{Key: s.key, Err: ErrNotFound})
 	case err != nil:
-		s.rotation.seen = "" // while we cannot read, a claim's owner cannot save
+		s.rotation.seen = "" // while this process cannot read, the owner of a claim may not be able to save
 		return nil, err
 	case rec.Ended != "":
 		return nil, s.end(era, sessionEnded(s.key, rec.Ended))
@@ -255,7 +263,7 @@ func (s *session) loadWithin(ctx context.Context, limit time.Duration) (*Record,
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("loading its record: %w", err)
-	case rec.Version == "": // nothing can be saved over it
+	case rec.Version == "": // no Save can name it as prev
 		return nil, errors.New("its record is damaged, it has no version: restore it, or call Sessions.Forget and log in again")
 	case rec.Token == nil:
 		rec.Token = &oauth2.Token{}
@@ -263,8 +271,8 @@ func (s *session) loadWithin(ctx context.Context, limit time.Duration) (*Record,
 	return rec, nil
 }
 
-// adopt takes the record's token if it is another than ours and good: somebody
-// refreshed. It returns nil if not.
+// adopt puts the record's token into use if it is good and not the one in use:
+// another process has refreshed. Otherwise it returns nil.
 func (s *session) adopt(era uint32, rec *Record) *lease {
 	if ours := s.lease.Load(); ours != nil && sameTokens(ours.token, rec.Token) {
 		return nil
@@ -275,13 +283,13 @@ func (s *session) adopt(era uint32, rec *Record) *lease {
 	}
 	if mine := s.rotation.mine; !mine.is(rec) && !mine.mayLandOver(rec) {
 		*s.rotation = rotation{era: era}
-	} // else a clock was set back, and what is known of the claim stays true
+	} // else this process's clock was set back, and what it knows of its claim is still true
 	s.all.observe(Adopted, s.key, 0, nil)
 	return l
 }
 
-// end takes the token of a session that needs a login out of use. It returns the
-// error that says so, or errAgain if there was one meanwhile.
+// end takes the token out of use, because the session needs a login. It returns why,
+// or errAgain if a login came meanwhile.
 func (s *session) end(era uint32, why *SessionError) error {
 	if !s.forget(era) {
 		return errAgain
@@ -290,26 +298,26 @@ func (s *session) end(era uint32, why *SessionError) error {
 	return why
 }
 
-// claimedByAnother is the question of step 3.
+// claimedByAnother reports whether another process has claimed the record (step 3).
 func (s *session) claimedByAnother(rec *Record) bool {
 	return !rec.RefreshStarted.IsZero() && !s.rotation.mine.is(rec)
 }
 
-// is tells whether it is this claim that rec carries, or the one that this was
-// to renew.
+// is reports whether rec carries this claim, or the claim that this one was meant to
+// renew.
 func (c *claim) is(rec *Record) bool {
 	return c != nil && (rec.Version == c.version || c.renewal && rec.Version == c.over)
 }
 
-// mayLandOver tells whether rec is the one that this claim was to replace, and may
-// yet: its save failed, but a store may be slow.
+// mayLandOver reports whether this claim may still replace rec: its Save failed, but
+// a slow store may carry it out later.
 func (c *claim) mayLandOver(rec *Record) bool {
 	return c != nil && !c.landed && rec.Version == c.over
 }
 
-// ownerGone tells whether the claim has stood still for so long that its owner
-// must be dead: a live one is done or renews it within RefreshTimeout, and the
-// half of it that a claim may be old when it is used.
+// ownerGone reports whether the claim has not changed for so long that its owner
+// must be dead. A living owner uses a claim that is at most half a RefreshTimeout
+// old, for a call of at most one RefreshTimeout, and then saves or renews.
 func (s *session) ownerGone(rec *Record) bool {
 	r := s.rotation
 	if r.seen != rec.Version {
@@ -318,11 +326,11 @@ func (s *session) ownerGone(rec *Record) bool {
 	return s.all.since(r.seenSince) >= 2*s.all.cfg.RefreshTimeout
 }
 
-// A patience is how long a flight has been waiting for the same thing.
+// A patience is what one flight remembers while it waits.
 type patience struct {
-	since time.Time
-	claim string        // of another, that was looked at last
-	lost  string        // the version that a claim was not saved over: a store that still shows it is behind
+	since time.Time     // when it began to wait for the same thing
+	claim string        // the version of the last claim of another process
+	lost  string        // the version that a claim could not replace: a store that still loads it is behind
 	pause time.Duration // until the next look
 
 	// overslept: a new token had already expired when it was received, because
@@ -333,15 +341,16 @@ type patience struct {
 	told bool
 }
 
-// isSpent tells whether that is so long that callers are better told.
+// isSpent reports whether the flight has waited so long that callers should get an
+// error.
 func (s *session) isSpent(p *patience) bool {
 	return s.all.since(p.since) > 3*s.all.cfg.RefreshTimeout
 }
 
-// standBy is step 3 while another process is refreshing: its token is used as
-// long as it is good, and polled for otherwise.
+// standBy is step 3 while another process is refreshing. The current token is used as
+// long as it is good. Otherwise standBy waits a moment for the next look.
 func (s *session) standBy(rec *Record, p *patience) (*lease, error) {
-	if rec.Version != p.claim { // somebody is alive
+	if rec.Version != p.claim { // a process is alive
 		p.claim, p.since = rec.Version, s.all.now()
 	}
 	if l, _ := s.makeDo(errAgain); l != nil {
@@ -353,7 +362,7 @@ func (s *session) standBy(rec *Record, p *patience) (*lease, error) {
 	return nil, s.waitMore(p)
 }
 
-// waitMore waits, each time longer, and returns errAgain, or ErrClosed.
+// waitMore waits, longer each time. It returns errAgain, or ErrClosed.
 func (s *session) waitMore(p *patience) error {
 	if err := s.pauseFor(s.all.jittered(p.pause)); err != nil {
 		return err
@@ -362,9 +371,10 @@ func (s *session) waitMore(p *patience) error {
 	return errAgain
 }
 
-// claim is step 4: it saves that this process is about to present the record's
-// refresh token, over its own claim, or, as a takeover, over that of a dead
-// one. It returns errAgain if somebody was faster.
+// claim is step 4. It saves that this process is about to present the record's
+// refresh token. The record may already carry a claim: one of this process, which is
+// renewed, or one of a dead process, which is taken over. claim returns errAgain if
+// another process was faster.
 func (s *session) claim(ctx context.Context, rec *Record) (*Record, error) {
 	last := s.rotation.mine
 	next := &claim{version: newVersion(rec.Version), over: rec.Version, since: s.all.now(), interrupted: !rec.RefreshStarted.IsZero()}
@@ -373,7 +383,7 @@ func (s *session) claim(ctx context.Context, rec *Record) (*Record, error) {
 		next.interrupted, next.verdict, next.credentials = last.interrupted, last.verdict, last.credentials
 	}
 	if last.mayLandOver(rec) {
-		next.version = last.version // it must be known as ours
+		next.version = last.version // either Save may land, and both must be known as ours
 	}
 	s.rotation.mine = next
 	claimed := rec.clone()
@@ -401,8 +411,8 @@ func (s *session) claim(ctx context.Context, rec *Record) (*Record, error) {
 	return claimed, nil
 }
 
-// yield lets the owner of a claim that was taken over save, over ours, a token
-// that the store did not take before.
+// yield waits a moment after a takeover, so that the owner of the claim before can
+// save its new token over ours, in case it lives and the store had failed for it, too.
 func (s *session) yield() error {
 	if err := s.pauseFor(saveRetryMax + saveWait); err != nil {
 		return err
@@ -410,17 +420,18 @@ func (s *session) yield() error {
 	return errAgain
 }
 
-// isOld tells whether a claim is so old that, when a call made under it ends,
-// others might have taken it over: it is to be renewed first.
+// isOld reports whether a claim must be renewed before it is used, because others
+// might take it over before a call under it ends.
 func (s *session) isOld(c *claim) bool {
 	now := s.all.now()
-	// The monotonic clock stands still while the machine is suspended.
+	// The monotonic clock stands still while the machine is suspended, and the wall
+	// clock may be set back.
 	age := max(now.Sub(c.since), now.Round(0).Sub(c.since.Round(0)))
 	return age > s.all.cfg.RefreshTimeout/2
 }
 
-// save saves rec over the version prev, and settles an unknown outcome by a
-// Load (step 6). Each of them may take as long as limit.
+// save saves rec over the version prev. If the outcome is unknown, it loads the
+// record to find out (step 6). The Save and the Load may each take as long as limit.
 func (s *session) save(ctx context.Context, limit time.Duration, rec *Record, prev string) error {
 	saving, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -434,12 +445,12 @@ func (s *session) save(ctx context.Context, limit time.Duration, rec *Record, pr
 	return err
 }
 
-// present is step 5: the refresh token goes to FinCode, once, unless its
-// verdict is known.
+// present is step 5. It presents the refresh token to FinCode, unless FinCode has
+// already refused it, and acts on the answer.
 func (s *session) present(ctx context.Context, era uint32, claimed *Record) (*lease, error) {
 	mine := s.rotation.mine
 	if mine.verdict == nil && claimed.Token.RefreshToken == "" {
-		mine.verdict, mine.interrupted = errors.New("there is no refresh token"), false // which nobody presented
+		mine.verdict, mine.interrupted = errors.New("there is no refresh token"), false // nobody can have presented it
 	}
 	if mine.verdict == nil {
 		started := s.all.now()
@@ -482,10 +493,10 @@ func (s *session) succeed(ctx context.Context, era uint32, claimed *Record, tok 
 	return l, nil
 }
 
-// release gives the claim back after an attempt that surely did no harm. A
-// claim that follows an unknown outcome stays: whoever presents the token next
-// must know of it. If FinCode has refused the token, the record is given back
-// without it.
+// release saves the record without the claim, after an attempt that certainly did not
+// use the token. A claim that follows an attempt of unknown outcome stays, because
+// the next process that presents the token must know of that attempt. If FinCode has
+// refused the token, the record is saved without it.
 func (s *session) release(ctx context.Context, claimed *Record) {
 	if s.rotation.mine.interrupted {
 		return
@@ -494,14 +505,14 @@ func (s *session) release(ctx context.Context, claimed *Record) {
 	free.Version = newVersion(claimed.Version)
 	free.RefreshStarted = time.Time{}
 	if s.rotation.mine.verdict != nil && free.Token.AccessToken != "" {
-		free.Token.RefreshToken = "" // it was refused: nobody is to ask again
+		free.Token.RefreshToken = "" // it was refused: nobody must present it again
 	}
 	if s.save(ctx, s.all.cfg.RefreshTimeout, free, claimed.Version) == nil {
 		s.rotation.mine = nil
-	} // else the claim is still known as ours
+	} // else the claim is still in the store, and known as ours
 }
 
-// conclude acts on FinCode's verdict, unless the record is not ours any more.
+// conclude acts on FinCode's verdict, unless another process has changed the record.
 func (s *session) conclude(ctx context.Context, era uint32, claimed *Record) (*lease, error) {
 	mine := s.rotation.mine
 	answer, _ := errors.AsType[*EndpointError](mine.verdict)
@@ -514,7 +525,7 @@ func (s *session) conclude(ctx context.Context, era uint32, claimed *Record) (*l
 		return nil, errAgain
 	case s.all.cfg.Credentials == nil, breach:
 		// Even if the Load failed: the verdict must not be forgotten, and the
-		// compare-and-swap asks the same.
+		// compare-and-swap checks the same as the Load.
 		return nil, s.saveEnd(ctx, era, claimed, verdict)
 	case err != nil:
 		return nil, err
@@ -522,8 +533,8 @@ func (s *session) conclude(ctx context.Context, era uint32, claimed *Record) (*l
 	return s.logInAgain(ctx, era, claimed, verdict)
 }
 
-// logInAgain logs in with Config.Credentials while it holds the claim, so that
-// one process does.
+// logInAgain logs in with Config.Credentials. It does so under the claim, so that
+// only one process logs in.
 func (s *session) logInAgain(ctx context.Context, era uint32, claimed *Record, cause *SessionError) (*lease, error) {
 	mine := s.rotation.mine
 	if err := s.mayLogIn(ctx, claimed); err != nil {
@@ -531,7 +542,7 @@ func (s *session) logInAgain(ctx context.Context, era uint32, claimed *Record, c
 	}
 	err := s.ask(ctx, cause)
 	if err == nil {
-		if err := s.mayLogIn(ctx, claimed); err != nil { // to ask took time
+		if err := s.mayLogIn(ctx, claimed); err != nil { // asking may have taken long
 			return nil, err
 		}
 		started := s.all.now()
@@ -555,8 +566,8 @@ func (s *session) logInAgain(ctx context.Context, era uint32, claimed *Record, c
 	return nil, err
 }
 
-// mayLogIn returns errAgain if the claim is to be renewed first, and ErrClosed if
-// there are to be no more calls. What is known of the token stays known.
+// mayLogIn returns errAgain if the claim must be renewed first, and ErrClosed after
+// Close. FinCode's verdict stays known in both cases.
 func (s *session) mayLogIn(ctx context.Context, claimed *Record) error {
 	switch {
 	case s.all.isClosing():
@@ -568,14 +579,14 @@ func (s *session) mayLogIn(ctx context.Context, claimed *Record) error {
 	return nil
 }
 
-// forgetCredentials drops a password at the end of the flight that asked for it.
+// forgetCredentials forgets a password at the end of the flight that asked for it.
 func (s *session) forgetCredentials() {
 	if mine := s.rotation.mine; mine != nil {
 		mine.credentials = nil
 	}
 }
 
-// ask asks Config.Credentials, unless it was asked.
+// ask calls Config.Credentials, unless this flight has done that.
 func (s *session) ask(ctx context.Context, cause *SessionError) error {
 	if s.rotation.mine.credentials != nil {
 		return nil
@@ -592,8 +603,9 @@ func (s *session) ask(ctx context.Context, cause *SessionError) error {
 	return err
 }
 
-// saveEnd saves that the session ended, with its tokens cleared. Until that is
-// saved nobody is told: who slept through a takeover may be wrong about it.
+// saveEnd saves that the session ended, with its tokens cleared. Nobody is told before
+// that is saved: if this process slept through a takeover, another process may have a
+// newer token, and the session has not ended.
 func (s *session) saveEnd(ctx context.Context, era uint32, claimed *Record, why *SessionError) error {
 	p := &pending{
 		era:    era,
@@ -601,7 +613,7 @@ func (s *session) saveEnd(ctx context.Context, era uint32, claimed *Record, why 
 		prev:   claimed.Version,
 		over:   claimed.Token,
 		ended:  why,
-		failed: fmt.Errorf("%w; whether another process has a newer one, the store does not tell yet", why.Err),
+		failed: fmt.Errorf("%w; the store does not tell yet whether another process has a newer token", why.Err),
 	}
 	*s.rotation = rotation{era: era}
 	switch {
@@ -613,8 +625,9 @@ func (s *session) saveEnd(ctx context.Context, era uint32, claimed *Record, why 
 	return why
 }
 
-// backOff notes that a call to FinCode failed: the next one is made no sooner
-// than in 1 s, doubled with each failure up to 1 min, or than FinCode asked.
+// backOff notes that a call to FinCode failed. The next call is made after 1 s at the
+// earliest, doubled with each failure up to 1 min, or after the time that FinCode
+// asked for.
 func (s *session) backOff(err error) {
 	r := s.rotation
 	delay := s.all.jittered(min(backoffMin<<min(r.failures, 6), backoffMax) * 5 / 4)
@@ -641,7 +654,7 @@ func (s *session) later(delay time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.era != s.rotation.era {
-		return // it is not about the token in use
+		return // the flight's result is not about the token that is in use now
 	}
 	at := int64(s.all.since(s.all.started) + delay)
 	if at > s.earlyAt.Load() {

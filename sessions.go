@@ -26,14 +26,16 @@ type Config struct {
 	// or http to a loopback address. Required.
 	BaseURL string
 
-	// Store keeps the sessions, of this tenant alone: it does not know of
-	// BaseURLs. nil: a new MemoryStore, so that they end with the process.
+	// Store keeps the sessions of this tenant, and of no other, because a record
+	// does not say which BaseURL it belongs to. nil: a new MemoryStore, so that
+	// the sessions end with the process.
 	Store Store
 
-	// Base carries all requests, the API's and those for tokens. It must send
-	// each at most once and report what became of it: what retries or refuses
-	// requests (a retrier, a circuit breaker, a rate limiter) goes around the
-	// Transport, not into Base. nil: http.DefaultTransport.
+	// Base sends all requests: those to the API and those for tokens. It must
+	// send each request at most once, and report what became of it. So middleware
+	// that retries or refuses requests (a retrier, a circuit breaker, a rate
+	// limiter) belongs around the Transport, not into Base. nil:
+	// http.DefaultTransport.
 	Base http.RoundTripper
 
 	// Header is set on requests that lack its fields. It is copied. It replaces
@@ -56,33 +58,36 @@ type Config struct {
 	// may be sent the token, over https or to loopback. nil: none.
 	Hosts []string
 
-	// RefreshBefore is how long before its expiry a token is refreshed in the
-	// background; never more than a fifth of its lifetime, and less a random tenth,
-	// so that processes spread. 0: 5 minutes (FINCODE.md, Tokens).
+	// RefreshBefore is how long before its expiry a token that is used is
+	// refreshed in the background. It is at most a fifth of the token's lifetime,
+	// and a random part of it, up to a tenth, is subtracted, so that processes do
+	// not all refresh at once. 0: 5 minutes (FINCODE.md, Tokens).
 	RefreshBefore time.Duration
 
-	// RefreshTimeout bounds one call to FinCode's endpoint, and one to the
-	// store. All processes on one store must have the same: a claim that has
-	// not changed for twice this long is taken over. 0: 15 seconds.
+	// RefreshTimeout bounds one call to FinCode's endpoint, and one call to the
+	// store. All processes on one store must have the same RefreshTimeout,
+	// because a claim that has not changed for twice this long is taken over. 0:
+	// 15 seconds.
 	RefreshTimeout time.Duration
 
-	// MaxSessions is how many sessions are held in memory. The least recently
-	// used are dropped first, a sixteenth at once, to be loaded again on use; never
-	// one with unsaved work, nor, for an hour, one whose last refresh failed or whose
-	// replays the API rejects. 0: 100,000.
+	// MaxSessions is how many sessions are held in memory. Above that, the least
+	// recently used ones are dropped, a sixteenth at once, and loaded again on
+	// use. A session with unsaved work is never dropped. One whose last refresh
+	// failed, or whose replays the API rejects, is kept for an hour. 0: 100,000.
 	MaxSessions int
 
-	// Credentials is asked how to log in again at the moment at which FinCode
-	// declares a session dead, unless that is a breach; cause is the
-	// *SessionError. It is not asked for a session that never began, was logged
-	// out or ended before. An error of it is passed on and it is asked again
-	// later; one that is ErrLoginRequired, as cause is, ends the session. It may
-	// be called concurrently for different keys. ctx has the values of a caller's
-	// context, and ends after RefreshTimeout. nil: a session that ends stays ended.
+	// Credentials returns what to log in with, when FinCode ends a session. cause
+	// is the *SessionError. It is not called for a breach, nor for a session that
+	// never began, was logged out, or had ended before. If it returns an error,
+	// callers get that error, and it is called again later. An error that is
+	// ErrLoginRequired, as cause is, ends the session. It may be called
+	// concurrently for different keys. ctx has the values of a caller's context,
+	// and ends after RefreshTimeout. nil: a session that ends stays ended.
 	Credentials func(ctx context.Context, key string, cause error) (Credentials, error)
 
 	// Observe is called after each event, possibly concurrently. It must not
-	// block and must not call back. nil: events are dropped.
+	// block, and must not call the Sessions. LogEvents makes one that logs. nil:
+	// events are dropped.
 	Observe func(Event)
 }
 
@@ -124,33 +129,33 @@ func DefaultHeader() http.Header {
 // Sessions are one tenant's sessions, by key: the name of an account, or the ID
 // of a user. Make them with New. All methods are safe for concurrent use.
 type Sessions struct {
-	cfg      Config // complete: no zero value is left that means another
+	cfg      Config // complete: its zero values are replaced by what they mean
 	endpoint *endpoint
 	sessions *table
 	flights  singleflight.Group // by session key
-	started  time.Time          // zero of session.earlyAt
+	started  time.Time          // session.earlyAt counts from then
 	passed   passedOnce
 
-	// The machine that this runs on: time.Now and rand.Float64, but for the
-	// simulation, which has others.
+	// The clock and the chance of the machine: time.Now and rand.Float64, or those
+	// of a simulation.
 	now    func() time.Time
 	random func() float64
 
 	mu     sync.Mutex // guards what follows
 	closed bool
-	work   sync.WaitGroup // pins; none is added from 0 once closed
+	work   sync.WaitGroup // counts pins; once closed, only a session that is pinned is pinned again
 
 	closing   chan struct{} // closed by Close
 	abandoned chan struct{} // closed when the context of a Close ends
 }
 
-// New returns the Sessions that cfg describes, or an error that says what to
-// change in it. It makes no call.
+// New returns the Sessions that cfg describes, or an error that says what to change
+// in cfg. It calls neither the store nor FinCode.
 func New(cfg Config) (*Sessions, error) {
 	return newOn(cfg, time.Now, rand.Float64)
 }
 
-// newOn is New on a machine whose clock and chance are these.
+// newOn is New on a machine with this clock and this chance.
 func newOn(cfg Config, now func() time.Time, random func() float64) (*Sessions, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, fmt.Errorf("fincodeauth: Config: %w", err)
@@ -248,14 +253,15 @@ func (a *Sessions) check() error {
 	return nil
 }
 
-// WithSession returns a context whose requests belong to the session under key,
-// where they pass through a Transport or TokenSource made for the key "". It
-// remembers where that session was found: where requests are many, make it once.
+// WithSession returns a context that names the session under key, for requests
+// through a Transport or TokenSource that was made for the key "". The context
+// remembers where it found the session. So make it once for many requests of one
+// user, if you can.
 func WithSession(ctx context.Context, key string) context.Context {
 	return &sessionContext{Context: ctx, place: place{key: key}}
 }
 
-// A sessionContext is a context.WithValue that has its value inside.
+// A sessionContext is like a context.WithValue, with its value inside.
 type sessionContext struct {
 	context.Context
 	place place
@@ -271,7 +277,7 @@ func (c *sessionContext) Value(key any) any {
 	return c.Context.Value(key)
 }
 
-// String names the context as those of package context do.
+// String describes the context in the way of package context.
 func (c *sessionContext) String() string {
 	parent := fmt.Sprintf("%T", c.Context)
 	if named, ok := c.Context.(fmt.Stringer); ok {
@@ -280,19 +286,18 @@ func (c *sessionContext) String() string {
 	return fmt.Sprintf("%s.WithSession(%q)", parent, c.place.key)
 }
 
-// Format prints what String returns, whatever the verb: reading the fields would
-// race with requests.
+// Format prints what String returns, for every verb. Printing the fields would race
+// with requests.
 func (c *sessionContext) Format(f fmt.State, _ rune) { fmt.Fprint(f, c.String()) }
 
-// TokenSource returns the source of key's tokens. With the key "" each call
-// takes the key of its context, from WithSession.
+// TokenSource returns the source of key's tokens. With the key "", each call uses
+// the key that WithSession put into its context.
 func (a *Sessions) TokenSource(key string) *TokenSource {
 	return &TokenSource{all: a, place: place{key: key}}
 }
 
-// Transport returns a RoundTripper that sends requests as the session under
-// key. With the key "" each request's key comes from its context, by
-// WithSession.
+// Transport returns a RoundTripper that sends requests for the session under key.
+// With the key "", each request uses the key that WithSession put into its context.
 func (a *Sessions) Transport(key string) *Transport {
 	return &Transport{
 		Source:       a.TokenSource(key),
@@ -310,14 +315,16 @@ func (a *Sessions) Client(key string) *http.Client {
 	return &http.Client{Transport: a.Transport(key)}
 }
 
-// Login begins a session under key, and replaces one that is there. When it
-// returns nil the new token is in use, and saved unless event SaveFailed says
-// that the store did not take it yet. Test its error for ErrBadCredentials,
-// ErrAccountLocked, ErrUserNotFound, ErrClosed, and for an *EndpointError; another
-// is that of the connection, or of the store, which is asked before FinCode is.
+// Login begins a session under key, and replaces the one that is there. When it
+// returns nil, the new token is in use. The token is also saved, unless the event
+// SaveFailed says that the store did not accept it yet.
 //
-// ctx ends the wait for FinCode; once FinCode has answered, the token is kept
-// whatever happens to ctx.
+// Test its error for ErrBadCredentials, ErrAccountLocked, ErrUserNotFound,
+// ErrClosed, and for an *EndpointError. Any other error is that of the connection or
+// of the store. The store is asked first, so that no password is sent for nothing.
+//
+// ctx ends the wait for FinCode. Once FinCode has answered, the token is kept even
+// if ctx has ended.
 func (a *Sessions) Login(ctx context.Context, key string, c Credentials) error {
 	if err := c.check(); err != nil {
 		return fmt.Errorf("fincodeauth: login: %w", err)
@@ -328,10 +335,10 @@ func (a *Sessions) Login(ctx context.Context, key string, c Credentials) error {
 }
 
 // Adopt begins a session under key with a pair that was obtained elsewhere, and
-// replaces one that is there. From then on the refresh token belongs to the
-// session: nobody else may present it. tok is copied. An Expiry of zero means
-// ExpiresIn from now, or that of the JWT. Test its error for ErrClosed; another is
-// that of the store, or says what is wrong with key or tok.
+// replaces the one that is there. From then on the refresh token belongs to the
+// session, and nobody else may present it. tok is copied. An Expiry of zero means
+// ExpiresIn from now on, or the exp of the JWT. Test its error for ErrClosed. Any
+// other error is that of the store, or says what is wrong with key or tok.
 func (a *Sessions) Adopt(ctx context.Context, key string, tok *oauth2.Token) error {
 	if err := a.check(); err != nil {
 		return fmt.Errorf("fincodeauth: adopt: %w", err)
@@ -352,12 +359,12 @@ func (a *Sessions) Adopt(ctx context.Context, key string, tok *oauth2.Token) err
 		}
 	}
 	if own.Expiry.After(a.now().Add(century)) {
-		own.Expiry = time.Time{} // JSON has no form for some of these
+		own.Expiry = time.Time{} // JSON has no form for some times after that
 	}
 	return a.begin(ctx, key, Adopted, func(context.Context) (*oauth2.Token, error) { return &own, nil })
 }
 
-// begin puts the token that obtain returns in the place of what is under key.
+// begin replaces the session under key by the token that obtain returns.
 func (a *Sessions) begin(ctx context.Context, key string, event EventType, obtain func(context.Context) (*oauth2.Token, error)) error {
 	fail := func(err error) error {
 		return fmt.Errorf("fincodeauth: session %q: %w", key, err)
@@ -367,7 +374,7 @@ func (a *Sessions) begin(ctx context.Context, key string, event EventType, obtai
 		return fail(err)
 	}
 	defer s.unpin()
-	// A store that is down is found out before FinCode is asked for a token.
+	// Ask the store before FinCode: a token that cannot be saved is of no use.
 	prev, err := s.version(ctx)
 	if err != nil {
 		return fail(err)
@@ -379,22 +386,24 @@ func (a *Sessions) begin(ctx context.Context, key string, event EventType, obtai
 	}
 	took := a.since(started)
 	if event == Adopted {
-		took = 0 // nobody was called
+		took = 0 // there was no call
 	}
 	a.observe(event, key, took, nil)
 	s.replace(context.WithoutCancel(ctx), tok, prev)
 	return nil
 }
 
-// Logout ends the session under key: here first, for every process, and then at
-// FinCode, which revokes both tokens; an expired access token is refreshed for
-// that, as FinCode asks for a valid one. No session is no error. An
-// *EndpointError, or one of the connection, means that the session is gone but
-// FinCode may not know; one of the store, that the session is still there, or
-// that nobody can tell: call Logout again. Test it for ErrClosed, too.
+// Logout ends the session under key: first in the store, for all processes, and then
+// at FinCode, which revokes both tokens. FinCode wants a valid access token for that.
+// If the access token has expired or was revoked, Logout refreshes it first. No
+// session is no error.
 //
-// ctx ends the wait for the store; once that removed the session, the rest is
-// bounded by RefreshTimeout alone.
+// An *EndpointError, or the error of a connection, means that the session is gone,
+// but that FinCode may not know it. An error of the store means that the session is
+// still there, or that nobody can tell: call Logout again. Test it for ErrClosed, too.
+//
+// ctx ends the wait for the store. Once the store has removed the session, only
+// RefreshTimeout bounds each further call.
 func (a *Sessions) Logout(ctx context.Context, key string) error {
 	s, err := a.pinned(key)
 	if err == nil {
@@ -428,14 +437,15 @@ func (a *Sessions) Forget(ctx context.Context, key string) error {
 	return nil
 }
 
-// Close stops refreshing and waits until every rotated token is saved. If ctx
-// ends first, Close gives up the saves that are left and returns an error that
-// names their sessions, whose tokens are lost, and has the store's last error in
-// its chain. With a ctx that never ends, Close waits for as long as the store is
-// down: give it a deadline. A ctx that had ended before gives
-// them one second. What is under way then ends within RefreshTimeout, or some
-// times that if the store is as slow as FinCode. After Close, whatever needs a
-// token, Login, Adopt and Logout return ErrClosed.
+// Close stops refreshing and waits until every rotated token is saved. Give ctx a
+// deadline: without one, Close waits as long as the store is down. If ctx ends
+// first, Close gives up the saves that are left. It then returns an error that names
+// their sessions, whose tokens are lost, and that has the store's last error in its
+// chain. If ctx has already ended, Close waits for one second.
+//
+// Calls that are under way then end within RefreshTimeout, or a few times that if
+// the store is slow, too. After Close, requests, Login, Adopt, Logout and Forget
+// return ErrClosed.
 func (a *Sessions) Close(ctx context.Context) error {
 	if err := a.check(); err != nil {
 		return fmt.Errorf("fincodeauth: close: %w", err)
@@ -497,7 +507,7 @@ func (a *Sessions) lost(cause error) error {
 		len(keys), keys[:min(len(keys), 10)], cmp.Or(cause, ErrClosed), refused[keys[0]])
 }
 
-// abandon ends the attempts to save.
+// abandon stops the savers.
 func (a *Sessions) abandon() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -518,16 +528,16 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
-// String names the tenant without its sessions.
+// String names the API. It leaves the sessions out.
 func (a *Sessions) String() string { return "Sessions(" + a.cfg.BaseURL + ")" }
 
 // Format prints what String returns, whatever the verb.
 func (a *Sessions) Format(f fmt.State, _ rune) { fmt.Fprint(f, a.String()) }
 
-// since is how long ago t was read off a.now, by the monotonic clock.
+// since returns how long ago t was, by the monotonic clock. t was read from a.now.
 func (a *Sessions) since(t time.Time) time.Duration { return a.now().Sub(t) }
 
-// jittered returns a random duration from four fifths of d to d.
+// jittered returns a random duration between four fifths of d and d.
 func (a *Sessions) jittered(d time.Duration) time.Duration {
 	return d - time.Duration(a.random()*float64(d)/5)
 }
@@ -542,14 +552,14 @@ func (a *Sessions) observe(t EventType, key string, elapsed time.Duration, err e
 // session returns key's session.
 func (a *Sessions) session(key string) *session {
 	s := a.sessions.find(key)
-	if s == nil || s.dropped.Load() { // the table shows it until it is rebuilt
+	if s == nil || s.dropped.Load() { // the table shows a dropped session until it is rebuilt
 		s = a.sessions.add(&session{all: a, key: key})
 	}
 	a.sessions.touch(s)
 	return s
 }
 
-// A place is where somebody names a session, and remembers where it was found.
+// A place names a session, and remembers where that session was found.
 type place struct {
 	key   string
 	found atomic.Pointer[session]
@@ -558,7 +568,7 @@ type place struct {
 // at returns the session that p names.
 func (a *Sessions) at(p *place) *session {
 	s := p.found.Load()
-	if s == nil || s.dropped.Load() || s.all != a { // a context may name one for several tenants
+	if s == nil || s.dropped.Load() || s.all != a { // one context may be used with the Sessions of several tenants
 		s = a.session(p.key)
 		p.found.Store(s)
 		return s
@@ -567,7 +577,7 @@ func (a *Sessions) at(p *place) *session {
 	return s
 }
 
-// pinned returns key's session, pinned.
+// pinned returns key's session after pinning it.
 func (a *Sessions) pinned(key string) (*session, error) {
 	if err := a.check(); err != nil {
 		return nil, err
@@ -583,7 +593,7 @@ func (a *Sessions) pinned(key string) (*session, error) {
 	}
 }
 
-// enlist counts a pin as work that Close waits for, unless Close was called.
+// enlist counts one pin, for which Close waits. It returns ErrClosed after Close.
 func (a *Sessions) enlist() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -13,13 +13,13 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// A TokenSource hands out a session's access token, and has it refreshed before
-// it expires. It is an oauth2.TokenSource, made by Sessions.TokenSource, and
-// safe for concurrent use. Its errors wrap a *SessionError if a login is needed,
+// A TokenSource returns a session's access token, and refreshes it before it
+// expires. It is an oauth2.TokenSource, and Sessions.TokenSource makes it. It is safe
+// for concurrent use. Its errors wrap a *SessionError if a login is needed,
 // ErrClosed, an *EndpointError, or the error of the store or of the context.
 type TokenSource struct {
 	all   *Sessions
-	place place // with the key "": the context's
+	place place // its key "" means the key of each call's context
 }
 
 // Token implements oauth2.TokenSource. It is TokenContext without a context, so it
@@ -61,18 +61,21 @@ func (ts *TokenSource) TokenContext(ctx context.Context) (*oauth2.Token, error) 
 	return s.await(ctx)
 }
 
-// Refresh returns a token other than rejected, which the API answered with 401:
-// the current one if it is another already, else the next one, as soon as it is
-// there. A token so young that its age cannot be why it was rejected is not
-// refreshed and returned itself, as is one that cannot be refreshed. A nil
-// rejected stands for the current token.
+// Refresh returns a token other than rejected, which the API answered with 401. That
+// is the current token if it is a different one by now. Otherwise Refresh waits for
+// the next token, no longer than ctx. A nil rejected stands for the current token.
+//
+// Refresh returns rejected itself if a refresh cannot help: because the token is
+// younger than ten seconds (or a tenth of its lifetime, if that is less), so that
+// the 401 must have another reason, or because it has no refresh token. If the
+// refresh fails, Refresh returns its error.
 func (ts *TokenSource) Refresh(ctx context.Context, rejected *oauth2.Token) (*oauth2.Token, error) {
 	tok, err := ts.TokenContext(ctx)
 	if err != nil || rejected != nil && rejected.AccessToken != tok.AccessToken {
 		return tok, err
 	}
 	next := tok
-	for range 2 { // a refresh may have begun before the rejection, or the session be dropped after it, which forgets it
+	for range 2 { // the first refresh may have begun before the rejection, or the session may have been dropped after it
 		s, err := ts.session(ctx)
 		if err != nil || !s.reject(next) {
 			return next, err
@@ -84,14 +87,15 @@ func (ts *TokenSource) Refresh(ctx context.Context, rejected *oauth2.Token) (*oa
 	return next, nil
 }
 
-// replayed tells the session how a request fared that was sent again with tok.
+// replayed tells the session whether the API accepted a request that was sent again
+// with tok.
 func (ts *TokenSource) replayed(ctx context.Context, tok *oauth2.Token, accepted bool) {
 	if s, err := ts.session(ctx); err == nil {
 		s.replayed(tok, accepted)
 	}
 }
 
-// passed tells, once an origin, that a request to u went without a token.
+// passed sends the event Passed, once for each origin.
 func (ts *TokenSource) passed(ctx context.Context, u *url.URL) {
 	a := ts.all
 	if a.cfg.Observe == nil || !a.passed.first(originOf(u)) {
@@ -134,13 +138,13 @@ func (ts *TokenSource) String() string { return fmt.Sprintf("TokenSource(%q)", t
 // Format prints what String returns, whatever the verb.
 func (ts *TokenSource) Format(f fmt.State, _ rune) { fmt.Fprint(f, ts.String()) }
 
-// A lease is a token and when to do what about it. It is immutable. Instants
-// are wall clock, in nanoseconds since 1970: a machine that slept finds its
-// token expired, which the monotonic clock would not say.
+// A lease is a token with the instants at which something must happen to it. It does
+// not change. Its instants are by the wall clock, in nanoseconds since 1970, because
+// the monotonic clock stands still while a machine is suspended.
 type lease struct {
 	token     *oauth2.Token
-	refreshAt int64 // from then on it is refreshed in the background
-	expireAt  int64 // from then on callers wait
+	refreshAt int64 // from then on, the token is refreshed in the background
+	expireAt  int64 // from then on, callers wait for the next token
 	issued    int64
 	lifetime  time.Duration // 0: unknown
 }
@@ -148,7 +152,7 @@ type lease struct {
 // never is an instant that no clock reaches.
 const never = math.MaxInt64
 
-// newLease schedules tok.
+// newLease returns the lease of tok, which begins now.
 func (a *Sessions) newLease(tok *oauth2.Token) *lease {
 	now := a.now()
 	l := &lease{token: tok, issued: now.UnixNano(), refreshAt: never, expireAt: never}
@@ -161,7 +165,8 @@ func (a *Sessions) newLease(tok *oauth2.Token) *lease {
 		return l
 	}
 	l.lifetime = lifetimeOf(tok, end.Sub(now))
-	// It lives no longer from now on than in all, whatever clock end was read on.
+	// end may come from a clock that is ahead of ours. No token lives longer from now
+	// on than its whole lifetime.
 	expiry := min(end.UnixNano(), now.Add(l.lifetime).UnixNano())
 	l.issued = expiry - int64(l.lifetime)
 	// A request takes time to arrive.
@@ -169,14 +174,14 @@ func (a *Sessions) newLease(tok *oauth2.Token) *lease {
 	l.refreshAt = l.expireAt
 	if tok.RefreshToken != "" {
 		before := min(a.cfg.RefreshBefore, l.lifetime/5)
-		before -= time.Duration(a.random() * float64(before) / 10) // so that processes spread
+		before -= time.Duration(a.random() * float64(before) / 10) // so that processes do not all refresh at once
 		l.refreshAt = min(expiry-int64(before), l.expireAt)
 	}
 	return l
 }
 
-// expiryOf is when tok expires, as it says or, if it lost that on its way
-// through a store, its JWT does; zero: unknown.
+// expiryOf returns when tok expires; zero: unknown. A token that lost its Expiry on
+// its way through a store may still have the exp of its JWT.
 func expiryOf(tok *oauth2.Token, now time.Time) time.Time {
 	expiry := tok.Expiry
 	if expiry.IsZero() {
@@ -188,13 +193,13 @@ func expiryOf(tok *oauth2.Token, now time.Time) time.Time {
 		return time.Time{}
 	}
 	if epoch := time.Unix(0, 0); !expiry.IsZero() && expiry.Before(epoch) {
-		return epoch // just as long over, and nanoseconds count from there
+		return epoch // nanoseconds before 1970 may overflow, and the token has expired anyway
 	}
 	return expiry
 }
 
-// lifetimeOf is how long tok lives from its issue on, as the answer it came
-// with said, or the token itself; else what is left of it.
+// lifetimeOf returns how long tok lives, counted from its issue. FinCode's answer
+// said so, or the JWT does. Otherwise lifetimeOf returns the time that is left.
 func lifetimeOf(tok *oauth2.Token, left time.Duration) time.Duration {
 	if tok.ExpiresIn > 0 {
 		return seconds(float64(tok.ExpiresIn))
@@ -205,36 +210,42 @@ func lifetimeOf(tok *oauth2.Token, left time.Duration) time.Duration {
 	return max(0, left)
 }
 
-// valid tells whether the token may be handed out now.
+// valid reports whether the token may be handed out now.
 func (l *lease) valid(now time.Time) bool { return l != nil && now.UnixNano() < l.expireAt }
 
-// A session is one key's state in this process. The rotation protocol that it
-// follows is in rotation.go. There may be a million: what only sessions in trouble
-// need is behind pointers, and what every request needs comes first, in 32 bytes:
-// of those the processor fetches 64 at once.
+// A session is the state of one key in this process. Its rotation protocol is in
+// rotation.go.
+//
+// A request with a good token reads lease, and takes no lock. Everything that
+// changes is guarded by mu, except rotation: only one flight at a time is under way
+// for a key, and only the flight uses it.
+//
+// There may be a million sessions. So the fields that only sessions in trouble need
+// are behind pointers, and the fields that every request needs come first, within
+// one cache line of 64 bytes.
 type session struct {
-	lease   atomic.Pointer[lease] // the token in use, written under mu; nil: none, or not loaded yet
-	used    atomic.Uint64         // when it was used last, by the table's count
+	lease   atomic.Pointer[lease] // the token in use, written under mu; nil: there is none, or it is not loaded yet
+	used    atomic.Uint64         // when the session was used last, by the table's count
 	all     *Sessions
-	dropped atomic.Bool // set under mu: all holds another under this key, or none
-	pins    int32       // under mu: calls, flights and saves under way; not dropped above 0
+	dropped atomic.Bool // written under mu: the table has no session under this key, or another one
+	pins    int32       // guarded by mu: calls, flights and saves under way; above 0, the session is not dropped
 
 	key     string
-	earlyAt atomic.Int64 // no early refresh before then, since all.started
+	earlyAt atomic.Int64 // no early refresh before then, counted from all.started
 
-	mu      sync.Mutex // guards what follows; held during no call
-	era     uint32     // counts what replaced or ended the session: Login, Adopt, Logout
+	mu      sync.Mutex // guards what follows; never held during a call to the store or FinCode
+	era     uint32     // counts the times when Login, Adopt or Logout replaced or ended the session
 	out     uint32     // the era that the last Logout began
-	pending *pending   // the token that no store took yet, if any
+	pending *pending   // the change that is not saved yet; nil: everything is saved
 	strikes *strikes   // nil: the API rejected no token
 
-	rotation *rotation // used by the flight alone, and by drop when there is none; nil: there is nothing to remember
+	rotation *rotation // only the flight uses it, and drop while there is no flight; nil: there is nothing to remember
 }
 
 var errDropped = errors.New("dropped from memory")
 
-// pin keeps the session in memory, and Close waiting, until unpin. It returns
-// ErrClosed, or errDropped: look it up again.
+// pin keeps the session in memory, and makes Close wait, until unpin. It returns
+// ErrClosed after Close, or errDropped if the session has to be looked up again.
 func (s *session) pin() error {
 	if err := s.all.enlist(); err != nil {
 		return err
@@ -264,8 +275,8 @@ func (s *session) unpin() {
 	s.all.work.Done()
 }
 
-// drop marks the session as dropped, unless it is pinned, or has what its store
-// does not.
+// drop marks the session as dropped. It returns false, and does nothing, if the
+// session is pinned or knows something that its store does not.
 func (s *session) drop() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -276,11 +287,12 @@ func (s *session) drop() bool {
 	return true
 }
 
-// remembers tells whether the session knows what is needed still, and in no store:
-// when FinCode may be called again, that a claim is its own and what came of it,
-// or that the API rejects whatever token it has. A claim is forgotten after an
-// hour, for there may be many after an outage whose users never come back: it
-// is then taken over like that of a dead process. mu is held.
+// remembers reports whether the session knows something that no store knows and
+// that is still needed: when FinCode may be called again, which claim is its own and
+// what came of it, or that the API rejects every token of the session. A claim is
+// forgotten after an hour. After an outage there may be many claims whose users
+// never come back, and a forgotten claim is taken over like that of a dead process.
+// mu is held.
 func (s *session) remembers(now time.Time) bool {
 	if r := s.rotation; r != nil && (now.Before(r.retryAt) || r.mine != nil && now.Sub(r.mine.since) < time.Hour) {
 		return true
@@ -288,11 +300,11 @@ func (s *session) remembers(now time.Time) bool {
 	return s.strikes != nil && s.strikes.count > 0 && s.lease.Load().valid(now)
 }
 
-// earlyPause is how often a caller looks whether an early refresh is under way.
+// earlyPause is the shortest time between two attempts at an early refresh.
 const earlyPause = 100 * time.Millisecond
 
-// refreshEarly has the token refreshed while it is still good, unless somebody
-// saw to that just now.
+// refreshEarly starts a refresh while the token is still good, unless another caller
+// has just done that.
 func (s *session) refreshEarly(ctx context.Context, now time.Time) {
 	at, since := s.earlyAt.Load(), int64(now.Sub(s.all.started))
 	if since >= at && s.earlyAt.CompareAndSwap(at, since+int64(earlyPause)) {
@@ -300,7 +312,7 @@ func (s *session) refreshEarly(ctx context.Context, now time.Time) {
 	}
 }
 
-// await waits for a flight, its own or the one that is under way.
+// await waits for the flight that is under way, or starts one.
 func (s *session) await(ctx context.Context) (*oauth2.Token, error) {
 	for {
 		if ctx.Err() != nil {
@@ -322,8 +334,9 @@ func (s *session) await(ctx context.Context) (*oauth2.Token, error) {
 	}
 }
 
-// isReplacedSince tells whether what a flight brought belongs to a session before
-// this one: who came after the Login, or the Logout, must not be told of it.
+// isReplacedSince reports whether a Login, an Adopt or a Logout came after the state
+// that the flight reports. A caller who came after them must not get the flight's
+// result.
 func (s *session) isReplacedSince(got landing) bool {
 	if got.err != nil {
 		return got.era != s.currentEra()
@@ -332,7 +345,7 @@ func (s *session) isReplacedSince(got landing) bool {
 	return l == nil || l.token != got.token
 }
 
-// left is the error of a caller whose context has ended.
+// left returns the error of a caller whose context has ended.
 func (s *session) left(ctx context.Context) error {
 	err := ctx.Err()
 	if cause := context.Cause(ctx); cause != err {
@@ -341,10 +354,9 @@ func (s *session) left(ctx context.Context) error {
 	return fmt.Errorf("fincodeauth: session %q: waiting for a token: %w", s.key, err)
 }
 
-// reject notes that the API answered tok with 401, and tells whether a refresh
-// may help: not if the token is younger than min(10 s, lifetime/10), doubled
-// with each strike up to its lifetime, or if there is nothing to refresh it
-// with.
+// reject notes that the API answered tok with 401, and reports whether a refresh may
+// help. A refresh does not help if the token is younger than min(10 s, lifetime/10),
+// which doubles with each strike up to the lifetime, or if nothing can refresh it.
 func (s *session) reject(tok *oauth2.Token) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -363,7 +375,7 @@ func (s *session) reject(tok *oauth2.Token) bool {
 	return true
 }
 
-// struck returns the session's strikes, to be changed; mu is held.
+// struck returns the session's strikes, which the caller may change. mu is held.
 func (s *session) struck() *strikes {
 	if s.strikes == nil {
 		s.strikes = new(strikes)
@@ -371,7 +383,7 @@ func (s *session) struck() *strikes {
 	return s.strikes
 }
 
-// youth is the age below which a rejected token is not refreshed.
+// youth returns the age below which a rejected token is not refreshed.
 func (l *lease) youth(strikes int) time.Duration {
 	lifetime := l.lifetime
 	if lifetime == 0 {
@@ -384,14 +396,14 @@ func (l *lease) youth(strikes int) time.Duration {
 	return youth
 }
 
-// Strikes count the replays that were rejected too, since one was accepted: each
-// token at most once, and a rejection outweighs what accepted that token before
-// or after it. For what rejects every token costs a rotation each time, which
-// makes others replay as well.
+// Strikes count the replays that the API rejected since it last accepted one. An
+// endpoint that rejects every token would cost a rotation for each request, and each
+// rotation would make other requests replay, too. Each token counts once. If one
+// replay with a token was accepted and another was rejected, the rejection counts.
 type strikes struct {
 	count   int
-	struck  string // the last token that a replay was rejected with
-	cleared string // the last token that a replay was accepted with
+	struck  string // the last token with which a replay was rejected
+	cleared string // the last token with which a replay was accepted
 	before  int    // the count before that
 
 	rejected string // the access token in use, if the API rejected it
@@ -411,7 +423,7 @@ func (k *strikes) replayed(token string, accepted bool) {
 	}
 }
 
-// replayed notes how a request fared that was sent again with tok.
+// replayed notes whether the API accepted a request that was sent again with tok.
 func (s *session) replayed(tok *oauth2.Token, accepted bool) {
 	s.mu.Lock()
 	s.struck().replayed(tok.AccessToken, accepted)
@@ -419,15 +431,15 @@ func (s *session) replayed(tok *oauth2.Token, accepted bool) {
 	s.all.observe(Replayed, s.key, 0, nil)
 }
 
-// currentEra names the session's present incarnation; what was begun in one is
-// not installed in another.
+// currentEra returns the session's era. A result that was begun in one era is not
+// put into use in another.
 func (s *session) currentEra() uint32 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.era
 }
 
-// unsaved returns what the store did not take yet, nil if it has everything.
+// unsaved returns the change that is not saved yet, nil if everything is saved.
 func (s *session) unsaved() *pending {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -447,14 +459,15 @@ func (s *session) refusal() error {
 	return s.pending.refused
 }
 
-// isRejected tells whether the API rejected tok.
+// isRejected reports whether the API rejected tok.
 func (s *session) isRejected(tok *oauth2.Token) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.strikes != nil && s.strikes.rejected != "" && s.strikes.rejected == tok.AccessToken
 }
 
-// good returns the lease if its token is valid and was not rejected, else nil.
+// good returns the lease if its token is valid and the API did not reject it, else
+// nil.
 func (s *session) good() *lease {
 	if l := s.lease.Load(); l.valid(s.all.now()) && !s.isRejected(l.token) {
 		return l
@@ -462,8 +475,8 @@ func (s *session) good() *lease {
 	return nil
 }
 
-// install puts l into use, with what is still to be saved of it, unless the
-// era has passed.
+// install puts l into use, and p, if it is not nil, into pending. It returns false,
+// and does nothing, if the era has passed.
 func (s *session) install(era uint32, l *lease, p *pending) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -477,7 +490,7 @@ func (s *session) install(era uint32, l *lease, p *pending) bool {
 	return true
 }
 
-// renew puts l into use as a new era's, whatever was there.
+// renew begins a new era with l and p. A nil l means a Logout.
 func (s *session) renew(l *lease, p *pending) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -493,7 +506,7 @@ func (s *session) renew(l *lease, p *pending) {
 	}
 }
 
-// put writes the lease; mu is held. Nothing is put into use after Close.
+// put writes the lease. mu is held. After Close, it puts nothing into use.
 func (s *session) put(l *lease) {
 	if s.all.isClosing() {
 		l = nil
@@ -505,7 +518,8 @@ func (s *session) put(l *lease) {
 	s.earlyAt.Store(0)
 }
 
-// forget takes the token out of use, unless the era has passed.
+// forget takes the token out of use. It returns false, and does nothing, if the era
+// has passed.
 func (s *session) forget(era uint32) bool {
 	return s.install(era, nil, nil)
 }
