@@ -1,43 +1,276 @@
 package storetest
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
+	"unicode/utf8"
+
+	"github.com/fincodeauth/fincodeauth"
 )
 
-// oddKeys are keys that some store might take for another one, for a path, for
-// a pattern, or for something of its own.
-var oddKeys = []string{
-	"a", "A", " a", "a ", "a.", ".a", "a\t", "a\n", "a\nb",
-	"ä", "a\u0308", "Ä", "å", "ß", "ss", "日本", "😀",
-	".", "..", "../a", "a/..", "/a", "a/", "a/b", "a//b", `a\b`, `..\a`, "../../etc/passwd",
-	"CON", "con", "nul.txt", "a:b", "C:a", "~", "$HOME", "-", "--", "-rf",
-	"*", "?", "%", "_", "a%2Fb", "a=2fb", "{a}", "[a]", "#", "'", `"`, "';--", "`", "<a>", "|", "&",
-	"null", "0", "00", "1e0", "1",
-	"tombstone", "deleted", "a.tmp", ".tmp", "a.draft", "new-1", "k-a", "h-a", "a.json", "a.lock",
-	strings.Repeat("k", 300), strings.Repeat("k", 299) + "l", strings.Repeat("K", 300),
-	"l" + strings.Repeat("k", 299), strings.Repeat("/", 300), strings.Repeat("ä", 150),
+// mustHold is the length of a key, in bytes, that no store may refuse.
+const mustHold = 512
+
+// mayRefuse reports whether the comment of Run lets a store refuse key.
+func mayRefuse(key string) bool {
+	return len(key) > mustHold || !utf8.ValidString(key) || strings.Contains(key, "\x00")
 }
 
+// oddKeys are pairs of keys that some database, file system, object store,
+// cache, key-value server or HTTP library takes for the same key, sorted by what
+// it does not see. If a store may read the first key of a pair as a folder or as
+// a pattern, the second key is what the folder or the pattern holds.
+var oddKeys = []struct {
+	difference string
+	pairs      [][2]string
+}{
+	// Collations of MySQL and SQL Server; file systems of Windows and macOS.
+	{"letter case", [][2]string{
+		{"a", "A"}, {"alice@example.com", "Alice@example.com"}, {"alice@example.org", "alice@Example.org"}, {"con", "CON"},
+	}},
+	{"letter case beyond ASCII", [][2]string{
+		{"ä", "Ä"}, {"я", "Я"}, {"ω", "Ω"}, {"ǆ", "ǅ"}, {"ａ", "Ａ"}, {"\U00010428", "\U00010400"},
+	}},
+	{"letters with a special rule for case", [][2]string{
+		{"ß", "ss"}, {"ẞ", "ß"}, {"i", "ı"}, {"ı", "I"}, {"i", "İ"}, {"I", "İ"}, {"i\u0307", "İ"},
+		{"σ", "ς"}, {"s", "ſ"}, {"k", "\u212a"}, {"K", "\u212a"}, {"ŉ", "ʼn"},
+	}},
+
+	// SQL's CHAR and PAD SPACE collations; TrimSpace; Windows, at the end of names.
+	{"space at the end", [][2]string{{"a", "a "}, {"a", "a\t"}, {"a", "a\n"}, {"a", "a\r\n"}, {"a", "a\u00a0"}, {"a", "a\u3000"}, {"a ", "a  "}}},
+	{"space at the start", [][2]string{{"a", " a"}, {"a", "\ta"}, {"a", "\na"}, {"a", "\u00a0a"}, {"a", "\u3000a"}}},
+	{"space inside", [][2]string{
+		{"a b", "a  b"}, {"a b", "ab"}, {"a b", "a\tb"}, {"a b", "a\nb"}, {"a\nb", "a\r\nb"}, {"a\nb", "a\rb"}, {"a b", "a\u00a0b"}, {"a b", "a_b"},
+	}},
+	{"nothing but space", [][2]string{{" ", "  "}, {" ", "\t"}, {"\n", "\r"}}},
+	{"a dot at the end", [][2]string{{"a", "a."}, {"a.", "a.."}}},
+	{"a dot at the start", [][2]string{{"a", ".a"}}},
+
+	// Folders of file systems; prefixes of object stores, Consul and Vault.
+	{"paths", [][2]string{
+		{"a/b", "a//b"}, {"a/b", "a/./b"}, {"a/b", "a/c/../b"}, {"a/b", "/a/b"}, {"a/b", "a/b/"}, {"a", "/a"}, {"a", "a/"}, {"a", "./a"}, {"a", "../a"},
+		{"a/..", "."}, {".", ".."}, {"/", "//"}, {"../../etc/passwd", "/etc/passwd"}, {"dir", "dir/file"}, {"dir/", "dir/file2"}, {"a/b", "b"},
+	}},
+
+	// Names of files, of Kubernetes objects and of environment variables, in
+	// which stores replace what is not allowed.
+	{"a slash and what replaces it", [][2]string{{"a/b", "a_b"}, {"a/b", "a-b"}, {"a/b", "a.b"}, {"a/b", "a:b"}, {"a/b", "a|b"}, {"a/b", "ab"}}},
+	{"a dot and what replaces it", [][2]string{{"a.b", "a-b"}, {"a.b", "a_b"}, {"a.b", "ab"}, {"alice@example.net", "alice@example-net"}}},
+	{"an at sign and what replaces it", [][2]string{{"bob@example.com", "bob-example.com"}, {"bob@example.com", "bob_example.com"}, {"bob@example.com", "bob.example.com"}}},
+	{"a dash and what replaces it", [][2]string{{"a-b", "a_b"}, {"a-b", "ab"}, {"-", "_"}, {"-", "--"}, {"a", "-a"}, {"a-b", "a\u2010b"}, {"a-b", "a\u2212b"}}},
+
+	// Alternate data streams of NTFS; separators of key prefixes.
+	{"a colon", [][2]string{{"a", "a:b"}, {"a", "a:"}, {"a:b", "a_b"}, {"a:b", "a::b"}, {"a", "C:a"}, {":a", "a"}}},
+	{"a backslash", [][2]string{{"a/b", `a\b`}, {"ab", `a\b`}, {`a\b`, `a\\b`}, {"a\nb", `a\nb`}, {"a_b", `a\_b`}, {"../a", `..\a`}, {"a", `a\`}}},
+
+	// URLs and forms.
+	{"percent-encoding", [][2]string{
+		{"a/b", "a%2Fb"}, {"a%2Fb", "a%2fb"}, {"a%2Fb", "a%252Fb"}, {"a b", "a%20b"}, {"a b", "a+b"}, {"a+b", "a%2Bb"}, {"A", "%41"}, {"ä", "%C3%A4"},
+		{"a", "a%00"}, {"a", "a%"}, {"a%zz", "azz"},
+	}},
+	{"parts of a URL", [][2]string{{"a", "a?b"}, {"a", "a#b"}, {"a", "a;b"}, {"a", "a&b"}, {"a", "a=b"}, {"a+b@example.com", "a@example.com"}}},
+	{"other encodings", [][2]string{
+		{"a", "=61"}, {"a/b", "a=2fb"}, {"a=b", "a=3Db"}, {"a", "YQ=="}, {"a", "YQ"}, {"a", "61"}, {"a", "0x61"}, {"a", `\u0061`}, {"a", `\x61`},
+		{"a&b", "a&amp;b"}, {"a<b", "a&lt;b"}, {"ä", "xn--4ca"},
+	}},
+
+	// Strings of C end at NUL, and PostgreSQL's text has none.
+	{"NUL", [][2]string{{"ab", "a\x00b"}, {"a", "a\x00"}, {"a", "\x00a"}, {"a\x00b", "a\x00c"}, {"a b", "a\x00b"}, {"a\x00b", "a\ufffdb"}, {"\x00", "\x00\x00"}, {"a\x00b", `a\0b`}}},
+	{"control characters", [][2]string{
+		{"ab", "a\x01b"}, {"a\x01b", "a\x02b"}, {"ab", "a\x7fb"}, {"ab", "a\bb"}, {"ab", "a\x1b[0mb"}, {"ab", "a\u0085b"}, {"a", "a\x1a"}, {"a", "a\x04"},
+	}},
+	{"invisible characters", [][2]string{
+		{"ab", "a\u200bb"}, {"ab", "a\u200cb"}, {"ab", "a\u200db"}, {"ab", "a\u200eb"}, {"ab", "a\u2060b"}, {"ab", "a\u00adb"}, {"a", "\ufeffa"}, {"ab", "a\ufeffb"},
+		{"☎", "☎\ufe0f"}, {"ab", "a\U000e0061b"}, {"ab", "a\u2028b"}, {"ab", "a\u115fb"},
+	}},
+
+	// Unicode's normal forms, and collations that look at letters alone. APFS and
+	// HFS+ normalize names; MySQL's collations ignore accents unless told not to.
+	{"an accent in one character or two", [][2]string{
+		{"é", "e\u0301"}, {"ä", "a\u0308"}, {"å", "a\u030a"}, {"å", "\u212b"}, {"Å", "\u212b"}, {"\u1e69", "s\u0307\u0323"}, {"s\u0323\u0307", "s\u0307\u0323"},
+		{"한", "\u1112\u1161\u11ab"}, {"が", "か\u3099"}, {"Ω", "\u2126"}, {"豈", "\uf900"},
+	}},
+	{"an accent or none", [][2]string{{"e", "é"}, {"a", "ä"}, {"n", "ñ"}, {"o", "ø"}, {"l", "ł"}, {"ae", "ä"}, {"ae", "æ"}, {"か", "が"}, {"e", "e\u0301"}, {"й", "и"}}},
+	{"compatibility forms", [][2]string{
+		{"a", "ａ"}, {"fi", "ﬁ"}, {"2", "²"}, {"1", "①"}, {"1", "１"}, {"1", "١"}, {"kg", "㎏"}, {"カ", "ｶ"}, {"か", "カ"}, {"a/b", "a／b"}, {"a.b", "a．b"}, {"...", "…"},
+		{"a", "𝐚"}, {"a", "ª"}, {"ĳ", "ij"}, {"a@b", "a＠b"},
+	}},
+	{"letters that look the same", [][2]string{{"a", "а"}, {"o", "ο"}, {"A", "Α"}}}, // Cyrillic and Greek
+
+	// MySQL's utf8 with three bytes, Latin-1, and "?" for what is missing there.
+	{"characters outside of a small character set", [][2]string{
+		{"日", "本"}, {"😀", "😁"}, {"😀", "?"}, {"日", "?"}, {"a", "a😀"}, {"a😀b", "a😀c"}, {"😀", "\ufffd"}, {"😀", "日"}, {"ä", "Ã¤"}, {"ä", "?"}, {"日本", "日"},
+	}},
+	{"invalid UTF-8", [][2]string{
+		{"\xff", "\xfe"}, {"\xff", "\ufffd"}, {"\xff", "?"}, {"a", "a\xff"}, {"ab", "a\xffb"}, {"ä", "\xe4"}, {"/", "\xc0\xaf"}, {"\x00", "\xc0\x80"},
+		{"日", "\xe6\x97"}, {"\xe6\x97", "\xe6"}, {"😀", "\xed\xa0\xbd\xed\xb8\x80"}, {"\xff", `\xff`}, {"\xff", "ÿ"},
+	}},
+
+	// Patterns of Redis, of shells, of SQL's LIKE and of regular expressions.
+	{"patterns", [][2]string{
+		{"a*c", "abc"}, {"a?c", "abc"}, {"a_c", "axc"}, {"a%c", "abbc"}, {"[ab]c", "bc"}, {"{a}", "a"}, {"{a}b", "{a}c"},
+		{"a.c", "axc"}, {"^a", "a"}, {"a$", "a"}, {"~", "~a"}, {"$HOME", "HOME"}, {"${a}", "$a"}, {"*", "anything"}, {"**", "*"}, {"%", "something"}, {"%%", "%"}, {"%25", "%"},
+	}},
+	{"quotes", [][2]string{
+		{"'", "''"}, {`"`, `""`}, {"a", "'a'"}, {"a", `"a"`}, {"a", "`a`"}, {"`", "'"}, {"a'b", "ab"}, {"a'b", "a''b"}, {`a'b`, `a\'b`}, {"a'b", "a’b"}, {"';--", "'; --"},
+	}},
+	{"other punctuation", [][2]string{
+		{"a,b", "a;b"}, {"a|b", "a&b"}, {"|", "&"}, {"<a>", "a"}, {"(a)", "a"}, {"[a]", "a"}, {"#", "##"}, {"a!", "a"}, {"-rf", "rf"}, {"a/b", "a\u2215b"}, {"a=b", "a:b"},
+	}},
+	{"numbers", [][2]string{
+		{"1", "01"}, {"1", "1.0"}, {"1", "1e0"}, {"1", "+1"}, {"0", "-0"}, {"0", "00"}, {"16", "0x10"}, {"1", "true"}, {"0", "false"},
+		{"9007199254740993", "9007199254740992"}, {"1000", "1,000"}, {"Infinity", "inf"},
+	}},
+
+	// Words of databases, devices of Windows, and names of a store's own files.
+	{"words with a meaning", [][2]string{
+		{"null", "NULL"}, {"null", "nil"}, {"none", "undefined"}, {"true", "TRUE"}, {"NaN", "nan"}, {"nul.txt", "nul"}, {"aux", "AUX"}, {"default", "a"}, {"__proto__", "constructor"},
+	}},
+	{"names of a store's own", [][2]string{
+		{"a.tmp", "a"}, {".tmp", "tmp"}, {"a.json", "a"}, {"a.lock", "a"}, {"a.draft", "a"}, {"a~", "a"}, {"a.bak", "a"}, {"new-1", "old-1"}, {"k-a", "h-a"},
+		{"tombstone", "deleted"}, {"version", "record"}, {"fincode:a", "a"}, {"fincode_sessions", "sessions"},
+	}},
+
+	// Columns, indexes and names that hold so many bytes.
+	{"length", lengthPairs()},
+}
+
+// lengthPairs returns long keys that differ in one place.
+func lengthPairs() [][2]string {
+	k := func(n int) string { return strings.Repeat("k", n) }
+	pairs := [][2]string{
+		{k(300), k(299) + "K"}, {k(300), strings.Repeat("K", 300)}, {k(300), k(299) + "l"}, {k(300), "l" + k(299)}, {k(300), k(150) + "l" + k(149)}, {k(300), k(301)},
+		{strings.Repeat("/", 300), strings.Repeat("/", 299)}, {strings.Repeat("ä", 150), strings.Repeat("ä", 149) + "ö"},
+		{strings.Repeat("日", 100), strings.Repeat("日", 101)}, {"k", "kk"},
+	}
+	for _, n := range []int{32, 50, 63, 64, 100, 127, 128, 191, 200, 250, 255, 256, 300, 500, 512, 767, 1000, 1024, 2048, 3072} {
+		pairs = append(pairs, [2]string{k(n) + "a", k(n) + "b"})
+	}
+	return pairs
+}
+
+// oddKeysDoNotCollide keeps a record under each odd key at the same time. The
+// version of a record says under which key it was saved.
 func oddKeysDoNotCollide(t *testing.T, s store) {
-	version := func(i int) string { return fmt.Sprintf("v%d", i) }
-	for i, key := range oddKeys {
-		s.save(t, key, version(i), "")
-	}
-	for i, key := range oddKeys {
-		s.want(t, key, version(i))
-	}
-	for i, key := range oddKeys {
-		if i%2 == 0 {
-			s.delete(t, key)
+	var keys []string
+	versions := make(map[string]string) // by key
+	keyOf := make(map[string]string)    // by version
+	doomed := make(map[string]bool)     // the first keys of pairs: they are deleted
+	for _, odd := range oddKeys {
+		for _, pair := range odd.pairs {
+			doomed[pair[0]] = true
+			for _, key := range pair {
+				if versions[key] == "" {
+					keys = append(keys, key)
+					versions[key] = fmt.Sprintf("v%d", len(keys))
+					keyOf[versions[key]] = key
+				}
+			}
 		}
 	}
-	for i, key := range oddKeys {
-		if i%2 == 0 {
+
+	refused := make(map[string]bool)
+	for _, key := range keys {
+		err := s.Save(t.Context(), key, newRecord(versions[key]), "")
+		switch {
+		case err == nil, errors.Is(err, fincodeauth.ErrConflict): // a conflict is explained below
+		case !mayRefuse(key), errors.Is(err, fincodeauth.ErrNotFound):
+			t.Errorf("Save(%s, %s over nothing) = %v", quote(key), versions[key], err)
+			refused[key] = true
+		default:
+			t.Logf("the store refuses the key %s, as it may: %v", quote(key), err)
+			refused[key] = true
+		}
+	}
+
+	found := make(map[string]string) // under a key: the key of the record that Load returned
+	for _, key := range keys {
+		rec, err := s.Load(t.Context(), key)
+		switch {
+		case err == nil && keyOf[rec.Version] == "":
+			t.Errorf("Load(%s) returned version %q, which nobody saved", quote(key), rec.Version)
+		case err == nil:
+			found[key] = keyOf[rec.Version]
+			if diff := differ(rec, newRecord(rec.Version)); diff != "" {
+				t.Errorf("Load(%s): %s", quote(key), diff)
+			}
+		case !refused[key]:
+			t.Errorf("Load(%s) = %v, want %s", quote(key), err, versions[key])
+		}
+	}
+	reportConfused(t, keys, found)
+	if t.Failed() {
+		return // what follows would repeat the same errors
+	}
+
+	gone := func(key string) bool {
+		_, err := s.Load(t.Context(), key)
+		return errors.Is(err, fincodeauth.ErrNotFound)
+	}
+	for _, odd := range oddKeys {
+		for _, pair := range odd.pairs {
+			key, other := pair[0], pair[1]
+			stays := !doomed[other] && !refused[other] && !gone(other)
+			if err := s.Delete(t.Context(), key); err != nil && !refused[key] {
+				t.Fatalf("Delete(%s) = %v", quote(key), err)
+			}
+			if stays && gone(other) {
+				t.Errorf("%s: Delete of %s also removed %s", odd.difference, quote(key), quote(other))
+			}
+		}
+	}
+	if t.Failed() {
+		return
+	}
+	for _, key := range keys {
+		switch {
+		case refused[key]:
+		case doomed[key]:
 			s.wantNone(t, key)
-		} else {
-			s.want(t, key, version(i))
+		default:
+			s.want(t, key, versions[key])
 		}
 	}
+}
+
+// reportConfused fails the test if a key led to the record of another key.
+func reportConfused(t *testing.T, keys []string, found map[string]string) {
+	t.Helper()
+	reported := make(map[string]bool)
+	for _, odd := range oddKeys {
+		for _, pair := range odd.pairs {
+			one, other := pair[0], pair[1]
+			if found[one] == "" || found[one] != found[other] {
+				continue
+			}
+			t.Errorf("%s: the store confuses %s", odd.difference, quotePair(one, other))
+			reported[one], reported[other] = true, true
+		}
+	}
+	for _, key := range keys {
+		if other := found[key]; other != "" && other != key && !reported[key] {
+			t.Errorf("the store confuses %s", quotePair(other, key))
+		}
+	}
+}
+
+func quotePair(one, other string) string {
+	text := quote(one) + " and " + quote(other)
+	if n := len(one); n == len(other) && n > 1 && one[:n-1] == other[:n-1] && n > quoted {
+		return fmt.Sprintf("%s: two keys of %d bytes that differ in the last", text, n)
+	}
+	return text
+}
+
+const quoted = 30 // bytes of a key in a message
+
+// quote quotes key in ASCII, so that keys that look the same differ. It leaves
+// out the middle of a long key.
+func quote(key string) string {
+	if len(key) <= quoted {
+		return fmt.Sprintf("%+q", key)
+	}
+	return fmt.Sprintf("%+q...(%d bytes)...%+q", key[:8], len(key), key[len(key)-8:])
 }

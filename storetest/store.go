@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -14,6 +15,16 @@ import (
 
 // A store is the Store under test, with calls that say what they expect.
 type store struct{ fincodeauth.Store }
+
+// Load reports a store that returns nothing at all as an error, so that no test
+// has to expect a nil record.
+func (s store) Load(ctx context.Context, key string) (*fincodeauth.Record, error) {
+	rec, err := s.Store.Load(ctx, key)
+	if rec == nil && err == nil {
+		return nil, errors.New("Load returned neither a record nor an error")
+	}
+	return rec, err
+}
 
 // save must succeed. Like its siblings it saves newRecord(version).
 func (s store) save(t *testing.T, key, version, prev string) {

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"testing"
 	"time"
 
@@ -17,17 +18,34 @@ import (
 	"github.com/fincodeauth/fincodeauth"
 )
 
-// precision is how far a time may be from the one that was saved: databases
-// keep microseconds.
+// precision is how far a time that was loaded may be from the time that was
+// saved. Databases keep microseconds.
 const precision = time.Microsecond
 
-// Run runs the contract of fincodeauth.Store as subtests of t. Each calls
-// newStore once for an empty store, which it uses from many goroutines.
+// Run tests the contract of fincodeauth.Store in subtests of t. Each subtest
+// calls newStore once for a new, empty store, and uses that store from many
+// goroutines. A nil store fails the subtest, and so does a nil pointer.
 //
-// Run is stricter than the contract in one thing: under contention alone, a call
-// must not fail with an error of its own. A store whose database answers so
-// ("serialization failure", "database is locked") must try again itself.
+// # Keys
+//
+// A store must never take one key for another. It must hold every key that is
+// valid UTF-8, contains no NUL and has 1 to 512 bytes. A store may refuse other
+// keys: its Save then returns an error that wraps neither ErrConflict nor
+// ErrNotFound. Run logs which keys a store refuses. A store that replaces
+// characters, ignores case or cuts long keys fails, and Run says which keys it
+// confuses. The simplest cure is to use a hash of the key, such as its SHA-256 in
+// hex, or an encoding that can be decoded again, such as lower-case hex.
+//
+// # Contention
+//
+// Run is stricter than the contract in one point: a call must not fail only
+// because other calls run at the same time. A store whose database answers
+// "serialization failure" or "database is locked" must try again itself.
 func Run(t *testing.T, newStore func(t *testing.T) fincodeauth.Store) {
+	t.Helper()
+	if newStore == nil {
+		t.Fatal("newStore is nil: give Run a function that returns a new, empty store")
+	}
 	for _, sub := range []struct {
 		name string
 		test func(*testing.T, store)
@@ -52,7 +70,26 @@ func Run(t *testing.T, newStore func(t *testing.T) fincodeauth.Store) {
 		{"DeleteBeatsEverySaveBefore", deleteRacesSave},
 		{"CancelledCallsReturnAndCorruptNothing", cancelledDuring},
 	} {
-		t.Run(sub.name, func(t *testing.T) { sub.test(t, store{newStore(t)}) })
+		t.Run(sub.name, func(t *testing.T) {
+			s := newStore(t)
+			refuseNil(t, s)
+			sub.test(t, store{s})
+		})
+	}
+}
+
+// refuseNil ends the test if s is nil, or an interface with a nil pointer in it:
+// any call of such a store would panic.
+func refuseNil(t *testing.T, s fincodeauth.Store) {
+	t.Helper()
+	if s == nil {
+		t.Fatal("newStore returned nil: return a new, empty store")
+	}
+	switch v := reflect.ValueOf(s); v.Kind() {
+	case reflect.Pointer, reflect.Map, reflect.Func, reflect.Chan, reflect.Slice:
+		if v.IsNil() {
+			t.Fatalf("newStore returned a nil %T: return what its constructor returns, and fail the test if that is an error", s)
+		}
 	}
 }
 
@@ -156,7 +193,9 @@ func keysAreIndependent(t *testing.T, s store) {
 func nothingIsShared(t *testing.T, s store) {
 	spoil := func(rec *fincodeauth.Record) {
 		rec.Version, rec.Ended, rec.RefreshStarted = "spoilt", "spoilt", time.Time{}
-		*rec.Token = oauth2.Token{AccessToken: "spoilt"}
+		if rec.Token != nil {
+			*rec.Token = oauth2.Token{AccessToken: "spoilt"}
+		}
 	}
 	rec := newRecord("v1")
 	if err := s.Save(t.Context(), key, rec, ""); err != nil {

@@ -3,13 +3,20 @@ package storetest_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net/url"
 	"os"
 	"os/exec"
+	"path"
+	"regexp"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/oauth2"
 
@@ -48,19 +55,15 @@ func TestLocalStoreKeepsTheContract(t *testing.T) {
 	})
 }
 
-// brokenEnv names the broken store that the test binary, run again, is to test.
+// brokenEnv names the broken store that the test binary tests when it runs again.
 const brokenEnv = "STORETEST_BROKEN"
 
-// TestBrokenStoresFail runs itself in another process for each broken store, as
-// a test that is to fail cannot run in one that is to pass.
+// TestBrokenStoresFail runs the test binary again for each broken store. A test
+// that must fail needs a process of its own, because it would fail this one too.
 func TestBrokenStoresFail(t *testing.T) {
 	if name, ok := os.LookupEnv(brokenEnv); ok {
 		storetest.Run(t, func(*testing.T) fincodeauth.Store { return newBroken(name) })
 		return
-	}
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
 	}
 	for name, subtests := range map[string][]string{
 		"compares no version":         {"SaveOverAnotherVersionConflicts", "SaveOverNothingConflicts", "OneSaveWinsEachVersion"},
@@ -78,22 +81,187 @@ func TestBrokenStoresFail(t *testing.T) {
 		"cuts long tokens":            {"LargeTokens"},
 		"tears when cancelled":        {"CancelledCallsReturnAndCorruptNothing"},
 		"fails a second Delete":       {"DeleteRemoves"},
+		"loads nil, nil":              {"LoadOfNothingIsNotFound", "NoUpdateIsLost", "CancelledCallsReturnAndCorruptNothing"},
+		"loses the token":             {"LoadReturnsWhatWasSaved", "NothingIsShared"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			cmd := exec.CommandContext(t.Context(), self, "-test.run=^TestBrokenStoresFail$", "-test.timeout=1m")
-			cmd.Env = append(os.Environ(), brokenEnv+"="+name)
-			out, err := cmd.CombinedOutput()
-			if exit := new(exec.ExitError); !errors.As(err, &exit) {
-				t.Fatalf("the broken store passed (%v):\n%s", err, out)
-			}
+			out := runBroken(t, name)
 			for _, sub := range subtests {
-				if !strings.Contains(string(out), "--- FAIL: TestBrokenStoresFail/"+sub+" ") {
-					t.Errorf("%s did not fail:\n%s", sub, out)
+				wantFailed(t, out, sub)
+			}
+		})
+	}
+}
+
+// TestConfusedKeysAreNamed wants storetest to say which keys a store confuses,
+// and what kind of difference between keys the store does not see.
+func TestConfusedKeysAreNamed(t *testing.T) {
+	for name, want := range map[string][]string{
+		"replaces slashes":            {`a slash and what replaces it: the store confuses "a/b" and "a_b"`},
+		"replaces slashes by dashes":  {`a slash and what replaces it: the store confuses "a/b" and "a-b"`},
+		"ignores case":                {`letter case: the store confuses "a" and "A"`, `letter case beyond ASCII: the store confuses "\u00e4" and "\u00c4"`},
+		"folds case":                  {`letter case: `, `letters with a special rule for case: the store confuses "k" and "\u212a"`},
+		"folds case fully":            {`letters with a special rule for case: the store confuses "\u00df" and "ss"`},
+		"lowers case as Turkish does": {`letters with a special rule for case: the store confuses "\u0131" and "I"`},
+		"trims space":                 {`space at the end: `, `space at the start: `},
+		"pads with spaces":            {`space at the end: the store confuses "a" and "a "`},
+		"collapses space":             {`space inside: the store confuses "a b" and "a  b"`},
+		"trims dots":                  {`a dot at the end: the store confuses "a" and "a."`},
+		"replaces dots":               {`a dot and what replaces it: the store confuses "a.b" and "a-b"`},
+		"cleans paths":                {`paths: the store confuses "a/b" and "a//b"`},
+		"takes backslash for slash":   {`a backslash: the store confuses "a/b" and "a\\b"`},
+		"unescapes backslashes":       {`a backslash: the store confuses "ab" and "a\\b"`},
+		"unescapes paths":             {`percent-encoding: the store confuses "a/b" and "a%2Fb"`},
+		"unescapes queries":           {`percent-encoding: the store confuses "a b" and "a+b"`},
+		"cuts at a colon":             {`a colon: the store confuses "a" and "a:b"`},
+		"drops NUL":                   {`NUL: the store confuses "ab" and "a\x00b"`},
+		"cuts at NUL":                 {`NUL: the store confuses "a\x00b" and "a\x00c"`},
+		"drops control characters":    {`control characters: the store confuses "ab" and "a\x01b"`},
+		"drops invisible characters":  {`invisible characters: the store confuses "ab" and "a\u200bb"`},
+		"composes accents":            {`an accent in one character or two: the store confuses "\u00e9" and "e\u0301"`},
+		"drops accents":               {`an accent or none: the store confuses "e" and "\u00e9"`},
+		"normalizes to NFKC":          {`compatibility forms: the store confuses "a" and "\uff41"`},
+		"replaces invalid UTF-8":      {`invalid UTF-8: the store confuses "\xff" and "\xfe"`, `invalid UTF-8: the store confuses "\xff" and "\ufffd"`},
+		"drops invalid UTF-8":         {`invalid UTF-8: the store confuses "a" and "a\xff"`},
+		"keeps ASCII only":            {`characters outside of a small character set: the store confuses "\u65e5" and "\u672c"`},
+		"keeps 3 bytes a character":   {`characters outside of a small character set: the store confuses "\U0001f600" and "\U0001f601"`},
+		"doubles quotes":              {`quotes: `},
+		"reads numbers":               {`numbers: the store confuses "1" and "01"`},
+		"cuts at 32":                  {`length: the store confuses `, `: two keys of 33 bytes that differ in the last`},
+		"cuts at 64":                  {`length: the store confuses `, `: two keys of 65 bytes that differ in the last`},
+		"cuts at 128":                 {`: two keys of 129 bytes that differ in the last`},
+		"cuts at 255":                 {`: two keys of 256 bytes that differ in the last`},
+		"cuts at 300":                 {`: two keys of 301 bytes that differ in the last`},
+		"cuts at 500":                 {`: two keys of 501 bytes that differ in the last`},
+		"cuts at 1024":                {`: two keys of 1025 bytes that differ in the last`},
+		"keeps both ends":             {`length: the store confuses `},
+		"reads a glob":                {`patterns: Delete of "a*c" also removed "abc"`},
+		"reads a LIKE":                {`patterns: Delete of "a_c" also removed "axc"`},
+		"deletes a folder":            {`paths: Delete of "dir" also removed "dir/file"`},
+		"refuses slashes":             {`Save("a/b", `, `a slash is not allowed`},
+		"loads what it refuses":       {`NUL: the store confuses "ab" and "a\x00b"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			out := runBroken(t, name)
+			wantFailed(t, out, "OddKeysDoNotCollide")
+			for _, text := range want {
+				if !strings.Contains(out, text) {
+					t.Errorf("the output lacks %s:\n%s", text, out)
 				}
 			}
 		})
 	}
+}
+
+// TestNilStoreIsRefused runs itself again, as TestBrokenStoresFail does.
+func TestNilStoreIsRefused(t *testing.T) {
+	newStore := map[string]func(*testing.T) fincodeauth.Store{
+		"nil":                  func(*testing.T) fincodeauth.Store { return nil },
+		"nil *MemoryStore":     func(*testing.T) fincodeauth.Store { return (*fincodeauth.MemoryStore)(nil) },
+		"nil map":              func(*testing.T) fincodeauth.Store { return mapStore(nil) },
+		"newStore itself: nil": nil,
+	}
+	if name, ok := os.LookupEnv(brokenEnv); ok {
+		storetest.Run(t, newStore[name])
+		return
+	}
+	for name, want := range map[string]string{
+		"nil":                  "newStore returned nil: return a new, empty store",
+		"nil *MemoryStore":     "newStore returned a nil *fincodeauth.MemoryStore: return what its constructor returns, and fail the test if that is an error",
+		"nil map":              "newStore returned a nil storetest_test.mapStore: ",
+		"newStore itself: nil": "newStore is nil: give Run a function that returns a new, empty store",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			out := runAgain(t, "TestNilStoreIsRefused", name)
+			if !strings.Contains(out, want) {
+				t.Errorf("the output lacks %q:\n%s", want, out)
+			}
+		})
+	}
+}
+
+// A mapStore is a Store that is no pointer.
+type mapStore map[string]fincodeauth.Store
+
+func (m mapStore) Load(ctx context.Context, key string) (*fincodeauth.Record, error) {
+	return m[""].Load(ctx, key)
+}
+
+func (m mapStore) Save(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
+	return m[""].Save(ctx, key, rec, prev)
+}
+
+func (m mapStore) Delete(ctx context.Context, key string) error { return m[""].Delete(ctx, key) }
+
+// runBroken tests the broken store in a process of its own, and returns what
+// storetest says about it.
+func runBroken(t *testing.T, name string) string {
+	t.Helper()
+	return runAgain(t, "TestBrokenStoresFail", name)
+}
+
+// runAgain runs one test of this binary for the named store, and returns its
+// output. It fails if that test passes or panics.
+func runAgain(t *testing.T, test, name string) string {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), self, "-test.run=^"+test+"$", "-test.timeout=1m")
+	cmd.Env = append(os.Environ(), brokenEnv+"="+name)
+	out, err := cmd.CombinedOutput()
+	if exit := new(exec.ExitError); !errors.As(err, &exit) {
+		t.Fatalf("the broken store passed (%v):\n%s", err, out)
+	}
+	if strings.Contains(string(out), "panic:") {
+		t.Fatalf("storetest panicked:\n%s", out)
+	}
+	return string(out)
+}
+
+func wantFailed(t *testing.T, out, subtest string) {
+	t.Helper()
+	if !strings.Contains(out, "--- FAIL: TestBrokenStoresFail/"+subtest+" ") {
+		t.Errorf("%s did not fail:\n%s", subtest, out)
+	}
+}
+
+// A store that cannot hold some keys at all may refuse them.
+func TestStoreMayRefuseSomeKeys(t *testing.T) {
+	storetest.Run(t, func(*testing.T) fincodeauth.Store {
+		m := fincodeauth.NewMemoryStore()
+		check := func(key string) error {
+			if strings.Contains(key, "\x00") || !utf8.ValidString(key) || len(key) > 512 {
+				return errors.New("this database cannot hold the key")
+			}
+			return nil
+		}
+		return &broken{
+			MemoryStore: m,
+			load: func(ctx context.Context, key string) (*fincodeauth.Record, error) {
+				if err := check(key); err != nil {
+					return nil, err
+				}
+				return m.Load(ctx, key)
+			},
+			save: func(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
+				if err := check(key); err != nil {
+					return err
+				}
+				return m.Save(ctx, key, rec, prev)
+			},
+			delete: func(ctx context.Context, key string) error {
+				if err := check(key); err != nil {
+					return err
+				}
+				return m.Delete(ctx, key)
+			},
+		}
+	})
 }
 
 // A broken store is a MemoryStore with one call replaced.
@@ -136,12 +304,28 @@ func (b *broken) force(ctx context.Context, key string, rec *fincodeauth.Record)
 func newBroken(name string) fincodeauth.Store {
 	m := fincodeauth.NewMemoryStore()
 	b := &broken{MemoryStore: m, load: m.Load, save: m.Save, delete: m.Delete}
+	if mapped, ok := keyMappings[name]; ok {
+		b.mapKeys(mapped)
+		return b
+	}
 	breakBy, ok := breaks[name]
 	if !ok {
 		panic("no broken store is called " + name)
 	}
 	breakBy(b, m)
 	return b
+}
+
+// mapKeys makes the store keep each record under another key.
+func (b *broken) mapKeys(mapped func(string) string) {
+	m := b.MemoryStore
+	b.load = func(ctx context.Context, key string) (*fincodeauth.Record, error) {
+		return m.Load(ctx, mapped(key))
+	}
+	b.save = func(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
+		return m.Save(ctx, mapped(key), rec, prev)
+	}
+	b.delete = func(ctx context.Context, key string) error { return m.Delete(ctx, mapped(key)) }
 }
 
 var breaks = map[string]func(b *broken, m *fincodeauth.MemoryStore){
@@ -242,15 +426,6 @@ var breaks = map[string]func(b *broken, m *fincodeauth.MemoryStore){
 			return err
 		}
 	},
-	"ignores case": func(b *broken, m *fincodeauth.MemoryStore) {
-		b.load = func(ctx context.Context, key string) (*fincodeauth.Record, error) {
-			return m.Load(ctx, strings.ToLower(key))
-		}
-		b.save = func(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
-			return m.Save(ctx, strings.ToLower(key), rec, prev)
-		}
-		b.delete = func(ctx context.Context, key string) error { return m.Delete(ctx, strings.ToLower(key)) }
-	},
 	"keeps whole seconds": func(b *broken, m *fincodeauth.MemoryStore) {
 		b.load = func(ctx context.Context, key string) (*fincodeauth.Record, error) {
 			rec, err := m.Load(ctx, key)
@@ -291,6 +466,188 @@ var breaks = map[string]func(b *broken, m *fincodeauth.MemoryStore){
 			return m.Delete(ctx, key)
 		}
 	},
+	"loads nil, nil": func(b *broken, m *fincodeauth.MemoryStore) {
+		b.load = func(ctx context.Context, key string) (*fincodeauth.Record, error) {
+			rec, err := m.Load(ctx, key)
+			if errors.Is(err, fincodeauth.ErrNotFound) || ctx.Err() == nil {
+				return nil, nil
+			}
+			return rec, err
+		}
+	},
+	"loses the token": func(b *broken, m *fincodeauth.MemoryStore) {
+		b.load = func(ctx context.Context, key string) (*fincodeauth.Record, error) {
+			rec, err := m.Load(ctx, key)
+			if err == nil {
+				rec.Token = nil
+			}
+			return rec, err
+		}
+	},
+	"reads a glob": func(b *broken, m *fincodeauth.MemoryStore) {
+		b.deleteAll(func(pattern, key string) bool {
+			ok, _ := path.Match(pattern, key)
+			return ok || pattern == key
+		})
+	},
+	"reads a LIKE": func(b *broken, m *fincodeauth.MemoryStore) {
+		b.deleteAll(func(pattern, key string) bool {
+			quoted := strings.NewReplacer("_", "(?s:.)", "%", "(?s:.*)").Replace(regexp.QuoteMeta(pattern))
+			like, err := regexp.Compile("^" + quoted + "$")
+			return pattern == key || err == nil && like.MatchString(key)
+		})
+	},
+	"deletes a folder": func(b *broken, m *fincodeauth.MemoryStore) {
+		b.deleteAll(func(folder, key string) bool { return folder == key || strings.HasPrefix(key, folder+"/") })
+	},
+	"refuses slashes": func(b *broken, m *fincodeauth.MemoryStore) {
+		b.save = func(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
+			if strings.Contains(key, "/") {
+				return errors.New("a slash is not allowed")
+			}
+			return m.Save(ctx, key, rec, prev)
+		}
+	},
+	"loads what it refuses": func(b *broken, m *fincodeauth.MemoryStore) {
+		b.load = func(ctx context.Context, key string) (*fincodeauth.Record, error) {
+			return m.Load(ctx, strings.ReplaceAll(key, "\x00", ""))
+		}
+		b.save = func(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
+			if strings.Contains(key, "\x00") {
+				return errors.New("NUL is not allowed")
+			}
+			return m.Save(ctx, key, rec, prev)
+		}
+	},
+}
+
+// deleteAll makes Delete remove every key that matches the key it is given.
+func (b *broken) deleteAll(match func(given, key string) bool) {
+	var keys sync.Map
+	m := b.MemoryStore
+	b.save = func(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
+		keys.Store(key, true)
+		return m.Save(ctx, key, rec, prev)
+	}
+	b.delete = func(ctx context.Context, given string) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		keys.Range(func(key, _ any) bool {
+			if match(given, key.(string)) {
+				m.Delete(ctx, key.(string))
+			}
+			return true
+		})
+		return nil
+	}
+}
+
+// keyMappings are what stores do to keys that they cannot hold, or believe that
+// they cannot. Each of them makes the same key of two different ones.
+var keyMappings = map[string]func(key string) string{
+	"replaces slashes":            replace("/", "_"),
+	"replaces slashes by dashes":  replace("/", "-"),
+	"ignores case":                strings.ToLower,
+	"folds case":                  foldSimply,
+	"folds case fully":            func(key string) string { return strings.ReplaceAll(foldSimply(key), "ß", "SS") },
+	"lowers case as Turkish does": func(key string) string { return strings.ToLowerSpecial(unicode.TurkishCase, key) },
+	"trims space":                 strings.TrimSpace,
+	"pads with spaces":            func(key string) string { return strings.TrimRight(key, " ") },
+	"collapses space":             func(key string) string { return strings.Join(strings.Split(key, "  "), " ") },
+	"trims dots":                  func(key string) string { return strings.TrimRight(key, ".") },
+	"replaces dots":               replace(".", "-"),
+	"cleans paths":                path.Clean,
+	"takes backslash for slash":   replace(`\`, "/"),
+	"unescapes backslashes":       replace(`\\`, `\`, `\`, ""),
+	"unescapes paths":             unescape(url.PathUnescape),
+	"unescapes queries":           unescape(url.QueryUnescape),
+	"cuts at a colon":             func(key string) string { return strings.SplitN(key, ":", 2)[0] },
+	"drops NUL":                   replace("\x00", ""),
+	"cuts at NUL":                 func(key string) string { return strings.SplitN(key, "\x00", 2)[0] },
+	"drops control characters":    drop(unicode.IsControl),
+	"drops invisible characters":  drop(func(r rune) bool { return unicode.Is(unicode.Cf, r) }),
+	"composes accents":            replace("e\u0301", "é", "a\u0308", "ä", "\u212b", "å", "a\u030a", "å"),
+	"drops accents":               replace("é", "e", "ä", "a", "å", "a", "\u0301", "", "\u0308", ""),
+	"normalizes to NFKC":          replace("ａ", "a", "ﬁ", "fi", "²", "2", "①", "1"),
+	"replaces invalid UTF-8":      func(key string) string { return strings.ToValidUTF8(key, "\ufffd") },
+	"drops invalid UTF-8":         func(key string) string { return strings.ToValidUTF8(key, "") },
+	"keeps ASCII only":            keepBelow(0x80),
+	"keeps 3 bytes a character":   keepBelow(0x10000),
+	"doubles quotes":              replace("''", "'"),
+	"reads numbers":               readNumber,
+	"cuts at 32":                  cutAt(32),
+	"cuts at 64":                  cutAt(64),
+	"cuts at 128":                 cutAt(128),
+	"cuts at 255":                 cutAt(255),
+	"cuts at 300":                 cutAt(300),
+	"cuts at 500":                 cutAt(500),
+	"cuts at 1024":                cutAt(1024),
+	"keeps both ends":             keepEnds,
+}
+
+func replace(oldnew ...string) func(string) string { return strings.NewReplacer(oldnew...).Replace }
+
+// foldSimply maps each letter to the first of those that differ from it in case.
+func foldSimply(key string) string {
+	return strings.Map(func(r rune) rune {
+		first := r
+		for next := unicode.SimpleFold(r); next != r; next = unicode.SimpleFold(next) {
+			first = min(first, next)
+		}
+		return first
+	}, key)
+}
+
+func drop(is func(rune) bool) func(string) string {
+	return func(key string) string {
+		return strings.Map(func(r rune) rune {
+			if is(r) {
+				return -1
+			}
+			return r
+		}, key)
+	}
+}
+
+// keepBelow replaces the characters from limit on by question marks.
+func keepBelow(limit rune) func(string) string {
+	return func(key string) string {
+		return strings.Map(func(r rune) rune {
+			if r >= limit {
+				return '?'
+			}
+			return r
+		}, key)
+	}
+}
+
+func unescape(decode func(string) (string, error)) func(string) string {
+	return func(key string) string {
+		if decoded, err := decode(key); err == nil {
+			return decoded
+		}
+		return key
+	}
+}
+
+func readNumber(key string) string {
+	if n, err := strconv.ParseFloat(key, 64); err == nil {
+		return fmt.Sprint(n)
+	}
+	return key
+}
+
+func cutAt(n int) func(string) string {
+	return func(key string) string { return key[:min(n, len(key))] }
+}
+
+// keepEnds shortens a long key in its middle.
+func keepEnds(key string) string {
+	if len(key) <= 100 {
+		return key
+	}
+	return key[:50] + key[len(key)-50:]
 }
 
 // dawdle lets others run in between.
