@@ -118,6 +118,9 @@ func (s *Store) makeDir() error {
 	info, err := os.Stat(s.dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
+		if target, err := os.Readlink(s.dir); err == nil {
+			return fmt.Errorf("%s is a symbolic link to %s, which does not exist: make that folder, or remove the link", s.dir, target)
+		}
 		if err := os.MkdirAll(s.dir, 0o700); err != nil {
 			return err
 		}

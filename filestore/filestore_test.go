@@ -126,7 +126,7 @@ func TestUnreadableFileIsReportedAndKept(t *testing.T) {
 					t.Errorf("%s = %v, want an error of its own", call, err)
 					continue
 				}
-				for _, part := range []string{key, path, "restore it, or delete the session"} {
+				for _, part := range []string{key, path, "restore the file, or call Sessions.Forget, then log in again"} {
 					if !strings.Contains(err.Error(), part) {
 						t.Errorf("%s: the error %q lacks %q", call, err, part)
 					}

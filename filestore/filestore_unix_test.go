@@ -3,11 +3,17 @@
 package filestore
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/fincodeauth/fincodeauth"
 )
 
 func TestFoldersAndFilesAreTheOwnersAlone(t *testing.T) {
@@ -59,4 +65,155 @@ func TestNewRefusesAFolderInWhichOthersCanWrite(t *testing.T) {
 			t.Errorf("New of a folder with mode %v = %v, want an error that says chmod 700: %t", mode, err, refused)
 		}
 	}
+}
+
+// A damaged place is something else than a session's folder and its record.
+var damagedPlaces = map[string]struct {
+	damage func(t *testing.T, s *Store) (path string) // of what is wrong
+	want   string
+}{
+	"dangling link as the session's folder": {func(t *testing.T, s *Store) string {
+		return replaceByLink(t, string(s.folder(key)))
+	}, "is a symbolic link that leads to no folder"},
+	"file as the session's folder": {func(t *testing.T, s *Store) string {
+		path := string(s.folder(key))
+		if err := errors.Join(os.RemoveAll(path), os.WriteFile(path, []byte("secret"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}, "is no folder"},
+	"link to a file as the session's folder": {func(t *testing.T, s *Store) string {
+		path, target := string(s.folder(key)), filepath.Join(t.TempDir(), "file")
+		if err := errors.Join(os.RemoveAll(path), os.WriteFile(target, []byte("secret"), 0o600), os.Symlink(target, path)); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}, "is a symbolic link that leads to no folder"},
+	"dangling link as the record": {func(t *testing.T, s *Store) string {
+		return replaceByLink(t, s.Path(key))
+	}, "the record is damaged"},
+	"link to itself as the record": {func(t *testing.T, s *Store) string {
+		path := s.Path(key)
+		if err := errors.Join(os.Remove(path), os.Symlink(path, path)); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}, "the record is damaged"},
+	"folder as the record": {func(t *testing.T, s *Store) string {
+		path := s.Path(key)
+		if err := errors.Join(os.Remove(path), os.Mkdir(path, 0o700)); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}, "the record is damaged"},
+}
+
+// replaceByLink puts a symbolic link to nothing in the place of path.
+func replaceByLink(t *testing.T, path string) string {
+	t.Helper()
+	if err := errors.Join(os.RemoveAll(path), os.Symlink(filepath.Join(t.TempDir(), "nothing"), path)); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestDamagedPlaceIsReportedAndDeleteRemovesIt(t *testing.T) {
+	for name, c := range damagedPlaces {
+		t.Run(name, func(t *testing.T) {
+			s := newStore(t)
+			save(t, s, "v1", "")
+			path := c.damage(t, s)
+			// A call that loops would end with the context's error.
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			_, loadErr := s.Load(ctx, key)
+			for call, err := range map[string]error{
+				"Load":           loadErr,
+				"Save over none": s.Save(ctx, key, record("v2"), ""),
+				"Save over v1":   s.Save(ctx, key, record("v2"), "v1"),
+			} {
+				if err == nil || errors.Is(err, fincodeauth.ErrNotFound) || errors.Is(err, fincodeauth.ErrConflict) {
+					t.Errorf("%s = %v, want an error that says what is damaged", call, err)
+					continue
+				}
+				for _, part := range []string{key, path, c.want, "call Sessions.Forget, then log in again"} {
+					if !strings.Contains(err.Error(), part) {
+						t.Errorf("%s: the error %q lacks %q", call, err, part)
+					}
+				}
+			}
+			s = open(t, s.dir) // New keeps it
+			if _, err := os.Lstat(path); err != nil {
+				t.Errorf("New removed it: %v", err)
+			}
+			if err := s.Delete(ctx, key); err != nil {
+				t.Errorf("Delete = %v", err)
+			}
+			wantNone(t, s)
+			wantEmpty(t, s.dir)
+			save(t, s, "v2", "")
+			want(t, s, "v2")
+		})
+	}
+}
+
+// A folder that is not there may come back, with its sessions: another disk was
+// to be mounted first. So a missing folder says nothing about a session.
+func TestMissingStoreFolderIsReported(t *testing.T) {
+	for name, remove := range map[string]func(t *testing.T, dir string){
+		"dangling link": func(t *testing.T, dir string) { replaceByLink(t, dir) },
+		"gone": func(t *testing.T, dir string) {
+			if err := os.RemoveAll(dir); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStore(t)
+			save(t, s, "v1", "")
+			remove(t, s.dir)
+			_, loadErr := s.Load(t.Context(), key)
+			for call, err := range map[string]error{
+				"Load":           loadErr,
+				"Save over none": s.Save(t.Context(), key, record("v2"), ""),
+				"Save over v1":   s.Save(t.Context(), key, record("v2"), "v1"),
+				"Delete":         s.Delete(t.Context(), key),
+			} {
+				want := "the store's folder " + s.dir + " is missing: restore it, or call filestore.New again"
+				if err == nil || !strings.Contains(err.Error(), want) || errors.Is(err, fincodeauth.ErrNotFound) || errors.Is(err, fincodeauth.ErrConflict) {
+					t.Errorf("%s = %v, want %q", call, err, want)
+				}
+			}
+		})
+	}
+}
+
+func TestNewRefusesADanglingLink(t *testing.T) {
+	dir := replaceByLink(t, filepath.Join(t.TempDir(), "s"))
+	target, err := os.Readlink(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprintf("filestore: %s is a symbolic link to %s, which does not exist: make that folder, or remove the link", dir, target)
+	if _, err := New(dir); err == nil || err.Error() != want {
+		t.Errorf("New = %v, want %s", err, want)
+	}
+}
+
+// Nobody but root can read a file without permissions, but the owner of its
+// folder can remove it.
+func TestDeleteRemovesARecordThatItMayNotRead(t *testing.T) {
+	s := newStore(t)
+	save(t, s, "v1", "")
+	path := s.Path(key)
+	if err := os.Chmod(path, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Load(t.Context(), key); os.Geteuid() != 0 && (err == nil || !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), path)) {
+		t.Errorf("Load = %v, want an error that names %s", err, path)
+	}
+	if err := s.Delete(t.Context(), key); err != nil {
+		t.Errorf("Delete = %v", err)
+	}
+	wantEmpty(t, s.dir)
 }

@@ -78,8 +78,18 @@ const (
 // errStartOver: another writer was faster, and nothing was changed.
 var errStartOver = errors.New("start over")
 
-// errUnreadable: the highest file is no record.
-var errUnreadable = errors.New("not a session's record; restore it, or delete the session")
+// errNoFolder: the session has no folder, so that it has no record.
+var errNoFolder = errors.New("no folder")
+
+// errDamaged: the highest file is no record.
+var errDamaged = errors.New("the record is damaged: restore the file, or call Sessions.Forget, then log in again")
+
+// A misplacedError says what is in the place of a session's folder.
+type misplacedError string
+
+func (e misplacedError) Error() string {
+	return string(e) + ": restore the session's folder, or call Sessions.Forget, then log in again"
+}
 
 // untilDecided repeats try until it returns another error than errStartOver.
 func untilDecided(ctx context.Context, try func() error) error {
@@ -96,7 +106,7 @@ func untilDecided(ctx context.Context, try func() error) error {
 // save tries once to put data in the place of the record with version prev.
 func (f folder) save(ctx context.Context, data []byte, prev string) error {
 	d, err := f.announce()
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, errNoFolder) {
 		if prev != "" {
 			return fincodeauth.ErrConflict
 		}
@@ -136,8 +146,11 @@ func (f folder) save(ctx context.Context, data []byte, prev string) error {
 // delete tries once to put a tombstone over whatever there is.
 func (f folder) delete(ctx context.Context) error {
 	d, err := f.announce()
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, errNoFolder) {
 		return nil
+	}
+	if _, ok := errors.AsType[misplacedError](err); ok {
+		return f.removeMisplaced()
 	}
 	if err != nil {
 		return err
@@ -145,7 +158,7 @@ func (f folder) delete(ctx context.Context) error {
 	defer d.discard()
 
 	cur, err := f.current(ctx)
-	if err != nil && !errors.Is(err, errUnreadable) {
+	if err != nil && cur.file.number == 0 {
 		return err
 	}
 	last := cur.file
@@ -198,27 +211,32 @@ func writeFirst(path string, data []byte) error {
 	return syncDir(filepath.Dir(path))
 }
 
-// current returns what the folder says now. With errUnreadable it also returns
-// which file says it.
+// current returns what the folder says now. If it cannot read the highest file,
+// it returns that file's name with the error.
 func (f folder) current(ctx context.Context) (state, error) {
 	for {
 		if err := ctx.Err(); err != nil {
 			return state{}, err
 		}
 		files, _, err := f.list()
-		if errors.Is(err, fs.ErrNotExist) {
-			return state{}, nil
+		if err != nil {
+			err = f.explain(err)
 		}
-		if err != nil || len(files) == 0 {
+		switch {
+		case errors.Is(err, errStartOver):
+			continue
+		case errors.Is(err, errNoFolder):
+			return state{}, nil
+		case err != nil || len(files) == 0:
 			return state{}, err
 		}
 		last := files[len(files)-1]
-		data, err := os.ReadFile(f.path(last))
+		data, err := f.read(last)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // a higher one replaced it
 		}
 		if err != nil {
-			return state{}, err
+			return state{file: last}, err
 		}
 		rec, err := decode(data)
 		if err != nil {
@@ -226,6 +244,69 @@ func (f folder) current(ctx context.Context) (state, error) {
 		}
 		return state{file: last, rec: rec}, nil
 	}
+}
+
+// read returns the content of a file. fs.ErrNotExist says that its name is gone.
+func (f folder) read(file file) ([]byte, error) {
+	path := f.path(file)
+	data, err := os.ReadFile(path)
+	if err == nil {
+		return data, nil
+	}
+	// A dangling link does not exist either, but its name stays.
+	if info, statErr := os.Lstat(path); statErr == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s (a %s): %w", path, kindOf(info), errDamaged)
+	}
+	return nil, err
+}
+
+func kindOf(info fs.FileInfo) string {
+	switch {
+	case info.IsDir():
+		return "folder"
+	case info.Mode()&fs.ModeSymlink != 0:
+		return "symbolic link"
+	}
+	return "special file"
+}
+
+// explain says why the folder could not be used: errNoFolder if there is none,
+// errStartOver if another process has just made it, and a misplacedError if
+// something else is in its place. Any other error is returned as it is.
+func (f folder) explain(err error) error {
+	info, lstatErr := os.Lstat(string(f))
+	switch {
+	case errors.Is(lstatErr, fs.ErrNotExist):
+		// If the store's folder is missing, its sessions may come back with it.
+		store := filepath.Dir(string(f))
+		if _, err := os.Stat(store); errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("the store's folder %s is missing: restore it, or call filestore.New again", store)
+		}
+		return errNoFolder
+	case lstatErr != nil:
+		return err
+	}
+	target, statErr := os.Stat(string(f))
+	switch {
+	case info.Mode()&fs.ModeSymlink != 0 && (statErr != nil || !target.IsDir()):
+		return misplacedError(string(f) + " is a symbolic link that leads to no folder")
+	case statErr == nil && !target.IsDir():
+		return misplacedError(string(f) + " is no folder")
+	case errors.Is(err, fs.ErrNotExist):
+		return errStartOver
+	}
+	return err
+}
+
+// removeMisplaced removes what is in the place of the session's folder. If
+// another process has put a folder there meanwhile, that folder stays, because
+// it is not empty.
+func (f folder) removeMisplaced() error {
+	err := remove(string(f))
+	if info, statErr := os.Lstat(string(f)); err == nil || statErr == nil && info.IsDir() {
+		return errStartOver
+	}
+	return err
 }
 
 func encode(rec *fincodeauth.Record) ([]byte, error) {
@@ -243,7 +324,7 @@ func decode(data []byte) (*fincodeauth.Record, error) {
 	}
 	rec := new(fincodeauth.Record)
 	if err := json.Unmarshal(data, rec); err != nil || rec.Version == "" {
-		return nil, errUnreadable
+		return nil, errDamaged
 	}
 	return rec, nil
 }
@@ -264,7 +345,8 @@ func (f folder) clean(last file) error {
 		if old.generation != last.generation || old.number >= last.number {
 			continue
 		}
-		if err := remove(f.path(old)); err != nil {
+		// Never a folder, unless somebody damaged the record.
+		if err := os.RemoveAll(f.path(old)); err != nil {
 			return err
 		}
 	}
@@ -352,7 +434,10 @@ type draft struct{ *os.File }
 // announce makes an empty draft.
 func (f folder) announce() (draft, error) {
 	d, err := os.CreateTemp(string(f), "*"+draftSuffix)
-	return draft{d}, err
+	if err != nil {
+		return draft{}, f.explain(err)
+	}
+	return draft{d}, nil
 }
 
 // isNoDraft tells whether name is none that announce gives.

@@ -78,7 +78,7 @@ func checkUnreadable(t *testing.T, s *Store, path string, content []byte) {
 // nothing of its content.
 func wantUnreadable(t *testing.T, call, path string, err error) {
 	t.Helper()
-	want := fmt.Sprintf("filestore: %s %q: %s: not a session's record; restore it, or delete the session", call, key, path)
+	want := fmt.Sprintf("filestore: %s %q: %s: the record is damaged: restore the file, or call Sessions.Forget, then log in again", call, key, path)
 	if err == nil || err.Error() != want {
 		t.Errorf("%s = %v, want %s", call, err, want)
 	}
