@@ -58,7 +58,11 @@ func New(dir string) (*Store, error) {
 
 // Load implements fincodeauth.Store. It writes nothing.
 func (s *Store) Load(ctx context.Context, key string) (*fincodeauth.Record, error) {
-	cur, err := s.folder(key).current(ctx)
+	var cur state
+	err := s.check()
+	if err == nil {
+		cur, err = s.folder(key).current(ctx)
+	}
 	if err == nil && cur.rec == nil {
 		err = fincodeauth.ErrNotFound
 	}
@@ -71,9 +75,9 @@ func (s *Store) Load(ctx context.Context, key string) (*fincodeauth.Record, erro
 // Save implements fincodeauth.Store. The record must have a Version. Over a file
 // that cannot be read as a record it saves nothing.
 func (s *Store) Save(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
-	data, err := encode(rec)
+	err := s.check()
 	if err == nil {
-		err = untilDecided(ctx, func() error { return s.folder(key).save(ctx, data, prev) })
+		err = s.save(ctx, key, rec, prev)
 	}
 	if err != nil {
 		return fmt.Errorf("filestore: save %q: %w", key, err)
@@ -81,10 +85,21 @@ func (s *Store) Save(ctx context.Context, key string, rec *fincodeauth.Record, p
 	return nil
 }
 
+func (s *Store) save(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
+	data, err := encode(rec)
+	if err != nil {
+		return err
+	}
+	return untilDecided(ctx, func() error { return s.folder(key).save(ctx, data, prev) })
+}
+
 // Delete implements fincodeauth.Store. It also removes a record that cannot be
 // read.
 func (s *Store) Delete(ctx context.Context, key string) error {
-	err := untilDecided(ctx, func() error { return s.folder(key).delete(ctx) })
+	err := s.check()
+	if err == nil {
+		err = untilDecided(ctx, func() error { return s.folder(key).delete(ctx) })
+	}
 	if err != nil {
 		return fmt.Errorf("filestore: delete %q: %w", key, err)
 	}
@@ -95,6 +110,9 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 // no record, that of the folder where its file would be. The next Save makes
 // another file.
 func (s *Store) Path(key string) string {
+	if s.check() != nil {
+		return ""
+	}
 	f := s.folder(key)
 	if files, _, err := f.list(); err == nil && len(files) > 0 {
 		return f.path(files[len(files)-1])
@@ -103,10 +121,24 @@ func (s *Store) Path(key string) string {
 }
 
 // String names the folder.
-func (s *Store) String() string { return fmt.Sprintf("filestore(%s)", s.dir) }
+func (s *Store) String() string {
+	if s.check() != nil {
+		return "filestore(not made by New)"
+	}
+	return fmt.Sprintf("filestore(%s)", s.dir)
+}
 
 // Format prints what String returns, whatever the verb.
 func (s *Store) Format(f fmt.State, _ rune) { fmt.Fprint(f, s.String()) }
+
+// check refuses a nil Store and a zero one. Without a folder, a Store would write
+// into the working directory.
+func (s *Store) check() error {
+	if s == nil || s.dir == "" {
+		return errors.New("the Store was not made by filestore.New: call that")
+	}
+	return nil
+}
 
 func (s *Store) folder(key string) folder {
 	return folder(filepath.Join(s.dir, folderName(key)))

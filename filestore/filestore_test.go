@@ -173,6 +173,29 @@ func TestNewRefusesAFolderItCannotUse(t *testing.T) {
 	}
 }
 
+func TestStoreThatNewDidNotMakeReturnsErrors(t *testing.T) {
+	t.Chdir(t.TempDir()) // where a zero Store would put its files
+	for name, s := range map[string]*Store{"nil": nil, "zero": {}} {
+		_, loadErr := s.Load(t.Context(), key)
+		for call, err := range map[string]error{
+			"Load":   loadErr,
+			"Save":   s.Save(t.Context(), key, record("v1"), ""),
+			"Delete": s.Delete(t.Context(), key),
+		} {
+			if want := "the Store was not made by filestore.New: call that"; err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s of a %s Store = %v, want %q", call, name, err, want)
+			}
+		}
+		if path := s.Path(key); path != "" {
+			t.Errorf("Path of a %s Store = %s", name, path)
+		}
+		if got := fmt.Sprint(s, s.String()); strings.Contains(got, "PANIC") {
+			t.Errorf("a %s Store prints %s", name, got)
+		}
+	}
+	wantEmpty(t, ".")
+}
+
 func TestFolderNamesAreSafeAndDistinct(t *testing.T) {
 	keys := []string{
 		"", "a", "A", "a.", "a ", ".", "..", "../a", "/", `\`, "con", "CON", "nul.txt", "a:b", "ä", "a\u0308", "\x00", "\xff",

@@ -32,7 +32,7 @@ func FuzzRecord(f *testing.F) {
 		want := new(fincodeauth.Record)
 		got, err := store.Load(t.Context(), key)
 		if json.Unmarshal([]byte(data), want) != nil || want.Version == "" {
-			text := fmt.Sprintf("redisstore: load %q: its record is damaged: restore it, or delete it and log in again", key)
+			text := fmt.Sprintf("redisstore: load %q: its record is damaged: restore it, or call Sessions.Forget, then log in again", key)
 			if err == nil || err.Error() != text {
 				t.Errorf("Load = %v, want %s", err, text)
 			}

@@ -56,7 +56,7 @@ func TestPrintingAStoreShowsNoSecret(t *testing.T) {
 }
 
 func TestADamagedRecordIsNamed(t *testing.T) {
-	want := `redisstore: load "alice": its record is damaged: restore it, or delete it and log in again`
+	want := `redisstore: load "alice": its record is damaged: restore it, or call Sessions.Forget, then log in again`
 	for _, record := range []string{`{"version": "v1", "token": secret`, `{}`, `null`} {
 		store := (&hash{"fincode:alice", record}).store(t)
 		if _, err := store.Load(t.Context(), "alice"); err == nil || err.Error() != want {

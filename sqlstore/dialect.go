@@ -81,7 +81,10 @@ const schema = `CREATE TABLE IF NOT EXISTS %[1]s (
 // and update the previous version after them.
 func newStatements(d Dialect, opts []Option) (statements, error) {
 	o := options{table: "fincode_sessions"}
-	for _, opt := range opts {
+	for i, opt := range opts {
+		if opt == nil {
+			return statements{}, fmt.Errorf("sqlstore: option %d is nil: leave it out", i+1)
+		}
 		opt(&o)
 	}
 	if !tableName.MatchString(o.table) {

@@ -51,7 +51,7 @@ func FuzzRow(f *testing.F) {
 // the row.
 func wantDamaged(t *testing.T, key string, err error) {
 	t.Helper()
-	want := fmt.Sprintf("sqlstore: load %q: its record in table fincode_sessions is damaged: restore it, or delete it and log in again", key)
+	want := fmt.Sprintf("sqlstore: load %q: its record in table fincode_sessions is damaged: restore it, or call Sessions.Forget, then log in again", key)
 	if err == nil || err.Error() != want || errors.Is(err, fincodeauth.ErrNotFound) {
 		t.Errorf("Load = %v, want %s", err, want)
 	}

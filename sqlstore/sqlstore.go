@@ -63,6 +63,9 @@ func New(db *sql.DB, d Dialect, opts ...Option) (*Store, error) {
 // at once. If there is one it only looks at it, so that it needs no right to
 // make tables then.
 func (s *Store) Migrate(ctx context.Context) error {
+	if err := s.check(); err != nil {
+		return fmt.Errorf("sqlstore: migrate: %w", err)
+	}
 	err := s.again(ctx, harmless(), func() error {
 		err := s.probe(ctx)
 		if err != nil && marked(err, missingTable) {
@@ -88,6 +91,9 @@ func (s *Store) probe(ctx context.Context) error {
 
 // Load implements fincodeauth.Store.
 func (s *Store) Load(ctx context.Context, key string) (*fincodeauth.Record, error) {
+	if err := s.check(); err != nil {
+		return nil, fmt.Errorf("sqlstore: load %q: %w", key, err)
+	}
 	var data string
 	err := s.again(ctx, harmless(), func() error {
 		return s.db.QueryRowContext(ctx, s.sql.load, id(key)).Scan(&data)
@@ -97,7 +103,7 @@ func (s *Store) Load(ctx context.Context, key string) (*fincodeauth.Record, erro
 	case errors.Is(err, sql.ErrNoRows):
 		err = fincodeauth.ErrNotFound
 	case err == nil && (json.Unmarshal([]byte(data), rec) != nil || rec.Version == ""):
-		err = fmt.Errorf("its record in table %s is damaged: restore it, or delete it and log in again", s.sql.table)
+		err = fmt.Errorf("its record in table %s is damaged: restore it, or call Sessions.Forget, then log in again", s.sql.table)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("sqlstore: load %q: %w", key, s.explain(ctx, err))
@@ -107,6 +113,9 @@ func (s *Store) Load(ctx context.Context, key string) (*fincodeauth.Record, erro
 
 // Save implements fincodeauth.Store.
 func (s *Store) Save(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
+	if err := s.check(); err != nil {
+		return fmt.Errorf("sqlstore: save %q: %w", key, err)
+	}
 	err := s.save(ctx, key, rec, prev)
 	if err != nil {
 		return fmt.Errorf("sqlstore: save %q: %w", key, s.explain(ctx, err))
@@ -146,8 +155,11 @@ func (s *Store) save(ctx context.Context, key string, rec *fincodeauth.Record, p
 	})
 }
 
-// Delete implements fincodeauth.Store.
+// Delete implements fincodeauth.Store. It also removes a damaged record.
 func (s *Store) Delete(ctx context.Context, key string) error {
+	if err := s.check(); err != nil {
+		return fmt.Errorf("sqlstore: delete %q: %w", key, err)
+	}
 	err := s.again(ctx, passing, func() error { return s.exec(ctx, s.sql.delete, id(key)) })
 	if err != nil {
 		return fmt.Errorf("sqlstore: delete %q: %w", key, s.explain(ctx, err))
@@ -156,10 +168,23 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 }
 
 // String names the table, without the database's address and password.
-func (s *Store) String() string { return fmt.Sprintf("sqlstore(%v, %s)", s.sql.dialect, s.sql.table) }
+func (s *Store) String() string {
+	if s.check() != nil {
+		return "sqlstore(not made by New)"
+	}
+	return fmt.Sprintf("sqlstore(%v, %s)", s.sql.dialect, s.sql.table)
+}
 
 // Format prints what String returns, whatever the verb.
 func (s *Store) Format(f fmt.State, _ rune) { fmt.Fprint(f, s.String()) }
+
+// check refuses a nil Store and a zero one.
+func (s *Store) check() error {
+	if s == nil || s.db == nil {
+		return errors.New("the Store was not made by sqlstore.New: call that")
+	}
+	return nil
+}
 
 func (s *Store) exec(ctx context.Context, statement string, args ...any) error {
 	_, err := s.db.ExecContext(ctx, statement, args...)

@@ -54,6 +54,36 @@ func TestNewSaysWhatIsWrong(t *testing.T) {
 	}
 }
 
+func TestNilOptionIsRefused(t *testing.T) {
+	opts := []sqlstore.Option{sqlstore.Table("a"), nil}
+	want := "sqlstore: option 2 is nil: leave it out"
+	if _, err := sqlstore.New(open(t, &database{}), sqlstore.SQLite, opts...); err == nil || err.Error() != want {
+		t.Errorf("New = %v, want %s", err, want)
+	}
+	if schema := sqlstore.Schema(sqlstore.SQLite, opts...); schema != "" {
+		t.Errorf("Schema = %q, want nothing", schema)
+	}
+}
+
+func TestStoreThatNewDidNotMakeReturnsErrors(t *testing.T) {
+	for name, s := range map[string]*sqlstore.Store{"nil": nil, "zero": {}} {
+		_, loadErr := s.Load(t.Context(), "alice")
+		for call, err := range map[string]error{
+			"Migrate": s.Migrate(t.Context()),
+			"Load":    loadErr,
+			"Save":    s.Save(t.Context(), "alice", &fincodeauth.Record{Version: "v1"}, ""),
+			"Delete":  s.Delete(t.Context(), "alice"),
+		} {
+			if want := "the Store was not made by sqlstore.New: call that"; err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s of a %s Store = %v, want %q", call, name, err, want)
+			}
+		}
+		if got := fmt.Sprint(s, s.String()); strings.Contains(got, "PANIC") {
+			t.Errorf("a %s Store prints %s", name, got)
+		}
+	}
+}
+
 func table(name string) []sqlstore.Option { return []sqlstore.Option{sqlstore.Table(name)} }
 
 func TestSchemaQuotesTheTable(t *testing.T) {
@@ -145,11 +175,27 @@ func TestADuplicateOfTheFirstSaveIsAConflict(t *testing.T) {
 }
 
 func TestADamagedRecordIsNamed(t *testing.T) {
-	want := `sqlstore: load "alice": its record in table fincode_sessions is damaged: restore it, or delete it and log in again`
-	for _, record := range []string{`{"version": "v1", "token": secret`, `{}`, `null`} {
+	want := `sqlstore: load "alice": its record in table fincode_sessions is damaged: restore it, or call Sessions.Forget, then log in again`
+	for _, record := range []string{`{"version": "v1", "token": secret`, `{}`, `null`, ``} {
 		_, err := newStore(t, &database{record: record}, sqlstore.SQLite).Load(t.Context(), "alice")
 		if err == nil || err.Error() != want {
 			t.Errorf("Load of %s = %v, want %s", record, err, want)
+		}
+	}
+}
+
+func TestDeleteRemovesADamagedRecord(t *testing.T) {
+	for _, dialect := range dialects {
+		d := &database{record: `{"version": "v1", "tok`}
+		store := newStore(t, d, dialect)
+		if err := store.Delete(t.Context(), "alice"); err != nil {
+			t.Errorf("%v: Delete = %v", dialect, err)
+		}
+		if len(d.statements) != 1 || !strings.HasPrefix(d.statements[0], "DELETE ") || strings.Contains(d.statements[0], "version") {
+			t.Errorf("%v: Delete made the statements %q, want one that does not depend on the record", dialect, d.statements)
+		}
+		if _, err := store.Load(t.Context(), "alice"); !errors.Is(err, fincodeauth.ErrNotFound) {
+			t.Errorf("%v: Load after Delete = %v, want ErrNotFound", dialect, err)
 		}
 	}
 }
@@ -190,6 +236,7 @@ func open(t *testing.T, d *database) *sql.DB {
 type database struct {
 	password   string
 	record     string
+	deleted    bool
 	errs       []error // of the next statements; then they succeed
 	statements []string
 	args       []any // of the last one
@@ -216,11 +263,12 @@ func (d *database) note(statement string, args []driver.NamedValue) error {
 }
 
 func (d *database) ExecContext(_ context.Context, statement string, args []driver.NamedValue) (driver.Result, error) {
+	d.deleted = strings.HasPrefix(statement, "DELETE ")
 	return driver.RowsAffected(1), d.note(statement, args)
 }
 
 func (d *database) QueryContext(_ context.Context, statement string, args []driver.NamedValue) (driver.Rows, error) {
-	return &rows{record: d.record}, d.note(statement, args)
+	return &rows{record: d.record, done: d.deleted}, d.note(statement, args)
 }
 
 type rows struct {
