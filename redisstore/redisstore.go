@@ -37,6 +37,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -81,13 +82,20 @@ func TTL(ttl time.Duration) Option {
 // records. Unless its ContextTimeoutEnabled is set, calls in progress outlast
 // the deadline of their context, by its ReadTimeout.
 func New(client redis.UniversalClient, opts ...Option) (*Store, error) {
+	if client == nil {
+		return nil, errors.New("redisstore: client is nil: make one with redis.NewUniversalClient")
+	}
+	if v := reflect.ValueOf(client); v.Kind() == reflect.Pointer && v.IsNil() {
+		return nil, fmt.Errorf("redisstore: client is a nil %T: make one with redis.NewUniversalClient", client)
+	}
 	s := &Store{client: client, prefix: "fincode:"}
-	for _, opt := range opts {
+	for i, opt := range opts {
+		if opt == nil {
+			return nil, fmt.Errorf("redisstore: option %d is nil: leave it out", i+1)
+		}
 		opt(s)
 	}
 	switch c := client.(type) {
-	case nil:
-		return nil, errors.New("redisstore: client is nil: make one with redis.NewUniversalClient")
 	case *redis.Ring:
 		return nil, errors.New("redisstore: client is a Ring, whose users may disagree on where a session is: use a cluster")
 	case *redis.ClusterClient:
@@ -125,35 +133,59 @@ return 1
 
 // Load implements fincodeauth.Store.
 func (s *Store) Load(ctx context.Context, key string) (*fincodeauth.Record, error) {
-	data, err := s.client.HGet(ctx, s.prefix+key, "record").Bytes()
-	rec := new(fincodeauth.Record)
-	switch {
-	case errors.Is(err, redis.Nil):
-		err = fincodeauth.ErrNotFound
-	case err == nil && (json.Unmarshal(data, rec) != nil || rec.Version == ""):
-		err = errors.New("its record is damaged: restore it, or delete it and log in again")
+	if err := s.check(); err != nil {
+		return nil, fmt.Errorf("redisstore: load %q: %w", key, err)
 	}
+	fields, err := s.client.HMGet(ctx, s.prefix+key, "version", "record").Result()
 	if err != nil {
 		return nil, fmt.Errorf("redisstore: load %q: %w", key, explain(ctx, err))
+	}
+	rec, err := decode(fields)
+	if err != nil {
+		return nil, fmt.Errorf("redisstore: load %q: %w", key, err)
+	}
+	return rec, nil
+}
+
+// decode returns the record in the fields version and record. A field that is
+// missing is nil.
+func decode(fields []any) (*fincodeauth.Record, error) {
+	version, _ := fields[0].(string)
+	data, _ := fields[1].(string)
+	if version == "" && data == "" {
+		return nil, fincodeauth.ErrNotFound
+	}
+	rec := new(fincodeauth.Record)
+	// A Save over a record whose field has another version would always conflict.
+	if json.Unmarshal([]byte(data), rec) != nil || rec.Version == "" || rec.Version != version {
+		return nil, errors.New("its record is damaged: restore it, or call Sessions.Forget, then log in again")
 	}
 	return rec, nil
 }
 
 // Save implements fincodeauth.Store.
 func (s *Store) Save(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
-	data, err := json.Marshal(rec)
+	err := s.check()
 	if err == nil {
-		saved, scriptErr := save.Run(ctx, s.client, []string{s.prefix + key},
-			prev, rec.Version, data, s.lifeOf(rec).Milliseconds()).Bool()
-		err = scriptErr
-		if err == nil && !saved {
-			err = fincodeauth.ErrConflict
-		}
+		err = s.save(ctx, key, rec, prev)
 	}
 	if err != nil {
 		return fmt.Errorf("redisstore: save %q: %w", key, explain(ctx, err))
 	}
 	return nil
+}
+
+func (s *Store) save(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
+	data, err := json.Marshal(rec)
+	if err != nil {
+		return err
+	}
+	saved, err := save.Run(ctx, s.client, []string{s.prefix + key},
+		prev, rec.Version, data, s.lifeOf(rec).Milliseconds()).Bool()
+	if err == nil && !saved {
+		return fincodeauth.ErrConflict
+	}
+	return err
 }
 
 // lifeOf is how long Redis is to keep rec; 0: until it is deleted.
@@ -164,19 +196,36 @@ func (s *Store) lifeOf(rec *fincodeauth.Record) time.Duration {
 	return max(s.ttl, time.Until(rec.Token.Expiry)+margin)
 }
 
-// Delete implements fincodeauth.Store.
+// Delete implements fincodeauth.Store. It also removes a damaged record.
 func (s *Store) Delete(ctx context.Context, key string) error {
-	if err := s.client.Del(ctx, s.prefix+key).Err(); err != nil {
+	err := s.check()
+	if err == nil {
+		err = s.client.Del(ctx, s.prefix+key).Err()
+	}
+	if err != nil {
 		return fmt.Errorf("redisstore: delete %q: %w", key, explain(ctx, err))
 	}
 	return nil
 }
 
 // String names the prefix, without the address and the password of Redis.
-func (s *Store) String() string { return fmt.Sprintf("redisstore(%s)", s.prefix) }
+func (s *Store) String() string {
+	if s.check() != nil {
+		return "redisstore(not made by New)"
+	}
+	return fmt.Sprintf("redisstore(%s)", s.prefix)
+}
 
 // Format prints what String returns, whatever the verb.
 func (s *Store) Format(f fmt.State, _ rune) { fmt.Fprint(f, s.String()) }
+
+// check refuses a nil Store and a zero one.
+func (s *Store) check() error {
+	if s == nil || s.client == nil {
+		return errors.New("the Store was not made by redisstore.New: call that")
+	}
+	return nil
+}
 
 // explain says in err that the context ended, or what to do about it.
 func explain(ctx context.Context, err error) error {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/fincodeauth/fincodeauth"
 	"github.com/fincodeauth/fincodeauth/redisstore"
 )
 
@@ -28,6 +29,9 @@ func TestNewSaysWhatIsWrong(t *testing.T) {
 		want   string
 	}{
 		"NoClient":    {nil, redisstore.Prefix("a"), "client is nil: make one with redis.NewUniversalClient"},
+		"NilClient":   {(*redis.Client)(nil), redisstore.Prefix("a"), "client is a nil *redis.Client: make one with redis.NewUniversalClient"},
+		"NilCluster":  {(*redis.ClusterClient)(nil), redisstore.Prefix("a"), "client is a nil *redis.ClusterClient: make one with redis.NewUniversalClient"},
+		"NilOption":   {single, nil, "option 1 is nil: leave it out"},
 		"Ring":        {ring, redisstore.Prefix("a"), "client is a Ring"},
 		"Replicas":    {near, redisstore.Prefix("a"), "client reads from replicas, which show old records: set none of ReadOnly, RouteByLatency and RouteRandomly"},
 		"ShortTTL":    {single, redisstore.TTL(time.Minute), "TTL is 1m0s, and a session not saved for that long is lost: use at least 1h0m0s"},
@@ -55,18 +59,63 @@ func TestPrintingAStoreShowsNoSecret(t *testing.T) {
 	}
 }
 
+func TestStoreThatNewDidNotMakeReturnsErrors(t *testing.T) {
+	for name, s := range map[string]*redisstore.Store{"nil": nil, "zero": {}} {
+		_, loadErr := s.Load(t.Context(), "alice")
+		for call, err := range map[string]error{
+			"Load":   loadErr,
+			"Save":   s.Save(t.Context(), "alice", &fincodeauth.Record{Version: "v1"}, ""),
+			"Delete": s.Delete(t.Context(), "alice"),
+		} {
+			if want := "the Store was not made by redisstore.New: call that"; err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s of a %s Store = %v, want %q", call, name, err, want)
+			}
+		}
+		if got := fmt.Sprint(s, s.String()); strings.Contains(got, "PANIC") {
+			t.Errorf("a %s Store prints %s", name, got)
+		}
+	}
+}
+
 func TestADamagedRecordIsNamed(t *testing.T) {
 	want := `redisstore: load "alice": its record is damaged: restore it, or call Sessions.Forget, then log in again`
 	for _, record := range []string{`{"version": "v1", "token": secret`, `{}`, `null`} {
-		store := (&hash{"fincode:alice", record}).store(t)
+		store := (&hash{key: "fincode:alice", version: "v1", record: record}).store(t)
 		if _, err := store.Load(t.Context(), "alice"); err == nil || err.Error() != want {
 			t.Errorf("Load of %s = %v, want %s", record, err, want)
 		}
 	}
 }
 
-// A hash is all that this Redis holds: a record under a key.
-type hash struct{ key, record string }
+// A Save compares the field version, so the field must agree with the record.
+// If it did not, every Save would conflict with what Load returns.
+func TestAVersionThatIsNotTheRecordsIsDamage(t *testing.T) {
+	for name, h := range map[string]hash{
+		"no version":      {record: `{"version":"v1"}`},
+		"another version": {version: "v2", record: `{"version":"v1"}`},
+		"no record":       {version: "v1"},
+	} {
+		h.key = "fincode:alice"
+		_, err := h.store(t).Load(t.Context(), "alice")
+		if err == nil || !strings.Contains(err.Error(), "its record is damaged") || errors.Is(err, fincodeauth.ErrNotFound) {
+			t.Errorf("%s: Load = %v, want an error that says that the record is damaged", name, err)
+		}
+	}
+}
+
+func TestDeleteRemovesADamagedRecord(t *testing.T) {
+	store := (&hash{key: "fincode:alice", version: "v1", record: `{"version": "v1", "tok`}).store(t)
+	if err := store.Delete(t.Context(), "alice"); err != nil {
+		t.Errorf("Delete = %v", err)
+	}
+	if _, err := store.Load(t.Context(), "alice"); !errors.Is(err, fincodeauth.ErrNotFound) {
+		t.Errorf("Load after Delete = %v, want ErrNotFound", err)
+	}
+}
+
+// A hash is all that this Redis holds: the fields of one key. An empty field is
+// missing.
+type hash struct{ key, version, record string }
 
 // store returns a Store in it, without a server.
 func (h *hash) store(t testing.TB) *redisstore.Store {
@@ -88,14 +137,22 @@ func (h *hash) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Process
 
 func (h *hash) ProcessHook(redis.ProcessHook) redis.ProcessHook {
 	return func(_ context.Context, cmd redis.Cmder) error {
-		got, ok := cmd.(*redis.StringCmd)
-		switch {
-		case !ok:
-			cmd.SetErr(errors.New("no HGET"))
-		case got.Args()[1] != h.key:
-			cmd.SetErr(redis.Nil)
+		there := cmd.Args()[1] == h.key
+		switch got := cmd.(type) {
+		case *redis.SliceCmd: // HMGET
+			fields := []any{nil, nil}
+			for i, field := range []string{h.version, h.record} {
+				if there && field != "" {
+					fields[i] = field
+				}
+			}
+			got.SetVal(fields)
+		case *redis.IntCmd: // DEL
+			if there {
+				*h = hash{}
+			}
 		default:
-			got.SetVal(h.record)
+			cmd.SetErr(errors.New("neither HMGET nor DEL"))
 		}
 		return cmd.Err()
 	}
