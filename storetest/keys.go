@@ -18,15 +18,18 @@ func mayRefuse(key string) bool {
 	return len(key) > mustHold || !utf8.ValidString(key) || strings.Contains(key, "\x00")
 }
 
-// oddKeys are pairs of keys that some database, file system, object store,
-// cache, key-value server or HTTP library takes for the same key, sorted by what
-// it does not see. If a store may read the first key of a pair as a folder or as
-// a pattern, the second key is what the folder or the pattern holds.
+// oddKeys are pairs of different keys. For each pair there is a database, a file
+// system, an object store or a library that does not see the difference. The
+// pairs are grouped by that difference, and a failure names the group.
+//
+// A store may read some keys as a folder or as a pattern. Such a key is the first
+// of its pair, because the test deletes the first key and looks for the second.
 var oddKeys = []struct {
 	difference string
 	pairs      [][2]string
 }{
-	// Collations of MySQL and SQL Server; file systems of Windows and macOS.
+	// Collations of MySQL and SQL Server, and file systems of Windows and macOS,
+	// ignore case.
 	{"letter case", [][2]string{
 		{"a", "A"}, {"alice@example.com", "Alice@example.com"}, {"alice@example.org", "alice@Example.org"}, {"con", "CON"},
 	}},
@@ -38,7 +41,8 @@ var oddKeys = []struct {
 		{"σ", "ς"}, {"s", "ſ"}, {"k", "\u212a"}, {"K", "\u212a"}, {"ŉ", "ʼn"},
 	}},
 
-	// SQL's CHAR and PAD SPACE collations; TrimSpace; Windows, at the end of names.
+	// SQL's CHAR type and PAD SPACE collations, and Windows in file names, ignore
+	// space at the end. Windows also ignores dots there.
 	{"space at the end", [][2]string{{"a", "a "}, {"a", "a\t"}, {"a", "a\n"}, {"a", "a\r\n"}, {"a", "a\u00a0"}, {"a", "a\u3000"}, {"a ", "a  "}}},
 	{"space at the start", [][2]string{{"a", " a"}, {"a", "\ta"}, {"a", "\na"}, {"a", "\u00a0a"}, {"a", "\u3000a"}}},
 	{"space inside", [][2]string{
@@ -48,24 +52,24 @@ var oddKeys = []struct {
 	{"a dot at the end", [][2]string{{"a", "a."}, {"a.", "a.."}}},
 	{"a dot at the start", [][2]string{{"a", ".a"}}},
 
-	// Folders of file systems; prefixes of object stores, Consul and Vault.
+	// File systems and HTTP servers clean paths. Consul and Vault have folders.
 	{"paths", [][2]string{
 		{"a/b", "a//b"}, {"a/b", "a/./b"}, {"a/b", "a/c/../b"}, {"a/b", "/a/b"}, {"a/b", "a/b/"}, {"a", "/a"}, {"a", "a/"}, {"a", "./a"}, {"a", "../a"},
 		{"a/..", "."}, {".", ".."}, {"/", "//"}, {"../../etc/passwd", "/etc/passwd"}, {"dir", "dir/file"}, {"dir/", "dir/file2"}, {"a/b", "b"},
 	}},
 
-	// Names of files, of Kubernetes objects and of environment variables, in
-	// which stores replace what is not allowed.
+	// Names of files, of Kubernetes objects and of environment variables allow few
+	// characters. Stores replace the others.
 	{"a slash and what replaces it", [][2]string{{"a/b", "a_b"}, {"a/b", "a-b"}, {"a/b", "a.b"}, {"a/b", "a:b"}, {"a/b", "a|b"}, {"a/b", "ab"}}},
 	{"a dot and what replaces it", [][2]string{{"a.b", "a-b"}, {"a.b", "a_b"}, {"a.b", "ab"}, {"alice@example.net", "alice@example-net"}}},
 	{"an at sign and what replaces it", [][2]string{{"bob@example.com", "bob-example.com"}, {"bob@example.com", "bob_example.com"}, {"bob@example.com", "bob.example.com"}}},
 	{"a dash and what replaces it", [][2]string{{"a-b", "a_b"}, {"a-b", "ab"}, {"-", "_"}, {"-", "--"}, {"a", "-a"}, {"a-b", "a\u2010b"}, {"a-b", "a\u2212b"}}},
 
-	// Alternate data streams of NTFS; separators of key prefixes.
+	// NTFS cuts a name at a colon, and Redis keys use it as a separator.
 	{"a colon", [][2]string{{"a", "a:b"}, {"a", "a:"}, {"a:b", "a_b"}, {"a:b", "a::b"}, {"a", "C:a"}, {":a", "a"}}},
 	{"a backslash", [][2]string{{"a/b", `a\b`}, {"ab", `a\b`}, {`a\b`, `a\\b`}, {"a\nb", `a\nb`}, {"a_b", `a\_b`}, {"../a", `..\a`}, {"a", `a\`}}},
 
-	// URLs and forms.
+	// HTTP clients and servers decode what was never encoded, or encode twice.
 	{"percent-encoding", [][2]string{
 		{"a/b", "a%2Fb"}, {"a%2Fb", "a%2fb"}, {"a%2Fb", "a%252Fb"}, {"a b", "a%20b"}, {"a b", "a+b"}, {"a+b", "a%2Bb"}, {"A", "%41"}, {"ä", "%C3%A4"},
 		{"a", "a%00"}, {"a", "a%"}, {"a%zz", "azz"},
@@ -76,7 +80,7 @@ var oddKeys = []struct {
 		{"a&b", "a&amp;b"}, {"a<b", "a&lt;b"}, {"ä", "xn--4ca"},
 	}},
 
-	// Strings of C end at NUL, and PostgreSQL's text has none.
+	// C's strings end at NUL, and PostgreSQL's text cannot hold it.
 	{"NUL", [][2]string{{"ab", "a\x00b"}, {"a", "a\x00"}, {"a", "\x00a"}, {"a\x00b", "a\x00c"}, {"a b", "a\x00b"}, {"a\x00b", "a\ufffdb"}, {"\x00", "\x00\x00"}, {"a\x00b", `a\0b`}}},
 	{"control characters", [][2]string{
 		{"ab", "a\x01b"}, {"a\x01b", "a\x02b"}, {"ab", "a\x7fb"}, {"ab", "a\bb"}, {"ab", "a\x1b[0mb"}, {"ab", "a\u0085b"}, {"a", "a\x1a"}, {"a", "a\x04"},
@@ -86,8 +90,7 @@ var oddKeys = []struct {
 		{"☎", "☎\ufe0f"}, {"ab", "a\U000e0061b"}, {"ab", "a\u2028b"}, {"ab", "a\u115fb"},
 	}},
 
-	// Unicode's normal forms, and collations that look at letters alone. APFS and
-	// HFS+ normalize names; MySQL's collations ignore accents unless told not to.
+	// macOS normalizes file names. MySQL's default collations ignore accents.
 	{"an accent in one character or two", [][2]string{
 		{"é", "e\u0301"}, {"ä", "a\u0308"}, {"å", "a\u030a"}, {"å", "\u212b"}, {"Å", "\u212b"}, {"\u1e69", "s\u0307\u0323"}, {"s\u0323\u0307", "s\u0307\u0323"},
 		{"한", "\u1112\u1161\u11ab"}, {"が", "か\u3099"}, {"Ω", "\u2126"}, {"豈", "\uf900"},
@@ -99,7 +102,8 @@ var oddKeys = []struct {
 	}},
 	{"letters that look the same", [][2]string{{"a", "а"}, {"o", "ο"}, {"A", "Α"}}}, // Cyrillic and Greek
 
-	// MySQL's utf8 with three bytes, Latin-1, and "?" for what is missing there.
+	// MySQL's utf8 holds no characters of four bytes, and Latin-1 no Chinese.
+	// Databases replace what they cannot hold, often by "?".
 	{"characters outside of a small character set", [][2]string{
 		{"日", "本"}, {"😀", "😁"}, {"😀", "?"}, {"日", "?"}, {"a", "a😀"}, {"a😀b", "a😀c"}, {"😀", "\ufffd"}, {"😀", "日"}, {"ä", "Ã¤"}, {"ä", "?"}, {"日本", "日"},
 	}},
@@ -108,7 +112,7 @@ var oddKeys = []struct {
 		{"日", "\xe6\x97"}, {"\xe6\x97", "\xe6"}, {"😀", "\xed\xa0\xbd\xed\xb8\x80"}, {"\xff", `\xff`}, {"\xff", "ÿ"},
 	}},
 
-	// Patterns of Redis, of shells, of SQL's LIKE and of regular expressions.
+	// Redis, shells, SQL's LIKE and regular expressions have patterns.
 	{"patterns", [][2]string{
 		{"a*c", "abc"}, {"a?c", "abc"}, {"a_c", "axc"}, {"a%c", "abbc"}, {"[ab]c", "bc"}, {"{a}", "a"}, {"{a}b", "{a}c"},
 		{"a.c", "axc"}, {"^a", "a"}, {"a$", "a"}, {"~", "~a"}, {"$HOME", "HOME"}, {"${a}", "$a"}, {"*", "anything"}, {"**", "*"}, {"%", "something"}, {"%%", "%"}, {"%25", "%"},
@@ -124,7 +128,8 @@ var oddKeys = []struct {
 		{"9007199254740993", "9007199254740992"}, {"1000", "1,000"}, {"Infinity", "inf"},
 	}},
 
-	// Words of databases, devices of Windows, and names of a store's own files.
+	// Databases and languages have words for "nothing", Windows has devices, and a
+	// store may have files or keys of its own.
 	{"words with a meaning", [][2]string{
 		{"null", "NULL"}, {"null", "nil"}, {"none", "undefined"}, {"true", "TRUE"}, {"NaN", "nan"}, {"nul.txt", "nul"}, {"aux", "AUX"}, {"default", "a"}, {"__proto__", "constructor"},
 	}},
@@ -133,7 +138,7 @@ var oddKeys = []struct {
 		{"tombstone", "deleted"}, {"version", "record"}, {"fincode:a", "a"}, {"fincode_sessions", "sessions"},
 	}},
 
-	// Columns, indexes and names that hold so many bytes.
+	// Columns, indexes and file names have a greatest length.
 	{"length", lengthPairs()},
 }
 
@@ -151,13 +156,13 @@ func lengthPairs() [][2]string {
 	return pairs
 }
 
-// oddKeysDoNotCollide keeps a record under each odd key at the same time. The
-// version of a record says under which key it was saved.
+// oddKeysDoNotCollide keeps a record under every odd key at the same time. Each
+// record has a version of its own, so that a Load shows whose record it returned.
 func oddKeysDoNotCollide(t *testing.T, s store) {
 	var keys []string
 	versions := make(map[string]string) // by key
 	keyOf := make(map[string]string)    // by version
-	doomed := make(map[string]bool)     // the first keys of pairs: they are deleted
+	doomed := make(map[string]bool)     // keys that are the first of a pair: the test deletes them
 	for _, odd := range oddKeys {
 		for _, pair := range odd.pairs {
 			doomed[pair[0]] = true
@@ -175,7 +180,7 @@ func oddKeysDoNotCollide(t *testing.T, s store) {
 	for _, key := range keys {
 		err := s.Save(t.Context(), key, newRecord(versions[key]), "")
 		switch {
-		case err == nil, errors.Is(err, fincodeauth.ErrConflict): // a conflict is explained below
+		case err == nil, errors.Is(err, fincodeauth.ErrConflict): // the loads below explain a conflict
 		case !mayRefuse(key), errors.Is(err, fincodeauth.ErrNotFound):
 			t.Errorf("Save(%s, %s over nothing) = %v", quote(key), versions[key], err)
 			refused[key] = true
@@ -185,7 +190,7 @@ func oddKeysDoNotCollide(t *testing.T, s store) {
 		}
 	}
 
-	found := make(map[string]string) // under a key: the key of the record that Load returned
+	found := make(map[string]string) // by key: the key whose record Load returned
 	for _, key := range keys {
 		rec, err := s.Load(t.Context(), key)
 		switch {
@@ -202,7 +207,7 @@ func oddKeysDoNotCollide(t *testing.T, s store) {
 	}
 	reportConfused(t, keys, found)
 	if t.Failed() {
-		return // what follows would repeat the same errors
+		return // the deletes would only repeat these errors
 	}
 
 	gone := func(key string) bool {
@@ -235,7 +240,8 @@ func oddKeysDoNotCollide(t *testing.T, s store) {
 	}
 }
 
-// reportConfused fails the test if a key led to the record of another key.
+// reportConfused fails the test for each key whose Load returned the record of
+// another key.
 func reportConfused(t *testing.T, keys []string, found map[string]string) {
 	t.Helper()
 	reported := make(map[string]bool)
@@ -256,6 +262,8 @@ func reportConfused(t *testing.T, keys []string, found map[string]string) {
 	}
 }
 
+// quotePair quotes two keys. It says where two long keys differ if quote hides
+// that.
 func quotePair(one, other string) string {
 	text := quote(one) + " and " + quote(other)
 	if n := len(one); n == len(other) && n > 1 && one[:n-1] == other[:n-1] && n > quoted {
@@ -266,7 +274,7 @@ func quotePair(one, other string) string {
 
 const quoted = 30 // bytes of a key in a message
 
-// quote quotes key in ASCII, so that keys that look the same differ. It leaves
+// quote quotes key in ASCII, because some keys look the same otherwise. It leaves
 // out the middle of a long key.
 func quote(key string) string {
 	if len(key) <= quoted {

@@ -13,9 +13,10 @@ import (
 	"github.com/fincodeauth/fincodeauth"
 )
 
-const writers = 8 // goroutines that race
+const writers = 8 // goroutines that save at the same time
 
 // oneSaveWins lets all writers replace the same version at the same moment.
+// Exactly one of them must succeed.
 func oneSaveWins(t *testing.T, s store) {
 	prev := ""
 	for round := range 20 {
@@ -43,8 +44,9 @@ func oneSaveWins(t *testing.T, s store) {
 	}
 }
 
-// noUpdateIsLost lets each writer replace whatever it finds, again and again. A
-// conflict is a save of somebody else, so their number bounds the attempts.
+// noUpdateIsLost lets each writer replace what it finds, again and again. Every
+// conflict must come from a successful Save of another writer. So the number of
+// saves of all writers is the number of attempts that one writer may need.
 func noUpdateIsLost(t *testing.T, s store) {
 	const saves = 5 // of each writer
 	s.save(t, key, "v0", "")
@@ -57,7 +59,7 @@ func noUpdateIsLost(t *testing.T, s store) {
 				t.Errorf("Load = %v", err)
 				return
 			}
-			runtime.Gosched() // or a fast store sees no race
+			runtime.Gosched() // without it, a fast store would see no race
 			version := fmt.Sprintf("v%d.%d", i, n)
 			err = s.Save(t.Context(), key, newRecord(version), rec.Version)
 			if errors.Is(err, fincodeauth.ErrConflict) {
@@ -72,14 +74,14 @@ func noUpdateIsLost(t *testing.T, s store) {
 				return
 			}
 		}
-		t.Errorf("%d attempts, of which %d saved: some ErrConflict had no other save as its cause", writers*saves, n)
+		t.Errorf("%d attempts made only %d saves: Save returned ErrConflict although no other Save replaced the version", writers*saves, n)
 	})
 	if !t.Failed() {
 		chain.check(t, s, "v0")
 	}
 }
 
-// othersSeeASave asks one goroutine to load what another has just saved.
+// othersSeeASave loads in one goroutine what another goroutine has just saved.
 func othersSeeASave(t *testing.T, s store) {
 	saved, seen := make(chan string), make(chan string)
 	go func() {
@@ -106,8 +108,8 @@ func othersSeeASave(t *testing.T, s store) {
 	}
 }
 
-// deleteRacesSave deletes while others save over the record and over what they
-// saved. None of them may bring the session back, for none saves over nothing.
+// deleteRacesSave deletes the record while two other goroutines save over it,
+// each twice. No Save may bring the session back, because no Save is over nothing.
 func deleteRacesSave(t *testing.T, s store) {
 	for round := range 30 {
 		first := fmt.Sprintf("v%d", round)
@@ -139,8 +141,8 @@ func deleteRacesSave(t *testing.T, s store) {
 	}
 }
 
-// cancelledDuring cancels calls at any moment. A call that was cancelled may
-// have taken effect, but only as a whole.
+// cancelledDuring cancels calls at random moments. A call that was cancelled may
+// have had its effect or not. It must not have half of it.
 func cancelledDuring(t *testing.T, s store) {
 	s.save(t, key, "v0", "")
 	var chain history
@@ -167,16 +169,18 @@ func cancelledDuring(t *testing.T, s store) {
 	chain.checkNoFork(t)
 }
 
-// cancelledSave replaces what it finds, with a context that is cancelled soon.
+// cancelledSave replaces what it finds. Its context is cancelled at a random
+// moment.
 func cancelledSave(t *testing.T, s store, chain *history, version string) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	// From 1 µs to 4 ms, as likely short as long: stores differ in speed.
+	// Between 1 µs and 4 ms. Each power of two is equally likely, because some
+	// stores need microseconds for a call and others need milliseconds.
 	defer time.AfterFunc(4*time.Millisecond>>rand.N(13), cancel).Stop()
 
 	allowed := func(call string, err error) {
 		if !errors.Is(err, context.Canceled) && !errors.Is(err, fincodeauth.ErrConflict) {
-			t.Errorf("%s while its context was cancelled = %v, want nil or an error that wraps context.Canceled", call, err)
+			t.Errorf("%s while its context was cancelled = %v, want nil, ErrConflict or an error that wraps context.Canceled", call, err)
 		}
 	}
 	rec, err := s.Load(ctx, key)
@@ -185,7 +189,7 @@ func cancelledSave(t *testing.T, s store, chain *history, version string) {
 		return
 	}
 	if diff := differ(rec, newRecord(rec.Version)); diff != "" {
-		t.Errorf("Load among cancelled calls: %s", diff)
+		t.Errorf("Load while other calls were cancelled: %s", diff)
 	}
 	if err := s.Save(ctx, key, newRecord(version), rec.Version); err != nil {
 		allowed("Save", err)
@@ -194,7 +198,8 @@ func cancelledSave(t *testing.T, s store, chain *history, version string) {
 	chain.add(version, rec.Version)
 }
 
-// A history holds which version each successful Save replaced.
+// A history notes which version each successful Save replaced. It is safe for
+// concurrent use.
 type history struct {
 	mu    sync.Mutex
 	saves [][2]string // version, prev
@@ -206,8 +211,8 @@ func (h *history) add(version, prev string) {
 	h.saves = append(h.saves, [2]string{version, prev})
 }
 
-// checkNoFork fails if two saves replaced the same version. It returns which
-// version replaced which.
+// checkNoFork fails the test if two saves replaced the same version. It returns
+// the version that replaced each version.
 func (h *history) checkNoFork(t *testing.T) map[string]string {
 	t.Helper()
 	next := make(map[string]string)
@@ -221,8 +226,9 @@ func (h *history) checkNoFork(t *testing.T) map[string]string {
 	return next
 }
 
-// check fails unless the saves, each over the one before, lead from first to
-// what the store holds now.
+// check fails the test unless the saves form one chain: each replaced the
+// version of the save before, the first replaced version first, and the store
+// holds the last.
 func (h *history) check(t *testing.T, s store, first string) {
 	t.Helper()
 	next := h.checkNoFork(t)
@@ -230,14 +236,15 @@ func (h *history) check(t *testing.T, s store, first string) {
 	for range h.saves {
 		version, ok := next[last]
 		if !ok {
-			t.Fatalf("%d saves succeeded, but none of them over %q", len(h.saves), last)
+			t.Fatalf("%d saves succeeded, but none of them replaced %q, which a Save had returned nil for", len(h.saves), last)
 		}
 		last = version
 	}
 	s.want(t, key, last)
 }
 
-// atOnce calls do(0) to do(n-1), each in a goroutine, and waits for all.
+// atOnce calls do(0) to do(n-1) at the same time, each in its own goroutine, and
+// waits for all of them.
 func atOnce(n int, do func(i int)) {
 	var wg sync.WaitGroup
 	start := make(chan struct{})

@@ -13,11 +13,12 @@ import (
 	"github.com/fincodeauth/fincodeauth"
 )
 
-// A store is the Store under test, with calls that say what they expect.
+// A store is the Store under test. Its methods fail the test if a call of the
+// Store does not return what they expect.
 type store struct{ fincodeauth.Store }
 
-// Load reports a store that returns nothing at all as an error, so that no test
-// has to expect a nil record.
+// Load returns an error if the Store returns neither a record nor an error, so
+// that no test has to check for a nil record.
 func (s store) Load(ctx context.Context, key string) (*fincodeauth.Record, error) {
 	rec, err := s.Store.Load(ctx, key)
 	if rec == nil && err == nil {
@@ -26,48 +27,51 @@ func (s store) Load(ctx context.Context, key string) (*fincodeauth.Record, error
 	return rec, err
 }
 
-// save must succeed. Like its siblings it saves newRecord(version).
+// save saves newRecord(version), and expects success.
 func (s store) save(t *testing.T, key, version, prev string) {
 	t.Helper()
 	if err := s.Save(t.Context(), key, newRecord(version), prev); err != nil {
-		t.Fatalf("Save(%.40q, %s over %q) = %v", key, version, prev, err)
+		t.Fatalf("Save(%s, %s over %q) = %v", quote(key), version, prev, err)
 	}
 }
 
+// wantConflict saves newRecord(version), and expects ErrConflict.
 func (s store) wantConflict(t *testing.T, key, version, prev string) {
 	t.Helper()
 	if err := s.Save(t.Context(), key, newRecord(version), prev); !errors.Is(err, fincodeauth.ErrConflict) {
-		t.Errorf("Save(%.40q, %s over %q) = %v, want an error that wraps ErrConflict", key, version, prev, err)
+		t.Errorf("Save(%s, %s over %q) = %v, want an error that wraps ErrConflict", quote(key), version, prev, err)
 	}
 }
 
 func (s store) delete(t *testing.T, key string) {
 	t.Helper()
 	if err := s.Delete(t.Context(), key); err != nil {
-		t.Fatalf("Delete(%.40q) = %v", key, err)
+		t.Fatalf("Delete(%s) = %v", quote(key), err)
 	}
 }
 
+// want expects newRecord(version) under key.
 func (s store) want(t *testing.T, key, version string) {
 	t.Helper()
 	rec, err := s.Load(t.Context(), key)
 	if err != nil {
-		t.Fatalf("Load(%.40q) = %v, want %s", key, err, version)
+		t.Fatalf("Load(%s) = %v, want %s", quote(key), err, version)
 	}
 	if diff := differ(rec, newRecord(version)); diff != "" {
-		t.Errorf("Load(%.40q): %s", key, diff)
+		t.Errorf("Load(%s): %s", quote(key), diff)
 	}
 }
 
+// wantNone expects no record under key.
 func (s store) wantNone(t *testing.T, key string) {
 	t.Helper()
 	if rec, err := s.Load(t.Context(), key); !errors.Is(err, fincodeauth.ErrNotFound) {
-		t.Errorf("Load(%.40q) = %v, %v; want an error that wraps ErrNotFound", key, rec, err)
+		t.Errorf("Load(%s) = %v, %v; want an error that wraps ErrNotFound", quote(key), rec, err)
 	}
 }
 
-// newRecord returns the one record that has this version: all else in it
-// follows from the version, so that a mixture of two records shows.
+// newRecord returns a record with this version. Every field is computed from the
+// version, so that the tests notice a mixture of two records.
 func newRecord(version string) *fincodeauth.Record {
 	at := time.Date(2026, 3, 1, 12, 30, 0, 123456789, time.FixedZone("", 5*60*60+30*60))
 	return &fincodeauth.Record{
@@ -83,8 +87,8 @@ func newRecord(version string) *fincodeauth.Record {
 	}
 }
 
-// differ says in what got is not want, without its tokens. A missing token is as
-// good as an empty one.
+// differ says which fields of got are not those of want. It shows no token. A
+// nil Token equals an empty one.
 func differ(got, want *fincodeauth.Record) string {
 	if got == nil {
 		return "the record is nil"
@@ -97,7 +101,7 @@ func differ(got, want *fincodeauth.Record) string {
 		}
 	}
 	secret := func(name, got, want string) {
-		field(name, got == want, fmt.Sprintf("another one (%d bytes)", len(got)), fmt.Sprintf("%d bytes", len(want)))
+		field(name, got == want, fmt.Sprintf("different (%d bytes)", len(got)), fmt.Sprintf("%d bytes", len(want)))
 	}
 	field("Version", got.Version == want.Version, got.Version, want.Version)
 	field("Ended", got.Ended == want.Ended, got.Ended, want.Ended)
@@ -117,8 +121,8 @@ func tokenOf(rec *fincodeauth.Record) *oauth2.Token {
 	return rec.Token
 }
 
-// sameTime compares to the precision; a zero time must be exactly that, for it
-// has a meaning.
+// sameTime reports whether a and b are at most precision apart. A zero time has
+// a meaning, so it equals only a zero time.
 func sameTime(a, b time.Time) bool {
 	if a.IsZero() || b.IsZero() {
 		return a.IsZero() == b.IsZero()
@@ -126,7 +130,7 @@ func sameTime(a, b time.Time) bool {
 	return a.Sub(b).Abs() <= precision
 }
 
-// text returns n letters that do not compress to nothing.
+// text returns n letters that a compressing database cannot make much smaller.
 func text(n int) string {
 	b := make([]byte, n)
 	x := uint32(1)

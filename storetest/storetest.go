@@ -1,4 +1,5 @@
-// Package storetest tests whether a fincodeauth.Store keeps its contract.
+// Package storetest tests a fincodeauth.Store. A Store that passes keeps the
+// contract that the Store's comments describe.
 //
 //	func TestStore(t *testing.T) {
 //		storetest.Run(t, func(t *testing.T) fincodeauth.Store { return newEmptyStore(t) })
@@ -110,14 +111,14 @@ func loadReturnsEnded(t *testing.T, s store) {
 	for i, tok := range []*oauth2.Token{{}, nil} {
 		rec := &fincodeauth.Record{Version: fmt.Sprintf("v%d", i+1), Token: tok, Ended: "refresh token was rejected: 403"}
 		if err := s.Save(t.Context(), key, rec, prev); err != nil {
-			t.Fatalf("Save of an ended record (Token %v) = %v", tok, err)
+			t.Fatalf("Save of an ended record with Token %v = %v", tok, err)
 		}
 		got, err := s.Load(t.Context(), key)
 		if err != nil {
-			t.Fatalf("Load of an ended record (Token %v) = %v", tok, err)
+			t.Fatalf("Load of an ended record with Token %v = %v", tok, err)
 		}
 		if diff := differ(got, rec); diff != "" {
-			t.Errorf("ended record (Token %v): %s", tok, diff)
+			t.Errorf("ended record with Token %v: %s", tok, diff)
 		}
 		prev = rec.Version
 	}
@@ -190,11 +191,13 @@ func keysAreIndependent(t *testing.T, s store) {
 	s.wantNone(t, "b")
 }
 
+// nothingIsShared changes the record that it has saved, and the record that it
+// has loaded. Neither may change what the store holds.
 func nothingIsShared(t *testing.T, s store) {
-	spoil := func(rec *fincodeauth.Record) {
-		rec.Version, rec.Ended, rec.RefreshStarted = "spoilt", "spoilt", time.Time{}
+	change := func(rec *fincodeauth.Record) {
+		rec.Version, rec.Ended, rec.RefreshStarted = "changed", "changed", time.Time{}
 		if rec.Token != nil {
-			*rec.Token = oauth2.Token{AccessToken: "spoilt"}
+			*rec.Token = oauth2.Token{AccessToken: "changed"}
 		}
 	}
 	rec := newRecord("v1")
@@ -204,14 +207,14 @@ func nothingIsShared(t *testing.T, s store) {
 	if diff := differ(rec, newRecord("v1")); diff != "" {
 		t.Errorf("Save changed the caller's record: %s", diff)
 	}
-	spoil(rec)
+	change(rec)
 	s.want(t, key, "v1")
 
 	rec, err := s.Load(t.Context(), key)
 	if err != nil {
 		t.Fatalf("Load = %v", err)
 	}
-	spoil(rec)
+	change(rec)
 	s.want(t, key, "v1")
 }
 
@@ -226,7 +229,7 @@ func largeTokens(t *testing.T, s store) {
 		t.Fatalf("Load of a token of 64 KiB = %v", err)
 	}
 	if diff := differ(got, rec); diff != "" {
-		t.Error(diff)
+		t.Errorf("Load of a token of 64 KiB: %s", diff)
 	}
 }
 

@@ -66,23 +66,23 @@ func TestBrokenStoresFail(t *testing.T) {
 		return
 	}
 	for name, subtests := range map[string][]string{
-		"compares no version":         {"SaveOverAnotherVersionConflicts", "SaveOverNothingConflicts", "OneSaveWinsEachVersion"},
-		"nothing matches any version": {"SaveOverNothingConflicts", "StaleSaveDoesNotBringBackADeleted"},
-		"saves later":                 {"LoadReturnsWhatWasSaved", "OthersSeeASaveAtOnce"},
-		"forgets a Delete":            {"DeleteBeatsEverySaveBefore"},
-		"checks, then saves":          {"OneSaveWinsEachVersion", "NoUpdateIsLost"},
-		"shares what it takes":        {"NothingIsShared"},
-		"shares what it gives":        {"NothingIsShared"},
-		"ignores the context":         {"CancelledCallChangesNothing"},
-		"saves in spite of it":        {"CancelledCallChangesNothing"},
-		"conflicts but saves":         {"SaveOverAnotherVersionConflicts"},
-		"ignores case":                {"OddKeysDoNotCollide"},
-		"keeps whole seconds":         {"LoadReturnsWhatWasSaved"},
-		"cuts long tokens":            {"LargeTokens"},
-		"tears when cancelled":        {"CancelledCallsReturnAndCorruptNothing"},
-		"fails a second Delete":       {"DeleteRemoves"},
-		"loads nil, nil":              {"LoadOfNothingIsNotFound", "NoUpdateIsLost", "CancelledCallsReturnAndCorruptNothing"},
-		"loses the token":             {"LoadReturnsWhatWasSaved", "NothingIsShared"},
+		"compares no version":                     {"SaveOverAnotherVersionConflicts", "SaveOverNothingConflicts", "OneSaveWinsEachVersion"},
+		"takes any version over nothing":          {"SaveOverNothingConflicts", "StaleSaveDoesNotBringBackADeleted"},
+		"saves later":                             {"LoadReturnsWhatWasSaved", "OthersSeeASaveAtOnce"},
+		"forgets a Delete":                        {"DeleteBeatsEverySaveBefore"},
+		"checks, then saves":                      {"OneSaveWinsEachVersion", "NoUpdateIsLost"},
+		"keeps the caller's record":               {"NothingIsShared"},
+		"hands out its own record":                {"NothingIsShared"},
+		"ignores the context":                     {"CancelledCallChangesNothing"},
+		"saves, then returns the context's error": {"CancelledCallChangesNothing"},
+		"conflicts but saves":                     {"SaveOverAnotherVersionConflicts"},
+		"ignores case":                            {"OddKeysDoNotCollide"},
+		"keeps whole seconds":                     {"LoadReturnsWhatWasSaved"},
+		"cuts long tokens":                        {"LargeTokens"},
+		"tears when cancelled":                    {"CancelledCallsReturnAndCorruptNothing"},
+		"fails a second Delete":                   {"DeleteRemoves"},
+		"loads nil, nil":                          {"LoadOfNothingIsNotFound", "NoUpdateIsLost", "CancelledCallsReturnAndCorruptNothing"},
+		"loses the token":                         {"LoadReturnsWhatWasSaved", "NothingIsShared"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -224,7 +224,7 @@ func wantFailed(t *testing.T, out, subtest string) {
 	}
 }
 
-// A store that cannot hold some keys at all may refuse them.
+// A store may refuse the keys that the comment of Run names.
 func TestStoreMayRefuseSomeKeys(t *testing.T) {
 	storetest.Run(t, func(*testing.T) fincodeauth.Store {
 		m := fincodeauth.NewMemoryStore()
@@ -258,7 +258,7 @@ func TestStoreMayRefuseSomeKeys(t *testing.T) {
 	})
 }
 
-// A broken store is a MemoryStore with one call replaced.
+// A broken store is a MemoryStore that does one thing wrong.
 type broken struct {
 	*fincodeauth.MemoryStore
 	load   func(ctx context.Context, key string) (*fincodeauth.Record, error)
@@ -276,7 +276,7 @@ func (b *broken) Save(ctx context.Context, key string, rec *fincodeauth.Record, 
 
 func (b *broken) Delete(ctx context.Context, key string) error { return b.delete(ctx, key) }
 
-// version returns the version of what is under key, "" if there is nothing.
+// version returns the version of the record under key, or "" if there is none.
 func (b *broken) version(ctx context.Context, key string) string {
 	rec, err := b.MemoryStore.Load(ctx, key)
 	if err != nil {
@@ -285,7 +285,7 @@ func (b *broken) version(ctx context.Context, key string) string {
 	return rec.Version
 }
 
-// force saves over whatever is there.
+// force saves over any record, or over none.
 func (b *broken) force(ctx context.Context, key string, rec *fincodeauth.Record) error {
 	for {
 		err := b.MemoryStore.Save(ctx, key, rec, b.version(ctx, key))
@@ -328,7 +328,7 @@ var breaks = map[string]func(b *broken, m *fincodeauth.MemoryStore){
 			return b.force(ctx, key, rec)
 		}
 	},
-	"nothing matches any version": func(b *broken, m *fincodeauth.MemoryStore) {
+	"takes any version over nothing": func(b *broken, m *fincodeauth.MemoryStore) {
 		b.save = func(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
 			if b.version(ctx, key) == "" {
 				prev = ""
@@ -351,7 +351,7 @@ var breaks = map[string]func(b *broken, m *fincodeauth.MemoryStore){
 			if b.version(ctx, key) != prev {
 				return fincodeauth.ErrConflict
 			}
-			dawdle()
+			pause()
 			if b.version(ctx, key) == "" {
 				prev = ""
 			}
@@ -363,32 +363,32 @@ var breaks = map[string]func(b *broken, m *fincodeauth.MemoryStore){
 			if b.version(ctx, key) != prev {
 				return fincodeauth.ErrConflict
 			}
-			dawdle()
+			pause()
 			return b.force(ctx, key, rec)
 		}
 	},
-	"shares what it takes": func(b *broken, m *fincodeauth.MemoryStore) {
-		var taken sync.Map
+	"keeps the caller's record": func(b *broken, m *fincodeauth.MemoryStore) {
+		var saved sync.Map
 		b.save = func(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
-			taken.Store(key, rec)
+			saved.Store(key, rec)
 			return m.Save(ctx, key, rec, prev)
 		}
 		b.load = func(ctx context.Context, key string) (*fincodeauth.Record, error) {
-			if rec, ok := taken.Load(key); ok {
+			if rec, ok := saved.Load(key); ok {
 				rec := *rec.(*fincodeauth.Record)
 				return &rec, nil
 			}
 			return m.Load(ctx, key)
 		}
 	},
-	"shares what it gives": func(b *broken, m *fincodeauth.MemoryStore) {
-		var given sync.Map // version -> record
+	"hands out its own record": func(b *broken, m *fincodeauth.MemoryStore) {
+		var loaded sync.Map // version -> record
 		b.load = func(ctx context.Context, key string) (*fincodeauth.Record, error) {
 			rec, err := m.Load(ctx, key)
 			if err != nil {
 				return nil, err
 			}
-			same, _ := given.LoadOrStore(rec.Version, rec)
+			same, _ := loaded.LoadOrStore(rec.Version, rec)
 			return same.(*fincodeauth.Record), nil
 		}
 	},
@@ -403,7 +403,7 @@ var breaks = map[string]func(b *broken, m *fincodeauth.MemoryStore){
 			return m.Delete(context.WithoutCancel(ctx), key)
 		}
 	},
-	"saves in spite of it": func(b *broken, m *fincodeauth.MemoryStore) {
+	"saves, then returns the context's error": func(b *broken, m *fincodeauth.MemoryStore) {
 		b.save = func(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
 			if err := m.Save(context.WithoutCancel(ctx), key, rec, prev); err != nil {
 				return err
@@ -448,7 +448,7 @@ var breaks = map[string]func(b *broken, m *fincodeauth.MemoryStore){
 			if err := m.Save(context.WithoutCancel(ctx), key, &half, prev); err != nil {
 				return err
 			}
-			dawdle()
+			pause()
 			return m.Save(ctx, key, rec, rec.Version)
 		}
 	},
@@ -540,8 +540,8 @@ func (b *broken) deleteAll(matcher func(given string) func(key string) bool) {
 	}
 }
 
-// keyMappings are what stores do to keys that they cannot hold, or believe that
-// they cannot. Each of them makes the same key of two different ones.
+// keyMappings are ways in which stores change keys. Each of them maps two
+// different keys to the same key.
 var keyMappings = map[string]func(key string) string{
 	"replaces slashes":            replace("/", "_"),
 	"replaces slashes by dashes":  replace("/", "-"),
@@ -607,7 +607,7 @@ func drop(is func(rune) bool) func(string) string {
 	}
 }
 
-// keepBelow replaces the characters from limit on by question marks.
+// keepBelow replaces each character from limit on by a question mark.
 func keepBelow(limit rune) func(string) string {
 	return func(key string) string {
 		return strings.Map(func(r rune) rune {
@@ -647,8 +647,8 @@ func keepEnds(key string) string {
 	return key[:50] + key[len(key)-50:]
 }
 
-// dawdle lets others run in between.
-func dawdle() {
+// pause lets other goroutines run.
+func pause() {
 	for range 100 {
 		runtime.Gosched()
 	}
