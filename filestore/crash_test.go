@@ -12,13 +12,13 @@ import (
 	"github.com/fincodeauth/fincodeauth"
 )
 
-// A Save writes a draft, links it, removes the older file and the draft. These
-// are the folders that a crash between any two of these steps leaves.
+// A Save makes a draft, writes it, links it, and removes the draft and the older
+// file. These are the folders that a crash between any two of these steps leaves.
 func TestSaveThatCrashedHappenedOrDidNot(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		crash func(t *testing.T, f folder)
-		now   string // the version that is there after the crash
+		now   string // the version of the record after the crash
 	}{
 		{"draft announced", func(t *testing.T, f folder) { announce(t, f, nil) }, "v1"},
 		{"draft half written", func(t *testing.T, f folder) { announce(t, f, []byte(`{"vers`)) }, "v1"},
@@ -66,12 +66,13 @@ func TestSaveThatCrashedHappenedOrDidNot(t *testing.T) {
 	}
 }
 
-// A Delete links a tombstone, removes the record, the tombstone and the folder.
+// A Delete links a tombstone, and then removes the record, the tombstone and the
+// folder.
 func TestDeleteThatCrashedDeleted(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		crash func(t *testing.T, f folder)
-		stays bool // until the key is used again
+		stays bool // New leaves the folder, and the next use of the key removes it
 	}{
 		{"linked", func(t *testing.T, f folder) {
 			link(t, announce(t, f, []byte(tombstone)), f.path(highest(t, f).next()))
@@ -123,8 +124,8 @@ func TestDeleteThatCrashedDeleted(t *testing.T) {
 	}
 }
 
-// The first Save makes a folder aside, and renames it.
-func TestFirstSaveThatCrashedLeavesNothingForLong(t *testing.T) {
+// The first Save makes a folder under another name, and renames it.
+func TestNewRemovesWhatAFirstSaveLeftLongAgo(t *testing.T) {
 	s := newStore(t)
 	made := filepath.Join(s.dir, newPrefix+"1")
 	if err := os.Mkdir(made, 0o700); err != nil {
@@ -156,9 +157,9 @@ func TestNewFinishesARemovalThatCrashed(t *testing.T) {
 	wantEmpty(t, s.dir)
 }
 
-// A writer that stalls before its link must not get a number that is free only
-// because its file was removed meanwhile.
-func TestStalledWriterIsTurnedAway(t *testing.T) {
+// A writer that stalls before its link must not get a number that another writer
+// used meanwhile, even if that file was removed again.
+func TestStalledWriterStartsOver(t *testing.T) {
 	for name, meanwhile := range map[string]func(t *testing.T, s *Store){
 		"by one Save": func(t *testing.T, s *Store) {
 			save(t, s, "v2", "v1")
@@ -205,8 +206,8 @@ func TestStalledWriterIsTurnedAway(t *testing.T) {
 	}
 }
 
-// Whoever stalls before it removes files must not touch those of a session that
-// began meanwhile, whatever their numbers.
+// A process that stalls before it removes files must not remove the files of a
+// session that began meanwhile, even if the numbers are the same.
 func TestStalledRemovalSparesANewSession(t *testing.T) {
 	s := newStore(t)
 	save(t, s, "v1", "")
@@ -222,7 +223,7 @@ func TestStalledRemovalSparesANewSession(t *testing.T) {
 	}
 	want(t, s, "w1")
 	save(t, s, "w2", "w1")
-	save(t, s, "w3", "w2") // has the tombstone's number
+	save(t, s, "w3", "w2") // its file has the tombstone's number
 	if err := f.bury(tombstone); err != nil {
 		t.Error(err)
 	}
@@ -257,7 +258,7 @@ func TestNewLeavesForeignFolders(t *testing.T) {
 	}
 }
 
-// The package's own numbers never get there.
+// Somebody else must have made such a file: the package never counts that far.
 func TestSaveBehindTheHighestNumberIsAnError(t *testing.T) {
 	s := newStore(t)
 	save(t, s, "v1", "")
@@ -284,11 +285,11 @@ func TestBlockedFolderIsAnErrorNotALoop(t *testing.T) {
 	}
 	err := s.Save(t.Context(), key, record("v1"), "")
 	if err == nil || errors.Is(err, fincodeauth.ErrConflict) || !strings.Contains(err.Error(), "sub") {
-		t.Errorf("Save = %v, want an error that names what is in the way", err)
+		t.Errorf("Save = %v, want an error that names the file that is in the way", err)
 	}
 }
 
-// announce leaves a draft with content, as a process that died would.
+// announce leaves a draft with content, as a killed process does.
 func announce(t *testing.T, f folder, content []byte) draft {
 	t.Helper()
 	d, err := f.announce()

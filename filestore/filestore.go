@@ -1,11 +1,16 @@
-// Package filestore keeps sessions in a folder, for all the processes of one
-// machine. It needs no lock and no server: any number of processes may use the
-// folder at once, and each may be killed at any instruction.
+// Package filestore keeps sessions in a folder, for all processes of one machine.
+// It needs no lock and no server. Any number of processes may use the folder at
+// the same time, and each of them may be killed at any instruction.
 //
-// Every session has a folder of its own, whose name is made of the key, and in
-// it one JSON file, which holds the tokens in the clear unless the Store is
-// wrapped by fincodeauth.Encrypt. Keep nothing else in a session's folder: it
-// would be removed.
+// Every session has its own folder, named after its key. In that folder is one
+// JSON file. The file holds the tokens as plain text, unless fincodeauth.Encrypt
+// wraps the Store. Keep no other files in a session's folder, because the Store
+// removes them.
+//
+// # Damaged records
+//
+// If a session's file or folder is damaged, Load and Save return an error with its
+// path. Restore it, or call Sessions.Forget, then log in again.
 package filestore
 
 import (
@@ -21,27 +26,28 @@ import (
 	"github.com/fincodeauth/fincodeauth"
 )
 
-// abandonedAfter is the age from which a folder that was being made for a new
-// session counts as left behind by a crash.
+// abandonedAfter is the age from which New removes a folder that a process was
+// making for a new session. Only a crash leaves such a folder.
 const abandonedAfter = time.Hour
 
-// A Store is a fincodeauth.Store in a folder. Make one with New. It is safe for
-// concurrent use, also by several Stores and processes with the same folder.
+// A Store is a fincodeauth.Store in a folder. Make one with New: the methods of
+// the zero Store return errors. A Store is safe for concurrent use, also by several
+// Stores and processes with the same folder.
 type Store struct {
-	dir string // absolute, so that a chdir does not move it
+	dir string // an absolute path, because the working directory may change
 }
 
-// New returns a Store in the folder dir, which it makes if there is none, and
-// removes what crashes left there. To this end it lists each session's folder
-// once.
+// New returns a Store in the folder dir. It makes the folder if there is none. It
+// removes what crashes left there, and lists each session's folder once to find
+// it.
 //
-// The folder must be writable, and on a local file system with hard links. On
-// Unix it is made with mode 0700; one that is there and empty gets that mode, and
-// one with content is refused if others than its owner may write to it. Below
-// it, folders have mode 0700 and files 0600.
+// The folder must be writable, and it must be on a local file system with hard
+// links. On Unix, New makes the folder with mode 0700, and gives an existing empty
+// folder that mode. It refuses a folder with content if another user than its
+// owner may write to it. All folders in it have mode 0700, and all files 0600.
 func New(dir string) (*Store, error) {
 	if dir == "" {
-		return nil, errors.New("filestore: no folder given")
+		return nil, errors.New("filestore: no folder given: name one")
 	}
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -72,8 +78,8 @@ func (s *Store) Load(ctx context.Context, key string) (*fincodeauth.Record, erro
 	return cur.rec, nil
 }
 
-// Save implements fincodeauth.Store. The record must have a Version. Over a file
-// that cannot be read as a record it saves nothing.
+// Save implements fincodeauth.Store. The record must have a Version. Save does not
+// replace a damaged record.
 func (s *Store) Save(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
 	err := s.check()
 	if err == nil {
@@ -93,8 +99,8 @@ func (s *Store) save(ctx context.Context, key string, rec *fincodeauth.Record, p
 	return untilDecided(ctx, func() error { return s.folder(key).save(ctx, data, prev) })
 }
 
-// Delete implements fincodeauth.Store. It also removes a record that cannot be
-// read.
+// Delete implements fincodeauth.Store. It also removes a damaged record, and
+// whatever is in the place of the session's folder.
 func (s *Store) Delete(ctx context.Context, key string) error {
 	err := s.check()
 	if err == nil {
@@ -106,9 +112,9 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 	return nil
 }
 
-// Path returns the path of the file that holds key's record now or, if there is
-// no record, that of the folder where its file would be. The next Save makes
-// another file.
+// Path returns the path of the file that holds key's record now. If there is no
+// record, it returns the path of the folder that the record's file would be in.
+// Each Save makes a new file, with another path.
 func (s *Store) Path(key string) string {
 	if s.check() != nil {
 		return ""
@@ -120,7 +126,7 @@ func (s *Store) Path(key string) string {
 	return string(f)
 }
 
-// String names the folder.
+// String returns the path of the Store's folder. It shows no token.
 func (s *Store) String() string {
 	if s.check() != nil {
 		return "filestore(not made by New)"
@@ -144,8 +150,8 @@ func (s *Store) folder(key string) folder {
 	return folder(filepath.Join(s.dir, folderName(key)))
 }
 
-// makeDir makes the store's folder, or makes an empty one private. It refuses one
-// in which others could remove or replace sessions.
+// makeDir makes the store's folder, or makes an existing empty folder private. It
+// refuses a folder in which other users could remove or replace sessions.
 func (s *Store) makeDir() error {
 	info, err := os.Stat(s.dir)
 	switch {
@@ -160,7 +166,7 @@ func (s *Store) makeDir() error {
 	case err != nil:
 		return err
 	case !info.IsDir():
-		return fmt.Errorf("%s is a file; name a folder", s.dir)
+		return fmt.Errorf("%s is a file: name a folder", s.dir)
 	}
 	entries, err := os.ReadDir(s.dir)
 	switch {
@@ -169,13 +175,13 @@ func (s *Store) makeDir() error {
 	case len(entries) == 0:
 		return os.Chmod(s.dir, 0o700)
 	case writableByOthers(info):
-		return fmt.Errorf("%s has mode %04o, so others can remove the sessions; run chmod 700 on it, or name a new folder in it",
+		return fmt.Errorf("%s has mode %04o, so other users can remove the sessions: run chmod 700 on it, or name a new folder inside it",
 			s.dir, info.Mode().Perm())
 	}
 	return nil
 }
 
-// probe tries what every Save needs: to write in the folder, and a hard link.
+// probe tries what every Save needs: to make a file in the folder, and to link it.
 func (s *Store) probe() error {
 	f, err := os.CreateTemp(s.dir, newPrefix)
 	if err != nil {
@@ -190,8 +196,8 @@ func (s *Store) probe() error {
 	return os.Remove(link)
 }
 
-// sweep removes what crashes left behind. What it cannot remove stays for
-// the next time.
+// sweep removes what crashes left behind. The next New tries again to remove what
+// sweep could not remove.
 func (s *Store) sweep() error {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
@@ -213,8 +219,9 @@ func (s *Store) sweep() error {
 	return nil
 }
 
-// removeAbandoned removes a folder that was never published. It is moved first:
-// if its maker lives after all, it then cannot publish a folder half removed.
+// removeAbandoned removes a folder that a process made and never published. It
+// renames the folder first. If that process still runs after all, it can then no
+// longer publish a half-removed folder.
 func removeAbandoned(path string) {
 	old := filepath.Join(filepath.Dir(path), oldPrefix+filepath.Base(path))
 	if os.Rename(path, old) == nil {

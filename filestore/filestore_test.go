@@ -22,7 +22,8 @@ func TestStoreKeepsTheContract(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) fincodeauth.Store { return open(t, filepath.Join(t.TempDir(), "s")) })
 }
 
-// Each call goes to another of three Stores, as if three processes had the folder.
+// Each call goes to the next of three Stores, as if three processes used the
+// folder.
 func TestStoresOfOneFolderActAsOne(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) fincodeauth.Store {
 		dir := filepath.Join(t.TempDir(), "s")
@@ -53,7 +54,7 @@ func TestRecordSurvivesReopen(t *testing.T) {
 	want(t, open(t, s.dir), "v1")
 }
 
-func TestSessionTakesOneFileAndADeletedOneNone(t *testing.T) {
+func TestSessionHasOneFileAndADeletedSessionNone(t *testing.T) {
 	s := newStore(t)
 	prev := ""
 	for i := range 5 {
@@ -123,7 +124,7 @@ func TestUnreadableFileIsReportedAndKept(t *testing.T) {
 				"Save over none": s.Save(t.Context(), key, record("v2"), ""),
 			} {
 				if err == nil || errors.Is(err, fincodeauth.ErrNotFound) || errors.Is(err, fincodeauth.ErrConflict) {
-					t.Errorf("%s = %v, want an error of its own", call, err)
+					t.Errorf("%s = %v, want an error that says what is damaged", call, err)
 					continue
 				}
 				for _, part := range []string{key, path, "restore the file, or call Sessions.Forget, then log in again"} {

@@ -16,10 +16,10 @@ import (
 	"github.com/fincodeauth/fincodeauth"
 )
 
-func TestFoldersAndFilesAreTheOwnersAlone(t *testing.T) {
+func TestOnlyTheOwnerCanUseFoldersAndFiles(t *testing.T) {
 	s := newStore(t)
 	save(t, s, "v1", "")
-	for _, version := range []string{"v2", "v3"} { // the first file is made in another way than the others
+	for _, version := range []string{"v2", "v3"} { // create makes the first file, and publish makes the others
 		err := filepath.WalkDir(s.dir, func(path string, e fs.DirEntry, err error) error {
 			if err != nil {
 				return err
@@ -51,7 +51,7 @@ func TestNewMakesAnEmptyFolderPrivate(t *testing.T) {
 	}
 }
 
-func TestNewRefusesAFolderInWhichOthersCanWrite(t *testing.T) {
+func TestNewRefusesAFolderThatOthersCanWriteTo(t *testing.T) {
 	for mode, refused := range map[fs.FileMode]bool{0o775: true, 0o707: true, 0o755: false, 0o700: false} {
 		dir := t.TempDir()
 		if err := os.WriteFile(filepath.Join(dir, "app.log"), nil, 0o600); err != nil {
@@ -62,33 +62,34 @@ func TestNewRefusesAFolderInWhichOthersCanWrite(t *testing.T) {
 		}
 		_, err := New(dir)
 		if (err != nil) != refused || refused && !strings.Contains(err.Error(), "chmod 700") {
-			t.Errorf("New of a folder with mode %v = %v, want an error that says chmod 700: %t", mode, err, refused)
+			t.Errorf("New of a folder with mode %v = %v, want an error that says chmod 700: %t", mode.Perm(), err, refused)
 		}
 	}
 }
 
-// A damaged place is something else than a session's folder and its record.
+// damagedPlaces put something else in the place of a session's folder or of its
+// record.
 var damagedPlaces = map[string]struct {
-	damage func(t *testing.T, s *Store) (path string) // of what is wrong
+	damage func(t *testing.T, s *Store) (path string) // of the damage
 	want   string
 }{
 	"dangling link as the session's folder": {func(t *testing.T, s *Store) string {
 		return replaceByLink(t, string(s.folder(key)))
-	}, "is a symbolic link that leads to no folder"},
+	}, "is a symbolic link that does not lead to a folder"},
 	"file as the session's folder": {func(t *testing.T, s *Store) string {
 		path := string(s.folder(key))
 		if err := errors.Join(os.RemoveAll(path), os.WriteFile(path, []byte("secret"), 0o600)); err != nil {
 			t.Fatal(err)
 		}
 		return path
-	}, "is no folder"},
+	}, "is not a folder"},
 	"link to a file as the session's folder": {func(t *testing.T, s *Store) string {
 		path, target := string(s.folder(key)), filepath.Join(t.TempDir(), "file")
 		if err := errors.Join(os.RemoveAll(path), os.WriteFile(target, []byte("secret"), 0o600), os.Symlink(target, path)); err != nil {
 			t.Fatal(err)
 		}
 		return path
-	}, "is a symbolic link that leads to no folder"},
+	}, "is a symbolic link that does not lead to a folder"},
 	"dangling link as the record": {func(t *testing.T, s *Store) string {
 		return replaceByLink(t, s.Path(key))
 	}, "the record is damaged"},
@@ -123,7 +124,7 @@ func TestDamagedPlaceIsReportedAndDeleteRemovesIt(t *testing.T) {
 			s := newStore(t)
 			save(t, s, "v1", "")
 			path := c.damage(t, s)
-			// A call that loops would end with the context's error.
+			// A call that never ended would now return the context's error.
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 			defer cancel()
 			_, loadErr := s.Load(ctx, key)
@@ -142,7 +143,7 @@ func TestDamagedPlaceIsReportedAndDeleteRemovesIt(t *testing.T) {
 					}
 				}
 			}
-			s = open(t, s.dir) // New keeps it
+			s = open(t, s.dir) // New must not remove it
 			if _, err := os.Lstat(path); err != nil {
 				t.Errorf("New removed it: %v", err)
 			}
@@ -157,8 +158,8 @@ func TestDamagedPlaceIsReportedAndDeleteRemovesIt(t *testing.T) {
 	}
 }
 
-// A folder that is not there may come back, with its sessions: another disk was
-// to be mounted first. So a missing folder says nothing about a session.
+// A missing folder may come back with its sessions, for example when its disk is
+// mounted. So its absence says nothing about a session.
 func TestMissingStoreFolderIsReported(t *testing.T) {
 	for name, remove := range map[string]func(t *testing.T, dir string){
 		"dangling link": func(t *testing.T, dir string) { replaceByLink(t, dir) },
@@ -200,8 +201,8 @@ func TestNewRefusesADanglingLink(t *testing.T) {
 	}
 }
 
-// Nobody but root can read a file without permissions, but the owner of its
-// folder can remove it.
+// The owner of a folder can remove a file in it without being able to read it.
+// Root can read every file.
 func TestDeleteRemovesARecordThatItMayNotRead(t *testing.T) {
 	s := newStore(t)
 	save(t, s, "v1", "")

@@ -17,48 +17,70 @@ import (
 	"github.com/fincodeauth/fincodeauth"
 )
 
-// A folder is the path of one session's folder. Its files are numbered. The
-// highest is the record, or a tombstone while the session is being deleted.
+// A folder is the path of one session's folder. The files in it are numbered. The
+// file with the highest number is the session's record. While the session is
+// being deleted, that file is a tombstone.
 //
-// Save and Delete are atomic because every writer keeps these rules:
+// # The rules
 //
-//  1. It first announces itself by a draft, an empty file in the folder. Only then
-//     does it look for the highest file, n. If n may be replaced, it completes the
-//     draft and links it as n+1, which fails if n+1 exists or the draft is gone.
-//  2. It removes only files below one that it has seen, in ascending order, and
-//     before them every draft that it finds after it saw that one.
-//  3. Nothing follows a tombstone. It is removed last, as in (2), and then the folder.
-//  4. A folder appears by a rename with its first file in it. One without
-//     numbered files is therefore dead, and anybody may remove it.
-//  5. File names carry the folder's generation, so that a latecomer finds
-//     nothing of its own in the folder that a later login made.
+// Any number of processes use the folder at the same time, without a lock, and
+// each may be killed at any instruction. Save and Delete are atomic all the same,
+// because every writer keeps these rules:
 //
-// So no number is given twice: a writer that wants n+1 saw n as the highest, hence
-// its draft is older than the first n+1, and is removed before that is. A link that
-// succeeds follows the highest file, and at that moment the Save takes effect.
-// A writer whose draft was removed has changed nothing and starts over; this
-// happens only when another writer got ahead.
+//  1. A writer first announces itself: it makes a draft, which is an empty file
+//     in the folder. After that, it looks for the highest file, n. If the writer
+//     may replace n, it writes its data into the draft and links the draft as
+//     n+1. The link fails if n+1 exists. The link also fails if the draft is gone.
+//  2. A writer removes only files that are lower than a file that it has seen,
+//     the lowest first. Before these files, it removes every draft that it finds.
+//     It looks for drafts after it has seen the higher file.
+//  3. No record follows a tombstone. A writer removes the tombstone after all
+//     files that rule 2 names, and then the folder.
+//  4. A folder appears by a rename, with its first file already in it. So a folder
+//     without numbered files is dead, and any process may remove it.
+//  5. Every folder has a generation, which is a random text. It is part of the
+//     name of each numbered file. After a Delete, the next login makes a folder of
+//     another generation. A writer that is late finds none of its names there.
 //
-// A reader that can open the highest file of its listing has the record: a
-// higher one that the listing missed because it was removed took this one with
-// it before, by the order in (2).
+// # Why Save is atomic
 //
-// What a crash leaves, drafts, lower files, a tombstone, an empty folder, is
-// what writers meet anyway. The next writer or New removes it.
+// No number is used twice. A writer that links n+1 has seen n as the highest
+// file. So its draft is older than the first file n+1. A process that removes
+// n+1 removes that draft before, by rule 2. Without its draft, the writer's link
+// fails.
+//
+// So a link that succeeds has the number after the highest one. At that moment the
+// Save takes effect. A writer whose draft is gone has changed nothing, and starts
+// over. This happens only if another writer got ahead, so one of them always
+// makes progress.
+//
+// # Why Load needs no lock
+//
+// A reader lists the folder, and opens the highest file of its list. If that works,
+// the file is the record. The list may lack a higher file, if that file was
+// removed while the reader was listing. But then the file that the reader wants to
+// open was removed before, because rule 2 removes the lowest file first. The
+// reader finds it missing, and lists again.
+//
+// # What a crash leaves
+//
+// A crash leaves drafts, lower files, a tombstone or an empty folder. Writers meet
+// all of these without a crash too. The next writer, or New, removes them.
 type folder string
 
-// A file names a numbered file of a folder.
+// A file is the name of a numbered file.
 type file struct {
-	number     uint64 // from 1; 0: no file
-	generation string // chosen when the folder was made
+	number     uint64 // from 1; 0 means that there is no file
+	generation string // of the folder
 }
 
-// A state is what a folder says.
+// A state is what a folder holds.
 type state struct {
-	file file                // the highest
-	rec  *fincodeauth.Record // nil: there is none, or it was deleted
+	file file                // the highest file
+	rec  *fincodeauth.Record // nil if there is no record, or a tombstone
 }
 
+// version returns the record's version, or "" if there is no record.
 func (s state) version() string {
 	if s.rec == nil {
 		return ""
@@ -67,31 +89,32 @@ func (s state) version() string {
 }
 
 const (
-	// New removes what bears these: nobody else may call a folder so.
-	newPrefix = "fincodeauth-new-" // of a folder that is being made
-	oldPrefix = "fincodeauth-old-" // of one that is being removed
+	// Only this package may use these prefixes: New removes such folders.
+	newPrefix = "fincodeauth-new-" // a folder that is being made
+	oldPrefix = "fincodeauth-old-" // a folder that is being removed
 
 	draftSuffix = ".draft"
 	tombstone   = "deleted\n"
 )
 
-// errStartOver: another writer was faster, and nothing was changed.
+// errStartOver says that another writer was faster, and that nothing was changed.
 var errStartOver = errors.New("start over")
 
-// errNoFolder: the session has no folder, so that it has no record.
+// errNoFolder says that the session has no folder, and so no record.
 var errNoFolder = errors.New("no folder")
 
-// errDamaged: the highest file is no record.
+// errDamaged says that the highest file is not a record.
 var errDamaged = errors.New("the record is damaged: restore the file, or call Sessions.Forget, then log in again")
 
-// A misplacedError says what is in the place of a session's folder.
+// A misplacedError says that something else is in the place of a session's
+// folder.
 type misplacedError string
 
 func (e misplacedError) Error() string {
 	return string(e) + ": restore the session's folder, or call Sessions.Forget, then log in again"
 }
 
-// untilDecided repeats try until it returns another error than errStartOver.
+// untilDecided repeats try as long as it returns errStartOver and ctx lasts.
 func untilDecided(ctx context.Context, try func() error) error {
 	for {
 		if err := ctx.Err(); err != nil {
@@ -103,7 +126,7 @@ func untilDecided(ctx context.Context, try func() error) error {
 	}
 }
 
-// save tries once to put data in the place of the record with version prev.
+// save tries once to replace the record with version prev by data.
 func (f folder) save(ctx context.Context, data []byte, prev string) error {
 	d, err := f.announce()
 	if errors.Is(err, errNoFolder) {
@@ -139,11 +162,13 @@ func (f folder) save(ctx context.Context, data []byte, prev string) error {
 	if err != nil {
 		return err
 	}
-	f.clean(next) // what it leaves, the next Save removes
+	f.clean(next) // the next Save removes what is left after an error
 	return nil
 }
 
-// delete tries once to put a tombstone over whatever there is.
+// delete tries once to put a tombstone above the highest file, and then removes
+// everything. If it cannot read the highest file, that file may be a tombstone
+// already. A second tombstone says the same as the first.
 func (f folder) delete(ctx context.Context) error {
 	d, err := f.announce()
 	if errors.Is(err, errNoFolder) {
@@ -173,11 +198,11 @@ func (f folder) delete(ctx context.Context) error {
 		}
 	}
 	d.discard()
-	f.bury(last) // what it leaves, the next Save or New removes
+	f.bury(last) // the next Save, or New, removes what is left after an error
 	return nil
 }
 
-// create makes the folder with data as its first file.
+// create makes the folder, with data as its first file.
 func (f folder) create(data []byte) error {
 	store := filepath.Dir(string(f))
 	made, err := os.MkdirTemp(store, newPrefix)
@@ -193,13 +218,15 @@ func (f folder) create(data []byte) error {
 		return syncDir(store)
 	}
 	os.RemoveAll(made)
-	_, statErr := os.Lstat(string(f)) // what an existing folder makes Rename say depends on the system
+	// If the folder exists, the error of Rename depends on the operating system.
+	_, statErr := os.Lstat(string(f))
 	if statErr == nil || errors.Is(err, fs.ErrExist) || errors.Is(err, fs.ErrNotExist) {
 		return errStartOver
 	}
 	return err
 }
 
+// writeFirst writes the first file of a folder, durably.
 func writeFirst(path string, data []byte) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -211,8 +238,8 @@ func writeFirst(path string, data []byte) error {
 	return syncDir(filepath.Dir(path))
 }
 
-// current returns what the folder says now. If it cannot read the highest file,
-// it returns that file's name with the error.
+// current returns what the folder holds now. If it cannot read the highest file,
+// it returns the name of that file and the error.
 func (f folder) current(ctx context.Context) (state, error) {
 	for {
 		if err := ctx.Err(); err != nil {
@@ -233,7 +260,7 @@ func (f folder) current(ctx context.Context) (state, error) {
 		last := files[len(files)-1]
 		data, err := f.read(last)
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // a higher one replaced it
+			continue // a higher file replaced it
 		}
 		if err != nil {
 			return state{file: last}, err
@@ -246,20 +273,22 @@ func (f folder) current(ctx context.Context) (state, error) {
 	}
 }
 
-// read returns the content of a file. fs.ErrNotExist says that its name is gone.
+// read returns the content of a file. Its error is fs.ErrNotExist only if the
+// file was removed.
 func (f folder) read(file file) ([]byte, error) {
 	path := f.path(file)
 	data, err := os.ReadFile(path)
 	if err == nil {
 		return data, nil
 	}
-	// A dangling link does not exist either, but its name stays.
+	// The error for a link that leads to nothing is fs.ErrNotExist too.
 	if info, statErr := os.Lstat(path); statErr == nil && !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s (a %s): %w", path, kindOf(info), errDamaged)
 	}
 	return nil, err
 }
 
+// kindOf says what is not a regular file.
 func kindOf(info fs.FileInfo) string {
 	switch {
 	case info.IsDir():
@@ -289,9 +318,9 @@ func (f folder) explain(err error) error {
 	target, statErr := os.Stat(string(f))
 	switch {
 	case info.Mode()&fs.ModeSymlink != 0 && (statErr != nil || !target.IsDir()):
-		return misplacedError(string(f) + " is a symbolic link that leads to no folder")
+		return misplacedError(string(f) + " is a symbolic link that does not lead to a folder")
 	case statErr == nil && !target.IsDir():
-		return misplacedError(string(f) + " is no folder")
+		return misplacedError(string(f) + " is not a folder")
 	case errors.Is(err, fs.ErrNotExist):
 		return errStartOver
 	}
@@ -316,8 +345,8 @@ func encode(rec *fincodeauth.Record) ([]byte, error) {
 	return json.Marshal(rec)
 }
 
-// decode returns the record in a file, nil if it is a tombstone. Its error says
-// nothing of the content.
+// decode returns the record in data, or nil if data is a tombstone. Its error
+// shows nothing of data, which may hold tokens.
 func decode(data []byte) (*fincodeauth.Record, error) {
 	if string(data) == tombstone {
 		return nil, nil
@@ -329,8 +358,8 @@ func decode(data []byte) (*fincodeauth.Record, error) {
 	return rec, nil
 }
 
-// clean removes the files that last replaced, and before them all drafts. It
-// stops at the first that it cannot remove, to keep the order.
+// clean removes all drafts, and then the files that last replaced. It stops at the
+// first file that it cannot remove, to keep the order of rule 2.
 func (f folder) clean(last file) error {
 	files, others, err := f.list()
 	if err != nil {
@@ -345,7 +374,7 @@ func (f folder) clean(last file) error {
 		if old.generation != last.generation || old.number >= last.number {
 			continue
 		}
-		// Never a folder, unless somebody damaged the record.
+		// It is a file, unless somebody put a folder in the place of a record.
 		if err := os.RemoveAll(f.path(old)); err != nil {
 			return err
 		}
@@ -353,14 +382,15 @@ func (f folder) clean(last file) error {
 	return nil
 }
 
-// bury removes a folder whose highest file is the given tombstone, or that has
-// no numbered file.
+// bury removes a dead folder: one whose highest file is the tombstone last, or,
+// if last is no file, one without numbered files.
 func (f folder) bury(last file) error {
 	if err := f.clean(last); err != nil {
 		return ignoreNotExist(err)
 	}
 	if last.number > 0 {
-		// Or a power failure might keep a record and lose its tombstone.
+		// Without this sync, a power failure could undo the removal of the
+		// record and not that of the tombstone. The record would be back.
 		if err := syncDir(string(f)); err != nil {
 			return ignoreNotExist(err)
 		}
@@ -368,23 +398,25 @@ func (f folder) bury(last file) error {
 			return err
 		}
 	}
-	os.Remove(string(f)) // fails if another writer's draft is there, or a new session
+	// This fails, as it should, if another writer's draft or a new session is there.
+	os.Remove(string(f))
 	return nil
 }
 
-// tidy removes what a crash left in the folder. A tombstone alone is left: it
-// costs nothing, and to know it from a record would cost reading every record.
+// tidy removes what a crash left in the folder. It leaves a folder with a single
+// file alone, even if that file is a tombstone. A tombstone does no harm, and to
+// find it, New would have to read every record.
 func (f folder) tidy() {
 	files, others, err := f.list()
 	if err != nil || len(files) == 1 && len(others) == 0 {
 		return
 	}
 	if slices.ContainsFunc(others, isNoDraft) {
-		return // no crash leaves that: it may be somebody else's folder
+		return // no crash leaves such a file, so this may be another program's folder
 	}
 	cur, err := f.current(context.Background())
 	switch {
-	case err != nil: // whoever asks for this session is told
+	case err != nil: // Load and Save of this session return the error
 	case cur.rec == nil:
 		f.bury(cur.file)
 	default:
@@ -392,8 +424,8 @@ func (f folder) tidy() {
 	}
 }
 
-// list returns the folder's numbered files in order, and the names of all else
-// that is in it. The folder is so small that one system call lists it.
+// list returns the folder's numbered files in ascending order, and the names of
+// all other files. The folder is so small that a single system call lists it.
 func (f folder) list() (files []file, others []string, err error) {
 	d, err := os.Open(string(f))
 	if err != nil {
@@ -428,7 +460,7 @@ func parseFile(name string) (file, bool) {
 	return f, err == nil && number > 0 && f.name() == name
 }
 
-// A draft is a file that will be linked to its number.
+// A draft is a file that a writer links to a number when it is complete.
 type draft struct{ *os.File }
 
 // announce makes an empty draft.
@@ -440,17 +472,18 @@ func (f folder) announce() (draft, error) {
 	return draft{d}, nil
 }
 
-// isNoDraft tells whether name is none that announce gives.
+// isNoDraft reports whether announce never gives this name.
 func isNoDraft(name string) bool {
 	digits, ok := strings.CutSuffix(name, draftSuffix)
 	return !ok || strings.Trim(digits, "0123456789") != ""
 }
 
-// publish completes the draft and links it to path, durably. The error is
-// fs.ErrExist if path exists, and errStartOver if somebody removed the draft.
+// publish writes data into the draft and links the draft to path, durably. The
+// error is fs.ErrExist if path exists, and errStartOver if another process removed
+// the draft.
 func (d draft) publish(data []byte, path string) error {
-	if _, ok := parseFile(filepath.Base(path)); !ok { // nobody would find it
-		return fmt.Errorf("no number follows the highest file's; remove %s", filepath.Dir(path))
+	if _, ok := parseFile(filepath.Base(path)); !ok { // list would not find it
+		return fmt.Errorf("no number follows that of the highest file: remove %s", filepath.Dir(path))
 	}
 	if err := writeSync(d.File, data); err != nil {
 		return err
@@ -462,17 +495,17 @@ func (d draft) publish(data []byte, path string) error {
 	if err != nil {
 		return err
 	}
-	// If the folder is gone, so is the session: deleted after this link.
+	// If the folder is gone, another process deleted the session after this link.
 	return ignoreNotExist(syncDir(filepath.Dir(path)))
 }
 
-// discard may be called more than once.
+// discard removes the draft. It may be called more than once.
 func (d draft) discard() {
 	d.Close()
 	os.Remove(d.Name())
 }
 
-// writeSync writes data durably to f and closes it.
+// writeSync writes data to f, durably, and closes f.
 func writeSync(f *os.File, data []byte) error {
 	_, err := f.Write(data)
 	if err == nil {

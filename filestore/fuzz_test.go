@@ -16,7 +16,7 @@ import (
 	"github.com/fincodeauth/fincodeauth"
 )
 
-// Anybody may have written into the folder: a person, a backup, another program.
+// A person, a backup or another program may have written anything into the folder.
 
 func FuzzFile(f *testing.F) {
 	for _, content := range []string{
@@ -42,14 +42,15 @@ func FuzzFile(f *testing.F) {
 		case string(content) == tombstone:
 			checkGone(t, s)
 		case err != nil || rec.Version == "":
-			checkUnreadable(t, s, path, content)
+			checkDamaged(t, s, path, content)
 		default:
 			checkRead(t, s, rec)
 		}
 	})
 }
 
-// checkGone: a tombstone is no record, and the next login begins a session.
+// checkGone checks that a tombstone is not a record, and that the next login
+// begins a session.
 func checkGone(t *testing.T, s *Store) {
 	wantNone(t, s)
 	wantConflict(t, s, "w1", "v0")
@@ -57,12 +58,13 @@ func checkGone(t *testing.T, s *Store) {
 	want(t, s, "w1")
 }
 
-// checkUnreadable: what is no record is named, and kept until it is deleted.
-func checkUnreadable(t *testing.T, s *Store, path string, content []byte) {
+// checkDamaged checks that the errors name a file that is not a record, and that
+// only Delete removes it.
+func checkDamaged(t *testing.T, s *Store, path string, content []byte) {
 	_, err := s.Load(t.Context(), key)
-	wantUnreadable(t, "load", path, err)
+	wantDamaged(t, "load", path, err)
 	for _, prev := range []string{"", "v0", "v1"} {
-		wantUnreadable(t, "save", path, s.Save(t.Context(), key, record("w1"), prev))
+		wantDamaged(t, "save", path, s.Save(t.Context(), key, record("w1"), prev))
 	}
 	s = open(t, s.dir) // sweeps
 	if data, err := os.ReadFile(path); err != nil || !bytes.Equal(data, content) {
@@ -74,9 +76,9 @@ func checkUnreadable(t *testing.T, s *Store, path string, content []byte) {
 	wantEmpty(t, s.dir)
 }
 
-// wantUnreadable wants an error that says which file and what to do, and so
-// nothing of its content.
-func wantUnreadable(t *testing.T, call, path string, err error) {
+// wantDamaged expects the error that names the file, says what to do, and shows
+// nothing of the file's content.
+func wantDamaged(t *testing.T, call, path string, err error) {
 	t.Helper()
 	want := fmt.Sprintf("filestore: %s %q: %s: the record is damaged: restore the file, or call Sessions.Forget, then log in again", call, key, path)
 	if err == nil || err.Error() != want {
@@ -84,8 +86,8 @@ func wantUnreadable(t *testing.T, call, path string, err error) {
 	}
 }
 
-// checkRead: a record is what its JSON says, and is replaced by who knows its
-// version.
+// checkRead checks that Load returns the record of the file's JSON, and that only
+// a Save that knows its version replaces it.
 func checkRead(t *testing.T, s *Store, rec *fincodeauth.Record) {
 	for range 2 {
 		if got, err := s.Load(t.Context(), key); err != nil || !reflect.DeepEqual(got, rec) {
@@ -99,7 +101,7 @@ func checkRead(t *testing.T, s *Store, rec *fincodeauth.Record) {
 	want(t, s, "w1")
 }
 
-// ours are the names that the store gives.
+// ours reports whether the store makes folders with this prefix.
 var ours = regexp.MustCompile(`^fincodeauth-(new|old)-`).MatchString
 
 func FuzzForeignName(f *testing.F) {
@@ -116,14 +118,15 @@ func FuzzForeignName(f *testing.F) {
 	f.Add("0000000002-G.json", []byte("photo"))
 	f.Fuzz(func(t *testing.T, name string, content []byte) {
 		if name == "" || name == "." || name == ".." || len(name) > 255 || strings.ContainsAny(name, "/\x00") {
-			return // no file is called that
+			return // no file has such a name
 		}
 		checkBeside(t, name, content)
 		checkWithin(t, name, content)
 	})
 }
 
-// checkBeside: a folder of somebody else, beside those of the sessions, stays.
+// checkBeside checks that the store leaves a folder of another program alone that
+// is beside the folders of the sessions.
 func checkBeside(t *testing.T, name string, content []byte) {
 	s := newStore(t)
 	save(t, s, "v1", "")
@@ -152,8 +155,8 @@ func checkBeside(t *testing.T, name string, content []byte) {
 	}
 }
 
-// checkWithin: a file of somebody else, within a session's folder, may be removed,
-// but a Save that succeeds counts.
+// checkWithin puts a file of another program into a session's folder. The store
+// may remove it. A Save that succeeds must still have its effect.
 func checkWithin(t *testing.T, name string, content []byte) {
 	s := newStore(t)
 	save(t, s, "v1", "")
@@ -163,7 +166,7 @@ func checkWithin(t *testing.T, name string, content []byte) {
 	s = open(t, s.dir)
 	rec, err := s.Load(t.Context(), key)
 	if err != nil {
-		return // it is the highest, and no record: see FuzzFile
+		return // it is the highest file and not a record: FuzzFile tests that
 	}
 	for range 2 {
 		version := rec.Version
@@ -217,7 +220,7 @@ func FuzzKey(f *testing.F) {
 
 var plainName = regexp.MustCompile(`^[kh]-[a-z0-9=@_-]{0,198}$`).MatchString
 
-// saveUnder saves a record of its own under key, and wants it back.
+// saveUnder saves a record under key, and expects Load to return it.
 func saveUnder(t *testing.T, s *Store, key string) {
 	t.Helper()
 	if err := s.Save(t.Context(), key, record("v1 of "+key), ""); err != nil {

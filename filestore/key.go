@@ -7,14 +7,18 @@ import (
 )
 
 const (
-	keyPrefix  = "k-" // and the key itself; also so that none is a reserved name like CON
-	hashPrefix = "h-" // and the SHA-256 of a key too long for a name
+	// keyPrefix precedes the key itself. With a prefix, no name is a reserved one
+	// such as CON.
+	keyPrefix = "k-"
+
+	// hashPrefix precedes the SHA-256 of a key that is too long for a name.
+	hashPrefix = "h-"
 
 	maxName = 200 // bytes; file systems allow 255
 )
 
-// folderName returns the name of key's folder. It differs from every other key's
-// even where a file system ignores case or changes Unicode.
+// folderName returns the name of key's folder. No other key has that name, even on
+// a file system that ignores case or changes Unicode.
 func folderName(key string) string {
 	var b strings.Builder
 	b.WriteString(keyPrefix)
@@ -35,6 +39,8 @@ func isFolderName(name string) bool {
 	return strings.HasPrefix(name, keyPrefix) || strings.HasPrefix(name, hashPrefix)
 }
 
+// plain reports whether c stands for itself in a folder's name. Upper case does
+// not, because some file systems ignore case.
 func plain(c byte) bool {
 	return 'a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-' || c == '_' || c == '@'
 }

@@ -18,18 +18,19 @@ import (
 	"github.com/fincodeauth/fincodeauth"
 )
 
-// The kill test runs the test binary again as processes that save, and kills
-// them. writerEnv holds the store's folder, and the log's.
+// The kill test runs the test binary again, as processes that save, and kills
+// these. writerEnv holds the store's folder and the folder of the logs, separated
+// by a newline.
 const writerEnv = "FILESTORE_TEST_WRITER"
 
 const (
 	killFor   = 3 * time.Second
 	processes = 3
-	// churnKey's session is deleted and begun again all the time; countKeys' are
-	// never deleted, and count their saves in Record.Ended.
+	// The writers delete the session of churnKey and begin it again all the time.
 	churnKey = "churn"
 )
 
+// The sessions of countKeys are never deleted. Record.Ended counts their saves.
 var countKeys = []string{"count-a", "count-b"}
 
 func TestMain(m *testing.M) {
@@ -73,11 +74,11 @@ func TestProcessesKilledAtAnyMomentLoseNothing(t *testing.T) {
 	saves := checkLog(t, s, log)
 	t.Logf("%d kills, %d saves", kills, saves)
 	if saves < 50 || kills < 5 {
-		t.Errorf("%d kills and %d saves are too few to show anything", kills, saves)
+		t.Errorf("%d kills and %d saves are too few to prove anything", kills, saves)
 	}
 }
 
-// readAll fails unless every record can be read and no count went down.
+// readAll fails the test if a record cannot be read, or if a count went down.
 func readAll(t *testing.T, s *Store, seen map[string]int) {
 	t.Helper()
 	if _, err := s.Load(t.Context(), churnKey); err != nil && !errors.Is(err, fincodeauth.ErrNotFound) {
@@ -99,13 +100,13 @@ func readAll(t *testing.T, s *Store, seen map[string]int) {
 	}
 }
 
-// checkLog fails unless the saves that succeeded form one chain that ends in
-// the record that is there. It returns their number.
+// checkLog fails the test unless the successful saves of each key form one chain
+// that ends in the key's record. It returns the number of successful saves.
 func checkLog(t *testing.T, s *Store, dir string) int {
 	t.Helper()
-	prevOf := make(map[string]string)   // of every version that was tried
+	prevOf := make(map[string]string)   // by version, of every Save that was tried
 	saved := make(map[string]bool)      // versions whose Save returned nil
-	replaced := make(map[string]string) // by which of these
+	replaced := make(map[string]string) // by version: the version that replaced it
 	for _, path := range filesIn(t, dir) {
 		f, err := os.Open(path)
 		if err != nil {
@@ -152,7 +153,7 @@ func checkLog(t *testing.T, s *Store, dir string) int {
 	return len(saved)
 }
 
-// count returns how many saves led to rec.
+// count returns the number of saves that led to rec.
 func count(rec *fincodeauth.Record) int {
 	n, _ := strconv.Atoi(rec.Ended)
 	return n
@@ -179,8 +180,8 @@ func startWriter(t *testing.T, store, log string) *writer {
 	return w
 }
 
-// kill ends the process at whatever instruction it is, and fails if it had ended
-// by itself.
+// kill ends the process at a random instruction. It fails the test if the process
+// had ended by itself.
 func (w *writer) kill(t *testing.T) {
 	t.Helper()
 	w.cmd.Process.Kill()
@@ -190,8 +191,9 @@ func (w *writer) kill(t *testing.T) {
 	}
 }
 
-// writeUntilKilled writes to its log what it is going to save, and what it has
-// saved. It returns only if something is wrong.
+// writeUntilKilled saves without end. Before each Save it writes to its log what
+// it is going to save, and after the Save that it has saved it. It returns only
+// after an error.
 func writeUntilKilled(dir, logs string) error {
 	s, err := New(dir)
 	if err != nil {
@@ -213,8 +215,8 @@ func writeUntilKilled(dir, logs string) error {
 	}
 }
 
-// countUp replaces key's record by one that counts one more. In the log, the
-// key itself stands for no record.
+// countUp replaces key's record by a record whose count is one higher. In the log,
+// the key itself stands for the version of no record.
 func countUp(ctx context.Context, s *Store, log *os.File, key string) error {
 	rec, err := s.Load(ctx, key)
 	if errors.Is(err, fincodeauth.ErrNotFound) {

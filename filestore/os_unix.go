@@ -9,7 +9,7 @@ import (
 	"syscall"
 )
 
-// syncDir makes the names in dir durable.
+// syncDir makes the names of the files in dir durable.
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
@@ -18,11 +18,11 @@ func syncDir(dir string) error {
 	defer d.Close()
 	err = d.Sync()
 	if errors.Is(err, syscall.EINVAL) || errors.Is(err, errors.ErrUnsupported) {
-		return nil // a file system that keeps names durable itself, or not at all
+		return nil // the file system makes names durable without it, or cannot
 	}
 	return err
 }
 
-// writableByOthers tells whether others than its owner can remove what is in a
-// folder.
+// writableByOthers reports whether another user than the folder's owner can remove
+// the folder's files.
 func writableByOthers(info fs.FileInfo) bool { return info.Mode().Perm()&0o022 != 0 }
