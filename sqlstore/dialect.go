@@ -7,12 +7,12 @@ import (
 	"time"
 )
 
-// A Dialect is a database's kind of SQL.
+// A Dialect is the kind of SQL that a database understands.
 type Dialect int
 
 const (
 	PostgreSQL Dialect = iota + 1
-	MySQL              // MariaDB too
+	MySQL              // also for MariaDB
 	SQLite
 )
 
@@ -34,16 +34,16 @@ type Option func(*options)
 
 type options struct{ table string }
 
-// Table names the table, as "fincode_sessions", which is the default, or with
-// its schema, as "auth.fincode_sessions". It consists of letters, digits and
-// underscores, and is case-sensitive where the database is.
+// Table sets the name of the table. The name may begin with a schema, as in
+// "auth.fincode_sessions". The default is "fincode_sessions". A name consists of
+// letters, digits and underscores. It is case-sensitive if the database is.
 func Table(name string) Option {
 	return func(o *options) { o.table = name }
 }
 
-// Schema returns the statement with which Migrate makes the table, for those
-// who apply it by hand. It does nothing if there is one of that name. It is empty
-// for a dialect or a table that New refuses: New says why.
+// Schema returns the statement with which Migrate makes the table, so that you can
+// apply it yourself. The statement does nothing if there is a table of that name.
+// Schema returns "" if New refuses the dialect or an option. New says why.
 func Schema(d Dialect, opts ...Option) string {
 	s, err := newStatements(d, opts)
 	if err != nil {
@@ -52,20 +52,21 @@ func Schema(d Dialect, opts ...Option) string {
 	return s.create
 }
 
-// statements are what a Store says to the database.
+// statements are the SQL statements of a Store.
 type statements struct {
 	dialect Dialect
-	table   string // as the user named it
+	table   string // as the caller of New wrote it
 
 	create, probe, load, insert, update, delete string
 }
 
-// tableName keeps to the 63 bytes that PostgreSQL leaves of a name without a word.
+// tableName allows 63 bytes, because PostgreSQL cuts longer names without an error.
 var tableName = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_]{0,62}\.)?[A-Za-z_][A-Za-z0-9_]{0,62}$`)
 
-// schema has %[1]s for the table, %[2]s for exact text that can be a key, %[3]s
-// for exact text, %[4]s for text of any length, %[5]s for a time, and %[6]s for
-// what follows. Its comments stay with the table in SQLite alone.
+// schema is the statement that makes the table. Its verbs are: %[1]s the table,
+// %[2]s the type of text that is compared exactly and can be a primary key, %[3]s
+// of text that is compared exactly, %[4]s of text of any length, %[5]s of a time,
+// and %[6]s what follows the columns. Only SQLite keeps the comments with the table.
 const schema = `CREATE TABLE IF NOT EXISTS %[1]s (
 	id              %[2]s NOT NULL PRIMARY KEY, -- SHA-256 of the session's key, in hex
 	version         %[3]s NOT NULL, -- what a Save must name to replace the row
@@ -77,8 +78,8 @@ const schema = `CREATE TABLE IF NOT EXISTS %[1]s (
 	updated_at      %[5]s NOT NULL
 )%[6]s`
 
-// newStatements writes the SQL down. insert and update take the same arguments,
-// and update the previous version after them.
+// newStatements returns the statements for a dialect. insert and update have the
+// same arguments. update has one more, the previous version, as its last.
 func newStatements(d Dialect, opts []Option) (statements, error) {
 	o := options{table: "fincode_sessions"}
 	for i, opt := range opts {
@@ -97,8 +98,9 @@ func newStatements(d Dialect, opts []Option) (statements, error) {
 	case PostgreSQL:
 		types = []any{`TEXT COLLATE "C"`, `TEXT COLLATE "C"`, "TEXT", "TIMESTAMPTZ", ""}
 	case MySQL:
-		// Its ways to ignore a duplicate hide other errors or, under the
-		// driver's clientFoundRows, that there was one: it is left an error.
+		// A duplicate key stays an error here. MySQL's ways to ignore it also
+		// ignore other errors, or hide the duplicate if the driver's
+		// clientFoundRows is set.
 		quote, onConflict = "`", ""
 		types = []any{"CHAR(64) CHARACTER SET ascii COLLATE ascii_bin", "VARBINARY(255)",
 			"MEDIUMTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin", "DATETIME(6)", " ENGINE = InnoDB"}
@@ -125,8 +127,7 @@ func newStatements(d Dialect, opts []Option) (statements, error) {
 	}, nil
 }
 
-// numbered returns statement with the dialect's placeholders in the place of
-// question marks.
+// numbered replaces the question marks in statement by the dialect's placeholders.
 func (d Dialect) numbered(statement string) string {
 	if d != PostgreSQL {
 		return statement
@@ -141,15 +142,15 @@ func (d Dialect) numbered(statement string) string {
 	return b.String()
 }
 
-// time returns t as text in UTC, to the microsecond, and nil for a zero t.
-// Drivers differ in what they make of a time.Time and of its zone.
+// time returns t as text in UTC, in microseconds, or nil if t is zero. It returns
+// text because drivers convert a time.Time and its zone in different ways.
 func (s *statements) time(t time.Time) any {
 	if t.IsZero() {
 		return nil
 	}
 	layout := "2006-01-02 15:04:05.000000Z07:00"
 	if s.dialect == MySQL {
-		layout = "2006-01-02 15:04:05.000000" // its DATETIME has no zone
+		layout = "2006-01-02 15:04:05.000000" // MySQL's DATETIME has no zone
 	}
 	return t.UTC().Format(layout)
 }

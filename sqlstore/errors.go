@@ -10,19 +10,20 @@ import (
 	"time"
 )
 
-// How databases say what a Store must know, since no driver may be imported
-// here: in the error's text, or with a SQLSTATE that the error has a method for.
+// These marks tell the errors of databases apart. A mark is in the error's text,
+// or is the SQLSTATE that the error's method SQLState returns. The types of the
+// drivers' errors are unknown here, because this package imports no driver.
 var (
 	duplicateKey = []string{"Error 1062"}
 
-	// Nothing was changed, and the same statement may succeed: a serialization
-	// failure, a deadlock, SQLite's lock, and what PostgreSQL makes of tables of
-	// one name that are created at once.
-	passing = []string{"SQLSTATE 40001", "SQLSTATE 40P01", "Error 1213", "database is locked", "table is locked",
+	// The statement changed nothing, and may succeed when it is tried again. The
+	// causes are a serialization failure, a deadlock, SQLite's lock, or several
+	// processes that create the same table in PostgreSQL at the same time.
+	temporary = []string{"SQLSTATE 40001", "SQLSTATE 40P01", "Error 1213", "database is locked", "table is locked",
 		"SQLSTATE 23505", "SQLSTATE 42P07", "SQLSTATE 42710"}
 
-	// The connection broke. Nobody knows what became of the statement, so that
-	// only one that may be made twice may be made again.
+	// The connection broke. The statement may have had its effect or not. So only
+	// a statement that may run twice may be tried again.
 	broken = []string{"SQLSTATE 57P01", "SQLSTATE 57P02", "SQLSTATE 57P03", "Error 1927", "Error 1317", "Error 1053",
 		"bad connection", "invalid connection", "unexpected EOF", "connection reset", "broken pipe"}
 
@@ -31,10 +32,11 @@ var (
 	badSyntax    = []string{"SQLSTATE 42601", "Error 1064", "syntax error"}
 )
 
-// harmless are the marks after which a statement that may be made twice is.
-func harmless() []string { return slices.Concat(passing, broken) }
+// repeatable returns the marks after which a statement is tried again that may run
+// twice.
+func repeatable() []string { return slices.Concat(temporary, broken) }
 
-// marked tells whether err bears one of the marks.
+// marked reports whether err has one of the marks.
 func marked(err error, marks []string) bool {
 	text := err.Error()
 	if e, ok := errors.AsType[interface {
@@ -52,9 +54,9 @@ const (
 	retryFor = 10 * time.Second
 )
 
-// again calls do until it returns an error without any of the marks, or none, or
-// for about retryFor.
-func (s *Store) again(ctx context.Context, marks []string, do func() error) error {
+// retry calls do until it succeeds, until its error has none of the marks, until ctx
+// ends, or for about retryFor. It returns the last error of do.
+func (s *Store) retry(ctx context.Context, marks []string, do func() error) error {
 	began := time.Now()
 	for delay := retryMin; ; delay = min(2*delay, retryMax) {
 		err := do()
@@ -69,7 +71,7 @@ func (s *Store) again(ctx context.Context, marks []string, do func() error) erro
 	}
 }
 
-// explain says in err that the context ended, or what to do about it.
+// explain adds to err that the context has ended, or what the user can do.
 func (s *Store) explain(ctx context.Context, err error) error {
 	cause := ctx.Err()
 	switch {

@@ -16,8 +16,8 @@ import (
 	"github.com/fincodeauth/fincodeauth/sqlstore"
 )
 
-// Sessions in PostgreSQL, encrypted. A MySQL or SQLite differs in the driver
-// and the dialect alone.
+// Encrypted sessions in PostgreSQL. For MySQL or SQLite, only the driver and the
+// dialect differ.
 func Example() {
 	ctx := context.Background()
 	db, err := sql.Open("pgx", os.Getenv("DATABASE_URL")) // import _ "github.com/jackc/pgx/v5/stdlib"
@@ -29,7 +29,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	if err := table.Migrate(ctx); err != nil { // or apply what Schema returns by hand
+	if err := table.Migrate(ctx); err != nil { // or apply the result of Schema yourself
 		log.Fatal(err)
 	}
 	key, err := hex.DecodeString(os.Getenv("FINCODE_KEY")) // 32 bytes: openssl rand -hex 32
@@ -53,11 +53,11 @@ func Example() {
 
 func proxy(*http.Client) http.Handler { return http.NotFoundHandler() }
 
-// To replace the key of Encrypt, roll out twice: Encrypt(table, old, new), so
-// that every process can read what the new key encrypts, and then
-// Encrypt(table, new, old). From then on whatever is refreshed is encrypted
-// with the new key; save the sessions that nobody uses again, as this does. Then
-// roll out Encrypt(table, new).
+// Replacing the key of Encrypt takes three releases. First release
+// Encrypt(table, old, new), so that every process can read what the new key
+// encrypts. Then release Encrypt(table, new, old). From now on, each refresh
+// encrypts its session with the new key. This example does the same for sessions
+// that are not in use. After it, release Encrypt(table, new).
 func Example_replaceEncryptionKey() {
 	ctx := context.Background()
 	var db *sql.DB              // the database
@@ -74,7 +74,7 @@ func Example_replaceEncryptionKey() {
 		}
 		keys = append(keys, key)
 	}
-	if err := rows.Err(); err != nil { // and the connection is free again
+	if err := rows.Err(); err != nil { // the loop has closed rows, so their connection is free
 		log.Fatal(err)
 	}
 	for _, key := range keys {
@@ -82,11 +82,11 @@ func Example_replaceEncryptionKey() {
 			log.Fatal(err)
 		}
 	}
-	fmt.Println("the old key may go")
+	fmt.Println("the old key is no longer needed")
 }
 
-// saveAgain saves the session under key as it is, unless somebody is refreshing
-// it, and so about to save it.
+// saveAgain saves the session under key without a change. While another process
+// refreshes the session, saveAgain waits, because that process saves it too.
 func saveAgain(ctx context.Context, store fincodeauth.Store, key string) error {
 	for {
 		rec, err := store.Load(ctx, key)

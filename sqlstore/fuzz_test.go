@@ -14,7 +14,8 @@ import (
 	"github.com/fincodeauth/fincodeauth/sqlstore"
 )
 
-// Anybody may have written into the table, and a key may be anything.
+// Another program may have written anything into the table, and a key may be any
+// string.
 
 func FuzzRow(f *testing.F) {
 	for _, record := range []string{
@@ -47,8 +48,8 @@ func FuzzRow(f *testing.F) {
 	})
 }
 
-// wantDamaged wants an error that says where and what to do, and so nothing of
-// the row.
+// wantDamaged expects the error that names the table, says what to do, and shows
+// nothing of the row.
 func wantDamaged(t *testing.T, key string, err error) {
 	t.Helper()
 	want := fmt.Sprintf("sqlstore: load %q: its record in table fincode_sessions is damaged: restore it, or call Sessions.Forget, then log in again", key)
@@ -59,8 +60,8 @@ func wantDamaged(t *testing.T, key string, err error) {
 
 var isID = regexp.MustCompile(`^[0-9a-f]{64}$`).MatchString
 
-// wantLegible checks the arguments of an update: each is text that every database
-// takes, but for the version, which is the caller's.
+// wantLegible checks the arguments of an update. Each must be text that every
+// database accepts, except the versions, which the caller chooses.
 func wantLegible(t *testing.T, args []any) {
 	t.Helper()
 	if len(args) != 9 || !isID(fmt.Sprint(args[7])) {

@@ -1,27 +1,27 @@
 // Package sqlstore keeps sessions in one table of PostgreSQL, MySQL, MariaDB or
-// SQLite, for all the processes that use the database. It needs nothing but
-// database/sql and the driver of your choice.
+// SQLite, for all processes that use the database. It needs only database/sql and
+// the driver of your choice.
 //
-// Each session is a row, and each Save is one statement that names in its WHERE
-// the version that it replaces. A row is locked, and a connection in use, for
-// the length of that statement, and neither during a refresh.
+// Each session is a row. Each Save is a single statement, whose WHERE names the
+// version that it replaces. The Store uses a connection, and locks a row, only
+// while a statement runs. During a refresh it does neither.
 //
-// # What it asks of the database
+// # What the database must do
 //
-// A rotated token that the database forgets is a session lost. So a commit must
-// be durable, which is the default of each of them; do not relax it:
+// If the database loses a rotated token, the session is lost. So a commit must be
+// durable. It is, in each of these databases, unless you change their settings:
 //
-//   - PostgreSQL: synchronous_commit on, and fsync on
-//   - MySQL, MariaDB: innodb_flush_log_at_trx_commit = 1, and sync_binlog = 1 if
-//     a replica may take over
-//   - SQLite: PRAGMA synchronous = FULL; WAL is the fastest journal_mode
+//   - PostgreSQL: synchronous_commit is on, and fsync is on.
+//   - MySQL, MariaDB: innodb_flush_log_at_trx_commit is 1. If a replica may become
+//     the primary, also set sync_binlog to 1.
+//   - SQLite: PRAGMA synchronous is FULL. The fastest journal_mode is WAL.
 //
-// After a failover to a replica that copies asynchronously, the last commits are
-// gone: use synchronous replication. Let the *sql.DB lead to the primary: a
-// replica shows old records.
+// After a failover to an asynchronous replica, the last commits are lost: use
+// synchronous replication. The *sql.DB must be connected to the primary, because a
+// replica returns old records.
 //
-// The table holds the tokens in the clear, unless the Store is wrapped by
-// fincodeauth.Encrypt.
+// The table holds the tokens as plain text, unless fincodeauth.Encrypt wraps the
+// Store.
 package sqlstore
 
 import (
@@ -38,16 +38,17 @@ import (
 	"github.com/fincodeauth/fincodeauth"
 )
 
-// A Store is a fincodeauth.Store in a table. Make one with New. It is safe for
-// concurrent use, also by several Stores and processes with the same table.
+// A Store is a fincodeauth.Store in a table. Make one with New: the methods of the
+// zero Store return errors. A Store is safe for concurrent use, also by several
+// Stores and processes with the same table.
 type Store struct {
 	db  *sql.DB
 	sql statements
 }
 
-// New returns a Store in db, which must be open, stay open as long as the Store
-// is used, and speak the dialect. It makes no call: run Migrate, or apply
-// Schema, before the first use.
+// New returns a Store in db. db must understand the dialect, and must stay open as
+// long as the Store is in use. New does not call the database. Before the first
+// use, run Migrate or apply Schema.
 func New(db *sql.DB, d Dialect, opts ...Option) (*Store, error) {
 	if db == nil {
 		return nil, errors.New("sqlstore: db is nil: open it with sql.Open")
@@ -59,14 +60,14 @@ func New(db *sql.DB, d Dialect, opts ...Option) (*Store, error) {
 	return &Store{db: db, sql: statements}, nil
 }
 
-// Migrate makes the table if there is none. Any number of processes may do so
-// at once. If there is one it only looks at it, so that it needs no right to
-// make tables then.
+// Migrate makes the table if there is none. Any number of processes may call
+// Migrate at the same time. If the table exists, Migrate only reads it, and so
+// needs no right to make tables.
 func (s *Store) Migrate(ctx context.Context) error {
 	if err := s.check(); err != nil {
 		return fmt.Errorf("sqlstore: migrate: %w", err)
 	}
-	err := s.again(ctx, harmless(), func() error {
+	err := s.retry(ctx, repeatable(), func() error {
 		err := s.probe(ctx)
 		if err != nil && marked(err, missingTable) {
 			return s.exec(ctx, s.sql.create)
@@ -79,13 +80,13 @@ func (s *Store) Migrate(ctx context.Context) error {
 	return nil
 }
 
-// probe tries whether the table is there, with all its columns.
+// probe returns an error if the table or one of its columns is missing.
 func (s *Store) probe(ctx context.Context) error {
 	rows, err := s.db.QueryContext(ctx, s.sql.probe, id(""))
 	if err != nil {
 		return err
 	}
-	rows.Next() // some drivers do not ask the database before
+	rows.Next() // some drivers call the database only now
 	return errors.Join(rows.Err(), rows.Close())
 }
 
@@ -95,7 +96,7 @@ func (s *Store) Load(ctx context.Context, key string) (*fincodeauth.Record, erro
 		return nil, fmt.Errorf("sqlstore: load %q: %w", key, err)
 	}
 	var data string
-	err := s.again(ctx, harmless(), func() error {
+	err := s.retry(ctx, repeatable(), func() error {
 		return s.db.QueryRowContext(ctx, s.sql.load, id(key)).Scan(&data)
 	})
 	rec := new(fincodeauth.Record)
@@ -111,7 +112,8 @@ func (s *Store) Load(ctx context.Context, key string) (*fincodeauth.Record, erro
 	return rec, nil
 }
 
-// Save implements fincodeauth.Store.
+// Save implements fincodeauth.Store. It does not try again after the connection
+// broke, because the statement may have had its effect.
 func (s *Store) Save(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
 	if err := s.check(); err != nil {
 		return fmt.Errorf("sqlstore: save %q: %w", key, err)
@@ -139,7 +141,7 @@ func (s *Store) save(ctx context.Context, key string, rec *fincodeauth.Record, p
 		statement = s.sql.update
 		args = append(args, prev)
 	}
-	return s.again(ctx, passing, func() error {
+	return s.retry(ctx, temporary, func() error {
 		result, err := s.db.ExecContext(ctx, statement, args...)
 		if err != nil && prev == "" && marked(err, duplicateKey) {
 			return fincodeauth.ErrConflict
@@ -160,14 +162,14 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 	if err := s.check(); err != nil {
 		return fmt.Errorf("sqlstore: delete %q: %w", key, err)
 	}
-	err := s.again(ctx, passing, func() error { return s.exec(ctx, s.sql.delete, id(key)) })
+	err := s.retry(ctx, temporary, func() error { return s.exec(ctx, s.sql.delete, id(key)) })
 	if err != nil {
 		return fmt.Errorf("sqlstore: delete %q: %w", key, s.explain(ctx, err))
 	}
 	return nil
 }
 
-// String names the table, without the database's address and password.
+// String returns the dialect and the table. It shows no address and no password.
 func (s *Store) String() string {
 	if s.check() != nil {
 		return "sqlstore(not made by New)"
@@ -191,14 +193,16 @@ func (s *Store) exec(ctx context.Context, statement string, args ...any) error {
 	return err
 }
 
-// id is a row's primary key: databases differ in what text they take for equal
-// and how much of it they index, but not about a hash.
+// id returns the primary key of the row for key. It is a hash, because databases
+// differ in which texts they call equal, which characters they can hold, and how
+// long a key may be. They all agree about a hash.
 func id(key string) string {
 	sum := sha256.Sum256([]byte(key))
 	return hex.EncodeToString(sum[:])
 }
 
-// legible returns text as every database takes it in a column for people.
+// legible returns text without what some databases refuse: NUL and invalid UTF-8.
+// It is only for columns that people read.
 func legible(text string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "\uFFFD")
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/fincodeauth/fincodeauth/sqlstore"
 )
 
-// The tests on databases are in package integration.
+// The tests with real databases are in package integration.
 
 var dialects = []sqlstore.Dialect{sqlstore.PostgreSQL, sqlstore.MySQL, sqlstore.SQLite}
 
@@ -110,29 +110,29 @@ func TestSaveIsOneStatementWithTheVersionInIt(t *testing.T) {
 		}
 		where, ok := strings.CutPrefix(d.statements[1][strings.LastIndex(d.statements[1], " WHERE "):], " WHERE id = ")
 		if !ok || !strings.Contains(where, " AND version = ") || d.args[len(d.args)-1] != "v1" {
-			t.Errorf("%v: the version is not what the update depends on: %s", dialect, d.statements[1])
+			t.Errorf("%v: the update does not depend on the version: %s", dialect, d.statements[1])
 		}
 	}
 }
 
-// A driver's error with a SQLSTATE, as pgx and lib/pq have it.
+// A stateError has a SQLSTATE, as the errors of pgx and lib/pq have.
 type stateError string
 
 func (e stateError) Error() string    { return "that did not work" }
 func (e stateError) SQLState() string { return string(e) }
 
-func TestPassingErrorsAreTriedAgain(t *testing.T) {
-	for _, passing := range []error{
+func TestTemporaryErrorsAreTriedAgain(t *testing.T) {
+	for _, temporary := range []error{
 		stateError("40001"),
 		fmt.Errorf("wrapped: %w", stateError("40P01")),
 		errors.New("Error 1213 (40001): Deadlock found when trying to get lock; try restarting transaction"),
 		errors.New("database is locked (5) (SQLITE_BUSY)"),
 		errors.New("database table is locked"),
 	} {
-		d := &database{errs: []error{passing, passing}}
+		d := &database{errs: []error{temporary, temporary}}
 		save(t, newStore(t, d, sqlstore.SQLite), "v1", "")
 		if len(d.statements) != 3 {
-			t.Errorf("%v: %d attempts, want 3", passing, len(d.statements))
+			t.Errorf("%v: %d attempts, want 3", temporary, len(d.statements))
 		}
 	}
 }
@@ -232,14 +232,15 @@ func open(t *testing.T, d *database) *sql.DB {
 	return db
 }
 
-// A database is a driver that notes what it is told, and fails as it is told.
+// A database is a driver that notes the statements, and returns the errors that
+// the test gives it.
 type database struct {
 	password   string
 	record     string
 	deleted    bool
-	errs       []error // of the next statements; then they succeed
+	errs       []error // of the next statements; later statements succeed
 	statements []string
-	args       []any // of the last one
+	args       []any // of the last statement
 }
 
 func (d *database) Connect(context.Context) (driver.Conn, error) { return d, nil }
@@ -288,15 +289,15 @@ func (r *rows) Next(dest []driver.Value) error {
 	return nil
 }
 
-func TestAfterABrokenConnectionOnlyALoadIsMadeAgain(t *testing.T) {
+func TestOnlyLoadIsTriedAgainAfterABrokenConnection(t *testing.T) {
 	broken := errors.New("FATAL: terminating connection due to administrator command (SQLSTATE 57P01)")
 	d := &database{record: `{"version":"1"}`, errs: []error{broken, broken}}
 	store := newStore(t, d, sqlstore.PostgreSQL)
 	if rec, err := store.Load(t.Context(), "a"); err != nil || rec.Version != "1" {
-		t.Errorf("Load = %v, %v; want the record of the third try", rec, err)
+		t.Errorf("Load = %v, %v; want the record of the third attempt", rec, err)
 	}
 	d.errs, d.statements = []error{broken}, nil
 	if err := store.Save(t.Context(), "a", &fincodeauth.Record{Version: "2"}, "1"); !errors.Is(err, broken) || len(d.statements) != 1 {
-		t.Errorf("Save = %v after %d statements; want the error of the only one: it may have landed", err, len(d.statements))
+		t.Errorf("Save = %v after %d statements; want its error after one: that statement may have had its effect", err, len(d.statements))
 	}
 }
