@@ -14,8 +14,9 @@ import (
 	"github.com/fincodeauth/fincodeauth/redisstore"
 )
 
-// Sessions in Redis, encrypted. With a MasterName the client asks Sentinels
-// where the primary is, with several addresses and none it uses a cluster.
+// Encrypted sessions in Redis. With a MasterName, the client asks Sentinel for the
+// address of the primary. With several addresses and no MasterName, the client
+// uses a cluster.
 func Example() {
 	client := redis.NewUniversalClient(&redis.UniversalOptions{
 		Addrs:                 []string{"redis.internal:6379"},

@@ -12,7 +12,8 @@ import (
 	"github.com/fincodeauth/fincodeauth"
 )
 
-// Anybody may have written into Redis, and a key may be anything.
+// Another program may have written anything into Redis, and a key may be any
+// string.
 
 func FuzzRecord(f *testing.F) {
 	for _, record := range []string{

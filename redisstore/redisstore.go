@@ -1,35 +1,37 @@
-// Package redisstore keeps sessions in Redis or Valkey, for all the processes
-// that use it: a single server, one behind Sentinel, or a cluster.
+// Package redisstore keeps sessions in Redis or Valkey, for all processes that use
+// the same server. The server may be a single one, one behind Sentinel, or a
+// cluster.
 //
-// Each session is a hash under a key of its own, with the record in JSON, and
-// each Save a script that compares the version. The record holds the tokens in
-// the clear, unless the Store is wrapped by fincodeauth.Encrypt.
+// Each session is a hash under its own key, with the record in JSON. Each Save is
+// a script that compares the version. The record holds the tokens as plain text,
+// unless fincodeauth.Encrypt wraps the Store.
 //
-// # What it asks of Redis
+// # What Redis must do
 //
-// A rotated token that Redis forgets is a session lost: what comes back is the
-// token before, which was used, and FinCode refuses it as a reuse. As it is
-// installed, Redis forgets up to minutes of writes when it crashes. Set
+// If Redis loses a rotated token, the session is lost: Redis then has the token
+// before it, which was already used, and FinCode refuses that token as a reuse.
+// With its default settings, Redis loses up to minutes of writes when it crashes.
+// Set
 //
 //	# keep a log
 //	appendonly yes
-//	# on disk before Save returns; "everysec" forgets a second
+//	# write to the disk before Save returns; "everysec" may lose a second
 //	appendfsync always
-//	# any other may evict sessions that nobody logged out
+//	# other policies may remove sessions that nobody logged out
 //	maxmemory-policy noeviction
 //
-// That makes a Save durable on one server. Replicas copy asynchronously, so a
-// failover, by Sentinel or in a cluster, can forget writes that were
-// acknowledged, whatever appendfsync says. To keep that to the writes of a
-// moment, let a primary that lost its replicas refuse to write:
+// These settings make a Save durable on one server. Replicas are asynchronous. So
+// a failover, by Sentinel or in a cluster, may lose writes that Redis has
+// confirmed, whatever appendfsync is. To limit the loss to about a second, let a
+// primary that has lost its replicas refuse writes:
 //
 //	min-replicas-to-write 1
 //	# seconds
 //	min-replicas-max-lag 1
 //
-// WAIT would not change it: a replica without the write may still be the one
-// that is promoted. Where no session may be lost in a failover, use package
-// sqlstore on a database that copies synchronously.
+// WAIT does not help, because a replica without the write may still become the
+// primary. If a failover must not lose any session, use package sqlstore and a
+// database with synchronous replication.
 package redisstore
 
 import (
@@ -45,42 +47,45 @@ import (
 	"github.com/fincodeauth/fincodeauth"
 )
 
-// margin is how much longer than its token a record is kept, and the least TTL:
-// a refresh, and a save that waits for Redis to come back, must find it.
+// margin is the time for which Redis keeps a record after its token has expired,
+// and the shortest TTL. A refresh needs the record for some time after the token
+// has expired, and so does a Save that waits until Redis is back.
 const margin = time.Hour
 
-// A Store is a fincodeauth.Store in Redis. Make one with New. It is safe for
-// concurrent use, also by several Stores and processes with the same prefix.
+// A Store is a fincodeauth.Store in Redis. Make one with New: the methods of the
+// zero Store return errors. A Store is safe for concurrent use, also by several
+// Stores and processes with the same prefix.
 type Store struct {
 	client redis.UniversalClient
 	prefix string
 	ttl    time.Duration
 }
 
-// An Option changes what New makes.
+// An Option changes the Store that New returns.
 type Option func(*Store)
 
-// Prefix is what each session's key begins with in Redis. Without it that is
+// Prefix sets the text before each session's key in Redis. The default is
 // "fincode:".
 func Prefix(prefix string) Option {
 	return func(s *Store) { s.prefix = prefix }
 }
 
-// TTL makes Redis forget a session that was not saved for that long, at least an
-// hour, but never before its token expired an hour ago. A session is saved
-// whenever it is refreshed, so take the time for which FinCode accepts an
-// unused refresh token. 0, as without it: sessions stay until they are deleted.
+// TTL makes Redis remove a session that was not saved for this time. Redis keeps
+// the session at least until one hour after its token has expired. Each refresh
+// saves the session, so use the time for which FinCode accepts an unused refresh
+// token. The shortest TTL is one hour. 0 is the default, and keeps sessions until
+// they are deleted.
 func TTL(ttl time.Duration) Option {
 	return func(s *Store) { s.ttl = ttl }
 }
 
-// New returns a Store in the Redis that client leads to, which must stay open as
-// long as the Store is used. It makes no call.
+// New returns a Store in the Redis of client. The client must stay open as long as
+// the Store is in use. New does not call Redis.
 //
-// client is a *redis.Client, one made by redis.NewFailoverClient among them, or
-// a *redis.ClusterClient. It must not read from replicas, which show old
-// records. Unless its ContextTimeoutEnabled is set, calls in progress outlast
-// the deadline of their context, by its ReadTimeout.
+// client is a *redis.Client, for example from redis.NewFailoverClient, or a
+// *redis.ClusterClient. It must not read from replicas, because a replica returns
+// old records. Set the client's ContextTimeoutEnabled. Without it, a call may take
+// longer than its context allows, by up to the client's ReadTimeout.
 func New(client redis.UniversalClient, opts ...Option) (*Store, error) {
 	if client == nil {
 		return nil, errors.New("redisstore: client is nil: make one with redis.NewUniversalClient")
@@ -97,23 +102,24 @@ func New(client redis.UniversalClient, opts ...Option) (*Store, error) {
 	}
 	switch c := client.(type) {
 	case *redis.Ring:
-		return nil, errors.New("redisstore: client is a Ring, whose users may disagree on where a session is: use a cluster")
+		return nil, errors.New("redisstore: client is a Ring, and two Rings may look for a session on different servers: use a cluster")
 	case *redis.ClusterClient:
 		if c.Options().ReadOnly {
-			return nil, errors.New("redisstore: client reads from replicas, which show old records: " +
+			return nil, errors.New("redisstore: client reads from replicas, which return old records: " +
 				"set none of ReadOnly, RouteByLatency and RouteRandomly")
 		}
 	}
 	if s.ttl != 0 && s.ttl < margin {
-		return nil, fmt.Errorf("redisstore: TTL is %v, and a session not saved for that long is lost: "+
-			"use at least %v, better weeks, or 0 to keep sessions until they are deleted", s.ttl, margin)
+		return nil, fmt.Errorf("redisstore: TTL is %v, and Redis removes a session that was not saved for that long: "+
+			"use at least %v, or better weeks, or 0 to keep sessions until they are deleted", s.ttl, margin)
 	}
 	return s, nil
 }
 
-// save replaces version ARGV[1] by ARGV[2], with the record ARGV[3], to be
-// forgotten after ARGV[4] milliseconds unless that is 0. It returns whether
-// ARGV[2] is there: the client sends a script again whose answer was lost.
+// save replaces version ARGV[1] by version ARGV[2] with the record ARGV[3]. Redis
+// removes the record after ARGV[4] milliseconds, or never if that is 0. save
+// returns 1 if version ARGV[2] is there in the end. That is also so if it was there
+// before, because the client sends a script again if it did not get the answer.
 var save = redis.NewScript(`
 local version = redis.call('HGET', KEYS[1], 'version') or ''
 if version == ARGV[2] then
@@ -188,7 +194,8 @@ func (s *Store) save(ctx context.Context, key string, rec *fincodeauth.Record, p
 	return err
 }
 
-// lifeOf is how long Redis is to keep rec; 0: until it is deleted.
+// lifeOf returns the time for which Redis must keep rec. 0 means until rec is
+// deleted.
 func (s *Store) lifeOf(rec *fincodeauth.Record) time.Duration {
 	if s.ttl == 0 || rec.Token == nil || rec.Token.Expiry.IsZero() {
 		return s.ttl
@@ -208,7 +215,7 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 	return nil
 }
 
-// String names the prefix, without the address and the password of Redis.
+// String returns the prefix. It shows no address and no password.
 func (s *Store) String() string {
 	if s.check() != nil {
 		return "redisstore(not made by New)"
@@ -227,7 +234,7 @@ func (s *Store) check() error {
 	return nil
 }
 
-// explain says in err that the context ended, or what to do about it.
+// explain adds to err that the context has ended, or what the user can do.
 func explain(ctx context.Context, err error) error {
 	cause := ctx.Err()
 	switch {

@@ -14,7 +14,7 @@ import (
 	"github.com/fincodeauth/fincodeauth/redisstore"
 )
 
-// The tests on Redis are in package integration.
+// The tests with a real Redis are in package integration.
 
 func TestNewSaysWhatIsWrong(t *testing.T) {
 	single := redis.NewClient(&redis.Options{})
@@ -33,8 +33,8 @@ func TestNewSaysWhatIsWrong(t *testing.T) {
 		"NilCluster":  {(*redis.ClusterClient)(nil), redisstore.Prefix("a"), "client is a nil *redis.ClusterClient: make one with redis.NewUniversalClient"},
 		"NilOption":   {single, nil, "option 1 is nil: leave it out"},
 		"Ring":        {ring, redisstore.Prefix("a"), "client is a Ring"},
-		"Replicas":    {near, redisstore.Prefix("a"), "client reads from replicas, which show old records: set none of ReadOnly, RouteByLatency and RouteRandomly"},
-		"ShortTTL":    {single, redisstore.TTL(time.Minute), "TTL is 1m0s, and a session not saved for that long is lost: use at least 1h0m0s"},
+		"Replicas":    {near, redisstore.Prefix("a"), "client reads from replicas, which return old records: set none of ReadOnly, RouteByLatency and RouteRandomly"},
+		"ShortTTL":    {single, redisstore.TTL(time.Minute), "TTL is 1m0s, and Redis removes a session that was not saved for that long: use at least 1h0m0s"},
 		"NegativeTTL": {single, redisstore.TTL(-1), "use at least 1h0m0s"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -113,11 +113,11 @@ func TestDeleteRemovesADamagedRecord(t *testing.T) {
 	}
 }
 
-// A hash is all that this Redis holds: the fields of one key. An empty field is
-// missing.
+// A hash is a Redis that holds the fields of a single key. A field that is "" does
+// not exist.
 type hash struct{ key, version, record string }
 
-// store returns a Store in it, without a server.
+// store returns a Store in h. It needs no server.
 func (h *hash) store(t testing.TB) *redisstore.Store {
 	client := redis.NewClient(&redis.Options{})
 	t.Cleanup(func() { client.Close() })
