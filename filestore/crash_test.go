@@ -208,7 +208,7 @@ func TestStalledWriterStartsOver(t *testing.T) {
 
 // A process that stalls before it removes files must not remove the files of a
 // session that began meanwhile, even if the numbers are the same.
-func TestStalledRemovalSparesANewSession(t *testing.T) {
+func TestStalledRemovalLeavesANewSessionAlone(t *testing.T) {
 	s := newStore(t)
 	save(t, s, "v1", "")
 	save(t, s, "v2", "v1")
@@ -259,7 +259,7 @@ func TestNewLeavesForeignFolders(t *testing.T) {
 }
 
 // Somebody else must have made such a file: the package never counts that far.
-func TestSaveBehindTheHighestNumberIsAnError(t *testing.T) {
+func TestNumbersThatRunOutAreAnError(t *testing.T) {
 	s := newStore(t)
 	save(t, s, "v1", "")
 	last := file{math.MaxUint64, "G"}

@@ -136,9 +136,9 @@ func TestUnreadableFileIsReportedAndKept(t *testing.T) {
 					t.Errorf("%s: the error %q shows the content", call, err)
 				}
 			}
-			open(t, s.dir) // sweeps
+			open(t, s.dir) // must not remove it
 			if data, err := os.ReadFile(path); err != nil || string(data) != content {
-				t.Errorf("the file holds %q (%v), want what it held", data, err)
+				t.Errorf("the file holds %q (%v), want it unchanged", data, err)
 			}
 			if err := s.Delete(t.Context(), key); err != nil {
 				t.Errorf("Delete = %v", err)

@@ -44,10 +44,10 @@ import (
 //
 // # Why Save is atomic
 //
-// No number is used twice. A writer that links n+1 has seen n as the highest
-// file. So its draft is older than the first file n+1. A process that removes
-// n+1 removes that draft before, by rule 2. Without its draft, the writer's link
-// fails.
+// No number is used twice. A writer that links n+1 made its draft first, and then
+// saw n as the highest file. So its draft is older than the first file n+1. A
+// process that removes n+1 removes the older draft before, by rule 2. Without its
+// draft, the writer's link fails.
 //
 // So a link that succeeds has the number after the highest one. At that moment the
 // Save takes effect. A writer whose draft is gone has changed nothing, and starts
@@ -103,7 +103,7 @@ var errStartOver = errors.New("start over")
 // errNoFolder says that the session has no folder, and so no record.
 var errNoFolder = errors.New("no folder")
 
-// errDamaged says that the highest file is not a record.
+// errDamaged says that the highest file is neither a record nor a tombstone.
 var errDamaged = errors.New("the record is damaged: restore the file, or call Sessions.Forget, then log in again")
 
 // A misplacedError says that something else is in the place of a session's

@@ -66,9 +66,9 @@ func checkDamaged(t *testing.T, s *Store, path string, content []byte) {
 	for _, prev := range []string{"", "v0", "v1"} {
 		wantDamaged(t, "save", path, s.Save(t.Context(), key, record("w1"), prev))
 	}
-	s = open(t, s.dir) // sweeps
+	s = open(t, s.dir) // must not remove it
 	if data, err := os.ReadFile(path); err != nil || !bytes.Equal(data, content) {
-		t.Errorf("the file holds %q (%v), want what it held", data, err)
+		t.Errorf("the file holds %q (%v), want it unchanged", data, err)
 	}
 	if err := s.Delete(t.Context(), key); err != nil {
 		t.Error(err)
@@ -151,7 +151,7 @@ func checkBeside(t *testing.T, name string, content []byte) {
 		t.Error(err)
 	}
 	if data, err := os.ReadFile(path); !ours(name) && (err != nil || !bytes.Equal(data, content)) {
-		t.Errorf("%s holds %q (%v), want what it held", path, data, err)
+		t.Errorf("%s holds %q (%v), want it unchanged", path, data, err)
 	}
 }
 

@@ -65,7 +65,8 @@ type Store struct {
 type Option func(*Store)
 
 // Prefix sets the text before each session's key in Redis. The default is
-// "fincode:".
+// "fincode:". If several applications use the same Redis, no prefix of theirs may
+// be the beginning of another.
 func Prefix(prefix string) Option {
 	return func(s *Store) { s.prefix = prefix }
 }

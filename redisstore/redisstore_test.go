@@ -89,7 +89,7 @@ func TestADamagedRecordIsNamed(t *testing.T) {
 
 // A Save compares the field version, so the field must agree with the record.
 // If it did not, every Save would conflict with what Load returns.
-func TestAVersionThatIsNotTheRecordsIsDamage(t *testing.T) {
+func TestRecordWithAnotherVersionThanItsFieldIsDamaged(t *testing.T) {
 	for name, h := range map[string]hash{
 		"no version":      {record: `{"version":"v1"}`},
 		"another version": {version: "v2", record: `{"version":"v1"}`},

@@ -58,6 +58,10 @@ func proxy(*http.Client) http.Handler { return http.NotFoundHandler() }
 // encrypts. Then release Encrypt(table, new, old). From now on, each refresh
 // encrypts its session with the new key. This example does the same for sessions
 // that are not in use. After it, release Encrypt(table, new).
+//
+// The example reads the keys from the column session. If your keys contain NUL or
+// invalid UTF-8, take the keys from elsewhere, because the column shows these as
+// U+FFFD.
 func Example_replaceEncryptionKey() {
 	ctx := context.Background()
 	var db *sql.DB              // the database

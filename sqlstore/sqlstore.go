@@ -20,8 +20,14 @@
 // synchronous replication. The *sql.DB must be connected to the primary, because a
 // replica returns old records.
 //
-// The table holds the tokens as plain text, unless fincodeauth.Encrypt wraps the
-// Store.
+// # What the table holds
+//
+// The column id identifies a session: it is a hash of the session's key, so that a
+// key may be any string. The column session is a copy of the key for people. It
+// shows NUL and invalid UTF-8, which some databases refuse, as U+FFFD.
+//
+// The column record holds the tokens as plain text, unless fincodeauth.Encrypt
+// wraps the Store.
 package sqlstore
 
 import (

@@ -226,9 +226,9 @@ func (h *history) checkNoFork(t *testing.T) map[string]string {
 	return next
 }
 
-// check fails the test unless the saves form one chain: each replaced the
-// version of the save before, the first replaced version first, and the store
-// holds the last.
+// check fails the test unless the saves form one chain. The first save must have
+// replaced the version first, and each later save the version of the save before.
+// The store must hold the last version.
 func (h *history) check(t *testing.T, s store, first string) {
 	t.Helper()
 	next := h.checkNoFork(t)
@@ -236,7 +236,7 @@ func (h *history) check(t *testing.T, s store, first string) {
 	for range h.saves {
 		version, ok := next[last]
 		if !ok {
-			t.Fatalf("%d saves succeeded, but none of them replaced %q, which a Save had returned nil for", len(h.saves), last)
+			t.Fatalf("%d saves succeeded, but none of them replaced %q: an update is lost", len(h.saves), last)
 		}
 		last = version
 	}

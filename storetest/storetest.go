@@ -29,13 +29,16 @@ const precision = time.Microsecond
 //
 // # Keys
 //
-// A store must never take one key for another. It must hold every key that is
-// valid UTF-8, contains no NUL and has 1 to 512 bytes. A store may refuse other
-// keys: its Save then returns an error that wraps neither ErrConflict nor
-// ErrNotFound. Run logs which keys a store refuses. A store that replaces
-// characters, ignores case or cuts long keys fails, and Run says which keys it
-// confuses. The simplest cure is to use a hash of the key, such as its SHA-256 in
-// hex, or an encoding that can be decoded again, such as lower-case hex.
+// A store must never confuse two keys. It must hold every key of 1 to 512 bytes
+// that is valid UTF-8 without NUL.
+//
+// A store may refuse other keys. Save then returns an error that wraps neither
+// ErrConflict nor ErrNotFound, Load returns any error, and Delete may return one.
+// Run logs the keys that a store refuses.
+//
+// A store that replaces characters, ignores case or cuts long keys fails, and Run
+// says which keys it confuses. The simplest solution is to store the record under
+// a hash of its key, such as the SHA-256 in hex.
 //
 // # Contention
 //
@@ -79,8 +82,8 @@ func Run(t *testing.T, newStore func(t *testing.T) fincodeauth.Store) {
 	}
 }
 
-// refuseNil ends the test if s is nil, or an interface with a nil pointer in it:
-// any call of such a store would panic.
+// refuseNil fails the test if s is nil or contains a nil pointer. Each call of such
+// a store would panic.
 func refuseNil(t *testing.T, s fincodeauth.Store) {
 	t.Helper()
 	if s == nil {

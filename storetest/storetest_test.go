@@ -155,7 +155,7 @@ func TestConfusedKeysAreNamed(t *testing.T) {
 	}
 }
 
-// TestNilStoreIsRefused runs itself again, as TestBrokenStoresFail does.
+// TestNilStoreIsRefused runs the test binary again, as TestBrokenStoresFail does.
 func TestNilStoreIsRefused(t *testing.T) {
 	newStore := map[string]func(*testing.T) fincodeauth.Store{
 		"nil":                  func(*testing.T) fincodeauth.Store { return nil },
@@ -183,7 +183,7 @@ func TestNilStoreIsRefused(t *testing.T) {
 	}
 }
 
-// A mapStore is a Store that is no pointer.
+// A mapStore is a Store that is not a pointer.
 type mapStore map[string]fincodeauth.Store
 
 func (m mapStore) Load(ctx context.Context, key string) (*fincodeauth.Record, error) {
