@@ -118,8 +118,8 @@ func TestARecordThatCannotBeReadIsNamedAndNotOverwritten(t *testing.T) {
 				"Token":  func() error { _, err := sessions.TokenSource(key).Token(); return err }(),
 				"Logout": sessions.Logout(t.Context(), key),
 			} {
-				if err == nil || errors.Is(err, fincodeauth.ErrLoginRequired) || !strings.Contains(err.Error(), key) || !strings.Contains(err.Error(), files.Path(key)) {
-					t.Errorf("%s: error %v, want one that names the key and the file", call, err)
+				if err == nil || errors.Is(err, fincodeauth.ErrLoginRequired) || !strings.Contains(err.Error(), key) || !strings.Contains(err.Error(), files.Path(key)) || !strings.Contains(err.Error(), "Sessions.Forget") {
+					t.Errorf("%s: error %v, want one that names the key, the file and Sessions.Forget", call, err)
 				}
 			}
 			after, err := os.ReadFile(files.Path(key))

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"unicode"
@@ -69,8 +70,7 @@ func TestLinksLeadSomewhere(t *testing.T) {
 }
 
 func TestNoSampleClosesWithoutADeadline(t *testing.T) {
-	samples := append(documents(t), "example_test.go")
-	samples = append(samples, files(t, "main.go")...)
+	samples := slices.Concat(documents(t), files(t, "example_test.go"), files(t, "main.go"))
 	for _, name := range samples {
 		if strings.Contains(textOf(t, name), "Close(context."+"Background())") { // not to find this line
 			t.Errorf("%s calls Close with a context that never ends: Close may hang as long as the store is down", name)

@@ -19,36 +19,47 @@ import (
 // Encrypted sessions in PostgreSQL. For MySQL or SQLite, only the driver and the
 // dialect differ.
 func Example() {
-	ctx := context.Background()
+	if err := serve(context.Background()); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// serve returns its errors, so that the deferred calls run.
+func serve(ctx context.Context) (err error) {
 	db, err := sql.Open("pgx", os.Getenv("DATABASE_URL")) // import _ "github.com/jackc/pgx/v5/stdlib"
 	if err != nil {
-		log.Fatal(err)
+		return err
 	}
 	defer db.Close()
 	table, err := sqlstore.New(db, sqlstore.PostgreSQL)
 	if err != nil {
-		log.Fatal(err)
+		return err
 	}
 	if err := table.Migrate(ctx); err != nil { // or apply the result of Schema yourself
-		log.Fatal(err)
+		return err
 	}
 	key, err := hex.DecodeString(os.Getenv("FINCODE_KEY")) // 32 bytes: openssl rand -hex 32
 	if err != nil {
-		log.Fatal(err)
+		return err
 	}
 	store, err := fincodeauth.Encrypt(table, key)
 	if err != nil {
-		log.Fatal(err)
+		return err
 	}
 	sessions, err := fincodeauth.New(fincodeauth.Config{
 		BaseURL: fincodeauth.Production("acme"),
 		Store:   store,
 	})
 	if err != nil {
-		log.Fatal(err)
+		return err
 	}
-	defer sessions.Close(ctx)
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		err = errors.Join(err, sessions.Close(ctx)) // waits until the last token is saved
+	}()
 	http.Handle("/transactions", proxy(sessions.Client("treasury")))
+	return http.ListenAndServe("localhost:8080", nil)
 }
 
 func proxy(*http.Client) http.Handler { return http.NotFoundHandler() }

@@ -85,7 +85,7 @@ var measured = []struct {
 		}
 		return ours.Store, bareStore{
 			load: func(ctx context.Context, n int) error {
-				return bare.client.HGet(ctx, bare.name+user(n), "record").Err()
+				return bare.client.HMGet(ctx, bare.name+user(n), "version", "record").Err()
 			},
 			save: func(ctx context.Context, n int, data, version, prev string) error {
 				saved, err := bare.client.EvalSha(ctx, script.Hash(), []string{bare.name + user(n)}, prev, version, data, 0).Int64()
