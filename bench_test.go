@@ -16,9 +16,9 @@ var nothing = roundTripper(func(*http.Request) (*http.Response, error) { return 
 
 var answered = &http.Response{StatusCode: 200, Body: http.NoBody}
 
-// benched returns Sessions whose session "a" has a fresh token, and whose API
+// benchSessions returns Sessions whose session "a" has a fresh token, and whose API
 // answers nothing.
-func benched(tb testing.TB) *fincodeauth.Sessions {
+func benchSessions(tb testing.TB) *fincodeauth.Sessions {
 	tb.Helper()
 	fc := fincodetest.New(fincodetest.Config{})
 	sessions, err := fincodeauth.New(fincodeauth.Config{
@@ -49,7 +49,7 @@ func bareRequest(tb testing.TB) *http.Request {
 }
 
 func TestTokenAllocatesNothing(t *testing.T) {
-	sessions := benched(t)
+	sessions := benchSessions(t)
 	src := sessions.TokenSource("a")
 	if n := testing.AllocsPerRun(1000, func() { token(t, src) }); n != 0 {
 		t.Errorf("Token allocates %v times", n)
@@ -66,7 +66,7 @@ func TestTokenAllocatesNothing(t *testing.T) {
 }
 
 // A map of up to eight fields is two allocations, a larger one is four.
-func TestARoundTripAllocatesTheRequestAndItsHeaderAlone(t *testing.T) {
+func TestRoundTripAllocatesOnlyTheRequestAndItsHeader(t *testing.T) {
 	for name, test := range map[string]struct {
 		caller http.Header
 		fields int // that are sent
@@ -81,7 +81,7 @@ func TestARoundTripAllocatesTheRequestAndItsHeaderAlone(t *testing.T) {
 		"four":                  {http.Header{"A": {"1"}, "B": {"1"}, "C": {"1"}, "D": {"1"}}, 9, 5},
 		"two of several values": {http.Header{"A": {"1", "2", "3"}, "B": {"1", "2"}}, 7, 3},
 	} {
-		tr := benched(t).Transport("a")
+		tr := benchSessions(t).Transport("a")
 		req := bareRequest(t)
 		req.Header = test.caller
 		var fields int
@@ -111,7 +111,7 @@ func BenchmarkTimeNow(b *testing.B) {
 }
 
 func BenchmarkToken(b *testing.B) {
-	src := benched(b).TokenSource("a")
+	src := benchSessions(b).TokenSource("a")
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := src.Token(); err != nil {
@@ -121,7 +121,7 @@ func BenchmarkToken(b *testing.B) {
 }
 
 func BenchmarkTokenParallel(b *testing.B) {
-	src := benched(b).TokenSource("a")
+	src := benchSessions(b).TokenSource("a")
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
@@ -134,7 +134,7 @@ func BenchmarkTokenParallel(b *testing.B) {
 }
 
 func BenchmarkTokenOfContext(b *testing.B) {
-	src := benched(b).TokenSource("")
+	src := benchSessions(b).TokenSource("")
 	ctx := fincodeauth.WithSession(b.Context(), "a")
 	b.ReportAllocs()
 	for b.Loop() {
@@ -145,7 +145,7 @@ func BenchmarkTokenOfContext(b *testing.B) {
 }
 
 func BenchmarkRoundTrip(b *testing.B) {
-	tr, req := benched(b).Transport("a"), bareRequest(b)
+	tr, req := benchSessions(b).Transport("a"), bareRequest(b)
 	b.ReportAllocs()
 	for b.Loop() {
 		roundTrip(b, tr, req)
@@ -155,7 +155,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 // BenchmarkRoundTripOAuth2 is what users of golang.org/x/oauth2 have: it adds
 // one header.
 func BenchmarkRoundTripOAuth2(b *testing.B) {
-	tr := &oauth2.Transport{Source: benched(b).TokenSource("a"), Base: nothing}
+	tr := &oauth2.Transport{Source: benchSessions(b).TokenSource("a"), Base: nothing}
 	req := bareRequest(b)
 	b.ReportAllocs()
 	for b.Loop() {

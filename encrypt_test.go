@@ -16,7 +16,7 @@ import (
 	"github.com/fincodeauth/fincodeauth/fincodetest"
 )
 
-func TestEncryptRefusesBadKeys(t *testing.T) {
+func TestEncryptRefusesBadKeysAndStores(t *testing.T) {
 	store := fincodeauth.NewMemoryStore()
 	for name, test := range map[string]struct {
 		store fincodeauth.Store
@@ -36,7 +36,7 @@ func TestEncryptRefusesBadKeys(t *testing.T) {
 	}
 }
 
-func TestNoTokenIsLegibleOnDisk(t *testing.T) {
+func TestEncryptedTokensAreNotReadableOnDisk(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "sessions")
 	files, err := filestore.New(dir)
 	if err != nil {
@@ -57,7 +57,7 @@ func TestNoTokenIsLegibleOnDisk(t *testing.T) {
 	}
 }
 
-func TestAnEncryptionKeyIsReplacedWithoutLosingASession(t *testing.T) {
+func TestReplacingTheEncryptionKeyKeepsSessions(t *testing.T) {
 	fc := fincodetest.New(fincodetest.Config{})
 	store := fincodeauth.NewMemoryStore()
 	old := newSessions(t, fc, withStore(encrypted(t, store, key1)))
@@ -79,7 +79,7 @@ func TestAnEncryptionKeyIsReplacedWithoutLosingASession(t *testing.T) {
 	}
 }
 
-func TestARecordThatCannotBeReadIsNamedAndNotOverwritten(t *testing.T) {
+func TestUnreadableRecordIsReportedAndNotOverwritten(t *testing.T) {
 	files, err := filestore.New(filepath.Join(t.TempDir(), "sessions"))
 	if err != nil {
 		t.Fatal(err)

@@ -20,7 +20,7 @@ import (
 	"github.com/fincodeauth/fincodeauth/fincodetest"
 )
 
-func TestLoginsErrorsAreToldApart(t *testing.T) {
+func TestLoginErrorsAreDistinct(t *testing.T) {
 	for name, cfg := range map[string]fincodetest.Config{"statuses": {}, "empty bodies": {EmptyRefusals: true}} {
 		t.Run(name, func(t *testing.T) {
 			fc := fincodetest.New(cfg)
@@ -47,7 +47,7 @@ func TestLoginsErrorsAreToldApart(t *testing.T) {
 	}
 }
 
-func TestAFirewallsPageIsNoWrongPassword(t *testing.T) {
+func TestFirewallPageIsNotReportedAsAWrongPassword(t *testing.T) {
 	fc := fincodetest.New(fincodetest.Config{})
 	for _, status := range []int{401, 403, 404} {
 		fc.Inject(fincodetest.Login, 1, fincodetest.Fault{Kind: fincodetest.FirewallPage, Status: status})
@@ -71,7 +71,7 @@ func answering(status int, header http.Header, body string) roundTripper {
 	}
 }
 
-func TestAnAnswerThatCannotBeReadIsAnErrorWithoutItsBody(t *testing.T) {
+func TestUnreadableAnswerIsAnErrorWithoutTheBody(t *testing.T) {
 	const secret = "eyJhbGciOi"
 	for name, body := range map[string]string{
 		"not JSON":             secret,
@@ -95,7 +95,7 @@ func TestAnAnswerThatCannotBeReadIsAnErrorWithoutItsBody(t *testing.T) {
 	}
 }
 
-func TestALifetimeIsReadWhereverItIsSaid(t *testing.T) {
+func TestLifetimeIsReadFromEveryKnownField(t *testing.T) {
 	// {"exp":1700000900,"iat":1700000000} and {"exp":1700000900}, unsigned.
 	const both, expiryOnly = "e30.eyJleHAiOjE3MDAwMDA5MDAsImlhdCI6MTcwMDAwMDAwMH0.s", "e30.eyJleHAiOjE3MDAwMDA5MDB9.s"
 	date := http.Header{"Date": {time.Unix(1700000000, 0).UTC().Format(http.TimeFormat)}}
@@ -132,7 +132,7 @@ func TestALifetimeIsReadWhereverItIsSaid(t *testing.T) {
 	}
 }
 
-func TestAConnectionThatNeverStoodIsKnownAsNotSent(t *testing.T) {
+func TestFailedConnectionCountsAsNotSent(t *testing.T) {
 	// A real http.Transport reports its connections to httptrace; this address
 	// refuses them.
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -168,7 +168,7 @@ func TestAConnectionThatNeverStoodIsKnownAsNotSent(t *testing.T) {
 	}
 }
 
-func TestARefreshTokenDoesNotFollowARedirect(t *testing.T) {
+func TestRefreshTokenDoesNotFollowARedirect(t *testing.T) {
 	elsewhere := fincodetest.NewServer(fincodetest.Config{})
 	defer elsewhere.Close()
 	for _, status := range []int{http.StatusFound, http.StatusTemporaryRedirect} {
@@ -188,7 +188,7 @@ func TestARefreshTokenDoesNotFollowARedirect(t *testing.T) {
 	}
 }
 
-func TestARefreshIsNotRepeatedByNetHTTP(t *testing.T) {
+func TestNetHTTPDoesNotRepeatARefresh(t *testing.T) {
 	// net/http repeats a request with an Idempotency-Key after a lost answer.
 	srv := fincodetest.NewServer(fincodetest.Config{})
 	defer srv.Close()
@@ -211,7 +211,7 @@ func TestARefreshIsNotRepeatedByNetHTTP(t *testing.T) {
 	}
 }
 
-func TestNoErrorOrEventHoldsASecret(t *testing.T) {
+func TestErrorsAndEventsContainNoSecret(t *testing.T) {
 	const secret = "s3cr3t-of-ada"
 	echo := roundTripper(func(r *http.Request) (*http.Response, error) {
 		body, err := io.ReadAll(r.Body)
@@ -238,7 +238,7 @@ func TestNoErrorOrEventHoldsASecret(t *testing.T) {
 	}
 }
 
-func TestASecretIsKnownHoweverTheServerWritesIt(t *testing.T) {
+func TestSecretIsRedactedInEverySpelling(t *testing.T) {
 	for name, message := range map[string]string{
 		"the request":         `cannot parse {"currentPassword":"s3cr3t of \"Ada\" \u0026 \u003csons\u003e"}`,
 		"another one's JSON":  `cannot parse {"currentPassword":"s3cr3t of \"Ada\" & <sons>"}`,
@@ -259,7 +259,7 @@ func TestASecretIsKnownHoweverTheServerWritesIt(t *testing.T) {
 	}
 }
 
-func TestALocationThatDoesNotParseIsNotQuoted(t *testing.T) {
+func TestErrorDoesNotQuoteTheLocation(t *testing.T) {
 	for _, location := range []string{"%zz" + secret, "https://elsewhere.example/" + secret} {
 		sessions := newSessions(t, nil, func(c *fincodeauth.Config) {
 			c.Base = answering(302, http.Header{"Location": {location}}, "")
@@ -272,7 +272,7 @@ func TestALocationThatDoesNotParseIsNotQuoted(t *testing.T) {
 	}
 }
 
-func TestABaseThatBreaksTheContractOfARoundTripperIsAnError(t *testing.T) {
+func TestLoginFailsIfBaseBreaksItsContract(t *testing.T) {
 	for name, base := range map[string]roundTripper{
 		"no answer": func(*http.Request) (*http.Response, error) { return nil, nil },
 		"no body":   func(*http.Request) (*http.Response, error) { return &http.Response{StatusCode: 200}, nil },
@@ -288,7 +288,7 @@ func TestABaseThatBreaksTheContractOfARoundTripperIsAnError(t *testing.T) {
 }
 
 // The body of such an answer is the connection, and no context ends reading it.
-func TestTheBodyOfASwitchOfProtocolsIsNotRead(t *testing.T) {
+func TestBodyOfStatus101IsNotRead(t *testing.T) {
 	base := roundTripper(func(*http.Request) (*http.Response, error) {
 		return &http.Response{StatusCode: http.StatusSwitchingProtocols, Body: io.NopCloser(nil)}, nil // panics if read
 	})
@@ -300,8 +300,8 @@ func TestTheBodyOfASwitchOfProtocolsIsNotRead(t *testing.T) {
 }
 
 // "403" is JSON too.
-func TestAPageThatIsCutOffIsNoVerdict(t *testing.T) {
-	page := &parrot{answer: answer{status: 403, body: []byte("403"), cut: true}}
+func TestTruncatedRefusalDoesNotEndTheSession(t *testing.T) {
+	page := &sameAnswer{answer: answer{status: 403, body: []byte("403"), cut: true}}
 	sessions := newSessions(t, nil, func(c *fincodeauth.Config) { c.Base = page })
 	if err := sessions.Adopt(t.Context(), "a", &oauth2.Token{RefreshToken: "r-1"}); err != nil {
 		t.Fatal(err)
@@ -324,7 +324,7 @@ func TestRetryAfterIsAtMostACentury(t *testing.T) {
 	}
 }
 
-func TestNothingThatIsPrintedHoldsASecret(t *testing.T) {
+func TestPrintedValuesContainNoSecret(t *testing.T) {
 	const secret = "s3cr3t-of-ada"
 	tok := &oauth2.Token{AccessToken: secret, RefreshToken: secret}
 	store := fincodeauth.NewMemoryStore()
@@ -364,7 +364,7 @@ func TestNothingThatIsPrintedHoldsASecret(t *testing.T) {
 	}
 }
 
-func TestAVerdictIsOneInWhateverJSON(t *testing.T) {
+func TestRefusalInAnyJSONEndsTheSession(t *testing.T) {
 	for _, body := range []string{`"refresh token is invalid"`, `[]`, `null`} {
 		synctest.Test(t, func(t *testing.T) {
 			fc := fincodetest.New(fincodetest.Config{})
@@ -385,7 +385,7 @@ func TestAVerdictIsOneInWhateverJSON(t *testing.T) {
 	}
 }
 
-func TestAnEndpointErrorOfATestIsWhatItSays(t *testing.T) {
+func TestEndpointErrorLiteralMatchesItsStatus(t *testing.T) {
 	if !errors.Is(&fincodeauth.EndpointError{Op: "login", Status: 401}, fincodeauth.ErrBadCredentials) {
 		t.Error("a literal of Status 401 is not ErrBadCredentials")
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/fincodeauth/fincodeauth"
 )
 
-func TestAnEventTypeIsItsNameInTextAndJSON(t *testing.T) {
+func TestEventTypeIsItsNameInTextAndJSON(t *testing.T) {
 	for typ := fincodeauth.LoggedIn; typ <= fincodeauth.Passed; typ++ {
 		name := fmt.Sprint(typ)
 		if strings.ContainsAny(name, "()") {
@@ -30,7 +30,7 @@ func TestAnEventTypeIsItsNameInTextAndJSON(t *testing.T) {
 	}
 }
 
-func TestAnEventIsLoggedAsAGroup(t *testing.T) {
+func TestEventIsLoggedAsAGroup(t *testing.T) {
 	var out bytes.Buffer
 	logger := slog.New(slog.NewJSONHandler(&out, nil))
 	logger.Info("seen", "event", fincodeauth.Event{Type: fincodeauth.RefreshFailed, Key: "a", Time: time.Now(), Elapsed: time.Second, Err: errors.New("no")})

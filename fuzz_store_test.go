@@ -122,7 +122,7 @@ func FuzzEncryptedField(f *testing.F) {
 		got, err := store.Load(t.Context(), "a")
 		switch {
 		case err != nil:
-			wantTellingError(t, err, "log in again", secret, secretAccess, string(key1), string(key2))
+			wantClearError(t, err, "log in again", secret, secretAccess, string(key1), string(key2))
 		case hasSecrets(got.Token): // nothing but spelling changed
 		case tampered == "" && got.Token.AccessToken == "" && got.Token.RefreshToken == "": // as one that ended
 		default:
@@ -151,8 +151,8 @@ func hasSecrets(tok *oauth2.Token) bool {
 	return tok != nil && tok.AccessToken == secretAccess && tok.RefreshToken == secret
 }
 
-// wantTellingError checks that err says what to do, and is fit for a log.
-func wantTellingError(t *testing.T, err error, todo string, secrets ...string) {
+// wantClearError checks that err says what to do, and is fit for a log.
+func wantClearError(t *testing.T, err error, todo string, secrets ...string) {
 	t.Helper()
 	text := fmt.Sprintf("%v %+v %#v", err, err, err)
 	if !strings.Contains(text, todo) || len(text) > 2000 {
@@ -202,7 +202,7 @@ func checkKeys(t *testing.T, keys ...[]byte) bool {
 	_, err := fincodeauth.Encrypt(fincodeauth.NewMemoryStore(), keys...)
 	for i, key := range keys {
 		if len(key) != 32 {
-			wantTellingError(t, err, fmt.Sprintf("key %d has %d bytes: AES-256 takes 32", i+1, len(key)))
+			wantClearError(t, err, fmt.Sprintf("key %d has %d bytes: AES-256 takes 32", i+1, len(key)))
 			return false
 		}
 	}
@@ -256,7 +256,7 @@ func FuzzKey(f *testing.F) {
 		synctest.Test(t, func(t *testing.T) {
 			var seen events
 			pair := answer{status: 200, body: []byte(`{"access_token":"a","refresh_token":"r","expires_in":3600}`)}
-			sessions := newSessions(t, nil, seen.observe, func(c *fincodeauth.Config) { c.Base = &parrot{answer: pair} })
+			sessions := newSessions(t, nil, seen.observe, func(c *fincodeauth.Config) { c.Base = &sameAnswer{answer: pair} })
 			err := sessions.Login(t.Context(), one, credentials)
 			if (err == nil) != (one != "") {
 				t.Fatalf("login as %q: %v", one, err)

@@ -95,7 +95,7 @@ func answers() []string {
 
 // A scene is Sessions at a FinCode that gives one answer.
 type scene struct {
-	fincode  *parrot
+	fincode  *sameAnswer
 	store    fincodeauth.Store
 	sessions *fincodeauth.Sessions
 	seen     *events
@@ -215,7 +215,7 @@ func (r reading) wantFailure(t *testing.T, err error, op string) {
 		t.Errorf("error %v, want one that names the package and the call", err)
 	}
 	if r.verdict == http.StatusOK {
-		if from := r.object; op != "logout" && from["data"] == nil && wordly(text(from, "access_token")) {
+		if from := r.object; op != "logout" && from["data"] == nil && isHeaderText(text(from, "access_token")) {
 			t.Errorf("error %v for a pair", err)
 		}
 		return
@@ -248,7 +248,7 @@ func (r reading) wantWait(t *testing.T, wait time.Duration) {
 	}
 }
 
-var wordly = regexp.MustCompile(`^[!-~]+$`).MatchString
+var isHeaderText = regexp.MustCompile(`^[!-~]+$`).MatchString
 
 // wantSaved checks that what the store keeps is what is in use.
 func wantSaved(t *testing.T, rec *fincodeauth.Record, tok *oauth2.Token) {
@@ -436,7 +436,7 @@ func checkJWTOfALossyStore(t *testing.T, jwt string, exp, iat float64) {
 }
 
 func (a answer) scene(t *testing.T) *scene {
-	s := &scene{fincode: &parrot{answer: a}, store: newJSONStore(), seen: new(events), secrets: []string{secret}}
+	s := &scene{fincode: &sameAnswer{answer: a}, store: newJSONStore(), seen: new(events), secrets: []string{secret}}
 	s.sessions = newSessions(t, nil, withStore(s.store), s.seen.observe, func(c *fincodeauth.Config) { c.Base = s.fincode })
 	t.Cleanup(func() { s.close(t) })
 	return s

@@ -131,8 +131,8 @@ func (e *events) want(t *testing.T, want ...fincodeauth.EventType) {
 
 var errStoreDown = errors.New("store is down")
 
-// A brittleStore is a MemoryStore that fails as it is told.
-type brittleStore struct {
+// A faultyStore is a MemoryStore that fails as it is told.
+type faultyStore struct {
 	*fincodeauth.MemoryStore
 
 	mu     sync.Mutex
@@ -142,15 +142,15 @@ type brittleStore struct {
 }
 
 // set changes how the store fails.
-func (s *brittleStore) set(change func(*brittleStore)) {
+func (s *faultyStore) set(change func(*faultyStore)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	change(s)
 }
 
 // down makes everything fail, or work again.
-func (s *brittleStore) down(down bool) {
-	s.set(func(s *brittleStore) {
+func (s *faultyStore) down(down bool) {
+	s.set(func(s *faultyStore) {
 		s.load, s.save, s.delete = nil, nil, nil
 		if down {
 			fail := func() error { return errStoreDown }
@@ -160,7 +160,7 @@ func (s *brittleStore) down(down bool) {
 	})
 }
 
-func (s *brittleStore) Load(ctx context.Context, key string) (*fincodeauth.Record, error) {
+func (s *faultyStore) Load(ctx context.Context, key string) (*fincodeauth.Record, error) {
 	s.mu.Lock()
 	fail := s.load
 	s.mu.Unlock()
@@ -172,7 +172,7 @@ func (s *brittleStore) Load(ctx context.Context, key string) (*fincodeauth.Recor
 	return s.MemoryStore.Load(ctx, key)
 }
 
-func (s *brittleStore) Save(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
+func (s *faultyStore) Save(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
 	s.mu.Lock()
 	instead := s.save
 	s.mu.Unlock()
@@ -183,7 +183,7 @@ func (s *brittleStore) Save(ctx context.Context, key string, rec *fincodeauth.Re
 	return save()
 }
 
-func (s *brittleStore) Delete(ctx context.Context, key string) error {
+func (s *faultyStore) Delete(ctx context.Context, key string) error {
 	s.mu.Lock()
 	fail := s.delete
 	s.mu.Unlock()
@@ -195,20 +195,20 @@ func (s *brittleStore) Delete(ctx context.Context, key string) error {
 	return s.MemoryStore.Delete(ctx, key)
 }
 
-func newBrittleStore() *brittleStore {
-	return &brittleStore{MemoryStore: fincodeauth.NewMemoryStore()}
+func newFaultyStore() *faultyStore {
+	return &faultyStore{MemoryStore: fincodeauth.NewMemoryStore()}
 }
 
-// newBrittleStores returns two ways to one store, each of which fails by itself.
-func newBrittleStores() (one, two *brittleStore) {
-	one = newBrittleStore()
-	return one, &brittleStore{MemoryStore: one.MemoryStore}
+// newFaultyStores returns two ways to one store, each of which fails by itself.
+func newFaultyStores() (one, two *faultyStore) {
+	one = newFaultyStore()
+	return one, &faultyStore{MemoryStore: one.MemoryStore}
 }
 
 // cutOffAfter makes the store unreachable when it has taken a record of that
 // kind, before it says so.
-func cutOffAfter(kind func(*fincodeauth.Record) bool) func(*brittleStore) {
-	return func(s *brittleStore) {
+func cutOffAfter(kind func(*fincodeauth.Record) bool) func(*faultyStore) {
+	return func(s *faultyStore) {
 		s.save = func(rec *fincodeauth.Record, save func() error) error {
 			if err := save(); err != nil || !kind(rec) {
 				return err
@@ -219,10 +219,10 @@ func cutOffAfter(kind func(*fincodeauth.Record) bool) func(*brittleStore) {
 	}
 }
 
-// counting counts in saved what the store takes of each version, until it is
+// countSaves counts in saved what the store takes of each version, until it is
 // told otherwise.
-func counting(saved map[string]int) func(*brittleStore) {
-	return func(s *brittleStore) {
+func countSaves(saved map[string]int) func(*faultyStore) {
+	return func(s *faultyStore) {
 		instead := s.save
 		s.save = func(rec *fincodeauth.Record, save func() error) error {
 			counted := func() error {
@@ -241,7 +241,7 @@ func counting(saved map[string]int) func(*brittleStore) {
 }
 
 // successorsFail makes the store refuse new tokens, but not claims.
-func successorsFail(s *brittleStore) {
+func successorsFail(s *faultyStore) {
 	s.save = func(rec *fincodeauth.Record, save func() error) error {
 		if isSuccessor(rec) {
 			return errStoreDown
@@ -250,7 +250,7 @@ func successorsFail(s *brittleStore) {
 	}
 }
 
-func endsFail(s *brittleStore) {
+func endsFail(s *faultyStore) {
 	s.save = func(rec *fincodeauth.Record, save func() error) error {
 		if rec.Ended != "" {
 			return errStoreDown
@@ -399,9 +399,9 @@ func present(t *testing.T, fc *fincodetest.FinCode, refreshToken string) {
 	resp.Body.Close()
 }
 
-// claimed logs in and leaves the claim of a process that died while it
+// saveDeadClaim logs in and leaves the claim of a process that died while it
 // presented the token: after FinCode had rotated it, if rotated is set.
-func claimed(t *testing.T, fc *fincodetest.FinCode, store fincodeauth.Store, started time.Time, rotated bool) {
+func saveDeadClaim(t *testing.T, fc *fincodetest.FinCode, store fincodeauth.Store, started time.Time, rotated bool) {
 	t.Helper()
 	logIn(t, newSessions(t, fc, withStore(store)), "a")
 	rec := record(t, store, "a")
@@ -415,7 +415,7 @@ func claimed(t *testing.T, fc *fincodetest.FinCode, store fincodeauth.Store, sta
 	}
 }
 
-func logInAgain(c *fincodeauth.Config) {
+func withCredentials(c *fincodeauth.Config) {
 	c.Credentials = func(context.Context, string, error) (fincodeauth.Credentials, error) { return credentials, nil }
 }
 
@@ -440,13 +440,13 @@ type answer struct {
 	cut    bool // the connection breaks behind the body
 }
 
-// A parrot is a FinCode that gives one answer, and notes what it was asked.
-type parrot struct {
+// A sameAnswer is a FinCode that gives one answer, and notes what it was asked.
+type sameAnswer struct {
 	answer
 	calls []string // the last elements of their paths
 }
 
-func (f *parrot) RoundTrip(r *http.Request) (*http.Response, error) {
+func (f *sameAnswer) RoundTrip(r *http.Request) (*http.Response, error) {
 	f.calls = append(f.calls, path.Base(r.URL.Path))
 	body := io.Reader(bytes.NewReader(f.body))
 	if f.cut {

@@ -14,7 +14,7 @@ import (
 	"github.com/fincodeauth/fincodeauth/fincodetest"
 )
 
-func TestALogoutRevokesBothTokensAndIsKnownEverywhere(t *testing.T) {
+func TestLogoutRevokesBothTokensAndEndsTheSessionEverywhere(t *testing.T) {
 	fc := fincodetest.New(fincodetest.Config{})
 	store := fincodeauth.NewMemoryStore()
 	var seen events
@@ -40,7 +40,7 @@ func TestALogoutRevokesBothTokensAndIsKnownEverywhere(t *testing.T) {
 	token(t, sessions.TokenSource("a"))
 }
 
-func TestALogoutLongAfterExpiryRevokesTheRefreshTokenToo(t *testing.T) {
+func TestLogoutAfterExpiryRevokesTheRefreshToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		sessions := newSessions(t, fc)
@@ -57,7 +57,7 @@ func TestALogoutLongAfterExpiryRevokesTheRefreshTokenToo(t *testing.T) {
 
 // FinCode answers 401 to a logout whose access token it has revoked, and then the
 // refresh token still works.
-func TestALogoutWithARevokedAccessTokenRevokesTheRefreshTokenToo(t *testing.T) {
+func TestLogoutWithARevokedAccessTokenRevokesTheRefreshToken(t *testing.T) {
 	fc := fincodetest.New(fincodetest.Config{})
 	var seen events
 	sessions := newSessions(t, fc, seen.observe)
@@ -74,7 +74,7 @@ func TestALogoutWithARevokedAccessTokenRevokesTheRefreshTokenToo(t *testing.T) {
 	seen.want(t, fincodeauth.LoggedIn, fincodeauth.LoggedOut)
 }
 
-func TestALogoutRefreshesOnceAtMost(t *testing.T) {
+func TestLogoutRefreshesAtMostOnce(t *testing.T) {
 	fc := fincodetest.New(fincodetest.Config{})
 	sessions := newSessions(t, fc)
 	logIn(t, sessions, "a")
@@ -87,7 +87,7 @@ func TestALogoutRefreshesOnceAtMost(t *testing.T) {
 }
 
 // Only a 401 says that the access token is what FinCode refuses.
-func TestALogoutThatFailsForAnotherReasonRefreshesNothing(t *testing.T) {
+func TestLogoutRefreshesOnlyAfterA401FromFinCode(t *testing.T) {
 	for _, fault := range []fincodetest.Fault{
 		{Kind: fincodetest.ErrorStatus, Status: 403},
 		{Kind: fincodetest.ErrorStatus, Status: 500},
@@ -105,7 +105,7 @@ func TestALogoutThatFailsForAnotherReasonRefreshesNothing(t *testing.T) {
 	}
 }
 
-func TestALogoutThatFinCodeRefusesHasEndedTheSessionHere(t *testing.T) {
+func TestLogoutThatFinCodeRefusesRemovesTheRecord(t *testing.T) {
 	fc := fincodetest.New(fincodetest.Config{})
 	store := fincodeauth.NewMemoryStore()
 	sessions := newSessions(t, fc, withStore(store))
@@ -120,7 +120,7 @@ func TestALogoutThatFinCodeRefusesHasEndedTheSessionHere(t *testing.T) {
 	}
 }
 
-func TestALogoutDuringARefreshThatRevokedTheTokenSaysSo(t *testing.T) {
+func TestLogoutErrorMentionsARefreshInProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{RevokeOnRotation: true})
 		sessions := newSessions(t, fc)
@@ -140,10 +140,10 @@ func TestALogoutDuringARefreshThatRevokedTheTokenSaysSo(t *testing.T) {
 	})
 }
 
-func TestALogoutWhoseSaveWentUnheardIsFinishedByTheNext(t *testing.T) {
+func TestSecondLogoutCompletesOneWhoseSaveGotNoAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store := newBrittleStore()
+		store := newFaultyStore()
 		sessions := newSessions(t, fc, withStore(store))
 		logIn(t, sessions, "a")
 		tok := token(t, sessions.TokenSource("a"))
@@ -163,13 +163,13 @@ func TestALogoutWhoseSaveWentUnheardIsFinishedByTheNext(t *testing.T) {
 	})
 }
 
-func TestALogoutAfterAnotherProcesssIsNoError(t *testing.T) {
+func TestLogoutAfterAnotherProcessLoggedOutIsNoError(t *testing.T) {
 	fc := fincodetest.New(fincodetest.Config{})
-	store := newBrittleStore()
+	store := newFaultyStore()
 	one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(store))
 	logIn(t, one, "a")
 	token(t, two.TokenSource("a"))
-	store.set(func(s *brittleStore) { s.delete = func() error { return errStoreDown } })
+	store.set(func(s *faultyStore) { s.delete = func() error { return errStoreDown } })
 	for _, sessions := range []*fincodeauth.Sessions{one, two} {
 		if err := sessions.Logout(t.Context(), "a"); err != nil {
 			t.Error(err)
@@ -177,9 +177,9 @@ func TestALogoutAfterAnotherProcesssIsNoError(t *testing.T) {
 	}
 }
 
-func TestALogoutThatTheStoreRefusesChangesNothing(t *testing.T) {
+func TestLogoutThatTheStoreRefusesChangesNothing(t *testing.T) {
 	fc := fincodetest.New(fincodetest.Config{})
-	store := newBrittleStore()
+	store := newFaultyStore()
 	sessions := newSessions(t, fc, withStore(store))
 	logIn(t, sessions, "a")
 	store.down(true)
@@ -192,12 +192,12 @@ func TestALogoutThatTheStoreRefusesChangesNothing(t *testing.T) {
 	}
 }
 
-func TestALogoutWhoseDeleteFailsIsALogoutAllTheSame(t *testing.T) {
+func TestLogoutSucceedsIfTheDeleteFails(t *testing.T) {
 	fc := fincodetest.New(fincodetest.Config{})
-	store := newBrittleStore()
+	store := newFaultyStore()
 	sessions := newSessions(t, fc, withStore(store))
 	logIn(t, sessions, "a")
-	store.set(func(s *brittleStore) { s.delete = func() error { return errStoreDown } })
+	store.set(func(s *faultyStore) { s.delete = func() error { return errStoreDown } })
 	if err := sessions.Logout(t.Context(), "a"); err != nil {
 		t.Fatal(err)
 	}
@@ -208,7 +208,7 @@ func TestALogoutWhoseDeleteFailsIsALogoutAllTheSame(t *testing.T) {
 	}
 }
 
-func TestALogoutDuringARefreshStaysLoggedOut(t *testing.T) {
+func TestSessionStaysLoggedOutAfterALogoutDuringARefresh(t *testing.T) {
 	for name, sameProcess := range map[string]bool{"in the same process": true, "in another": false} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -249,12 +249,12 @@ func TestALogoutDuringARefreshStaysLoggedOut(t *testing.T) {
 	}
 }
 
-func TestALogoutBeforeALoginIsSavedStaysLoggedOut(t *testing.T) {
+func TestSessionStaysLoggedOutAfterALogoutBeforeTheLoginIsSaved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store := newBrittleStore()
+		store := newFaultyStore()
 		sessions := newSessions(t, fc, withStore(store))
-		store.set(func(s *brittleStore) {
+		store.set(func(s *faultyStore) {
 			s.save = func(rec *fincodeauth.Record, save func() error) error {
 				time.Sleep(5 * time.Second)
 				return save()
@@ -274,13 +274,13 @@ func TestALogoutBeforeALoginIsSavedStaysLoggedOut(t *testing.T) {
 	})
 }
 
-func TestALoginDuringAnothersLogoutIsNotDeleted(t *testing.T) {
+func TestLoginDuringALogoutElsewhereIsNotDeleted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store := newBrittleStore()
+		store := newFaultyStore()
 		one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(store))
 		logIn(t, one, "a")
-		store.set(func(s *brittleStore) { s.delete = func() error { time.Sleep(500 * time.Millisecond); return nil } })
+		store.set(func(s *faultyStore) { s.delete = func() error { time.Sleep(500 * time.Millisecond); return nil } })
 		go one.Logout(context.Background(), "a")
 		time.Sleep(100 * time.Millisecond)
 		logIn(t, two, "a")
@@ -292,13 +292,13 @@ func TestALoginDuringAnothersLogoutIsNotDeleted(t *testing.T) {
 	})
 }
 
-func TestALoginDuringALogoutIsNotDeleted(t *testing.T) {
+func TestLoginDuringALogoutIsNotDeleted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store := newBrittleStore()
+		store := newFaultyStore()
 		one := newSessions(t, fc, withStore(store))
 		logIn(t, one, "a")
-		store.set(func(s *brittleStore) { s.delete = func() error { time.Sleep(500 * time.Millisecond); return nil } })
+		store.set(func(s *faultyStore) { s.delete = func() error { time.Sleep(500 * time.Millisecond); return nil } })
 		done := make(chan error, 1)
 		go func() { done <- one.Logout(context.Background(), "a") }()
 		time.Sleep(100 * time.Millisecond)
@@ -313,10 +313,10 @@ func TestALoginDuringALogoutIsNotDeleted(t *testing.T) {
 	})
 }
 
-func TestALogoutThatRacesALoginsSaveRevokesIt(t *testing.T) {
+func TestLogoutThatRacesWithTheSaveOfALoginEndsTheSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store := &lateLoad{Store: fincodeauth.NewMemoryStore()}
+		store := &slowStore{Store: fincodeauth.NewMemoryStore()}
 		sessions := newSessions(t, fc, withStore(store))
 		store.save.Store(int64(1500 * time.Millisecond))
 		logIn(t, sessions, "a") // returns after 1 s
@@ -334,18 +334,18 @@ func TestALogoutThatRacesALoginsSaveRevokesIt(t *testing.T) {
 	})
 }
 
-func TestALoginDuringASlowDeleteIsNotDeleted(t *testing.T) {
+func TestLoginDuringASlowDeleteIsNotDeleted(t *testing.T) {
 	for _, same := range []bool{true, false} {
 		t.Run("", func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				fc := fincodetest.New(fincodetest.Config{})
-				store := newBrittleStore()
+				store := newFaultyStore()
 				one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(store))
 				if same {
 					two = one
 				}
 				logIn(t, one, "a")
-				store.set(func(s *brittleStore) { s.delete = func() error { time.Sleep(2 * time.Second); return nil } })
+				store.set(func(s *faultyStore) { s.delete = func() error { time.Sleep(2 * time.Second); return nil } })
 				go one.Logout(context.Background(), "a")
 				time.Sleep(100 * time.Millisecond)
 				logIn(t, two, "a")
@@ -364,13 +364,13 @@ func TestALoginDuringASlowDeleteIsNotDeleted(t *testing.T) {
 	}
 }
 
-func TestALogoutEndsTheLoginThatItFindsInItsSecondLook(t *testing.T) {
+func TestLogoutEndsALoginThatItFindsWithItsSecondLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store := newBrittleStore()
+		store := newFaultyStore()
 		sessions := newSessions(t, fc, withStore(store))
 		var loads atomic.Int32
-		store.set(func(s *brittleStore) {
+		store.set(func(s *faultyStore) {
 			s.load = func() error {
 				if loads.Add(1) == 3 { // after Login's, and the first of Logout
 					time.Sleep(time.Second)
@@ -395,10 +395,10 @@ func TestALogoutEndsTheLoginThatItFindsInItsSecondLook(t *testing.T) {
 	})
 }
 
-func TestALoginThatWasLoggedOutElsewhereIsNotSavedAgain(t *testing.T) {
+func TestLoginThatAnotherProcessLoggedOutIsNotSavedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store, other := newBrittleStores()
+		store, other := newFaultyStores()
 		one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(other))
 		logIn(t, one, "a")
 		store.set(cutOffAfter(isSuccessor))
@@ -417,15 +417,15 @@ func TestALoginThatWasLoggedOutElsewhereIsNotSavedAgain(t *testing.T) {
 	})
 }
 
-func TestACallerWhoWaitedForASlowSaveGetsNoTokenOfALogout(t *testing.T) {
+func TestCallerGetsNoTokenIfALogoutComesDuringASlowSave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store := newBrittleStore()
+		store := newFaultyStore()
 		sessions := newSessions(t, fc, withStore(store))
 		logIn(t, sessions, "a")
 		tok := token(t, sessions.TokenSource("a"))
 		time.Sleep(30 * time.Minute)
-		store.set(func(s *brittleStore) {
+		store.set(func(s *faultyStore) {
 			s.save = func(rec *fincodeauth.Record, save func() error) error {
 				if isSuccessor(rec) {
 					time.Sleep(3 * time.Second)
@@ -450,12 +450,12 @@ func TestACallerWhoWaitedForASlowSaveGetsNoTokenOfALogout(t *testing.T) {
 	})
 }
 
-func TestALoginThatWasLoggedOutIsNotLeftToTheNext(t *testing.T) {
+func TestLoginThatWasLoggedOutIsRevokedBeforeTheNextLoginIsSaved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store, other := newBrittleStores()
+		store, other := newFaultyStores()
 		one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(other))
-		store.set(func(s *brittleStore) {
+		store.set(func(s *faultyStore) {
 			s.save = func(_ *fincodeauth.Record, save func() error) error {
 				time.Sleep(200 * time.Millisecond)
 				err := save()
@@ -471,7 +471,7 @@ func TestALoginThatWasLoggedOutIsNotLeftToTheNext(t *testing.T) {
 		}
 		time.Sleep(200 * time.Millisecond)
 		first := record(t, other, "a").Token
-		store.set(func(s *brittleStore) {
+		store.set(func(s *faultyStore) {
 			s.save = func(rec *fincodeauth.Record, save func() error) error {
 				if isSuccessor(rec) {
 					time.Sleep(2 * time.Second)
@@ -499,14 +499,14 @@ func TestALoginThatWasLoggedOutIsNotLeftToTheNext(t *testing.T) {
 	})
 }
 
-func TestALoginWhoseSaveWentUnheardIsNotSavedOverALogoutJustThen(t *testing.T) {
+func TestLoginIsNotSavedAgainAfterALogoutBetweenConflictAndLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store, other := newBrittleStores()
+		store, other := newFaultyStores()
 		one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(other))
 		store.set(cutOffAfter(isSuccessor))
 		logIn(t, one, "a")
-		store.set(func(s *brittleStore) {
+		store.set(func(s *faultyStore) {
 			s.load = nil
 			s.save = func(_ *fincodeauth.Record, save func() error) error {
 				err := save()
@@ -525,12 +525,12 @@ func TestALoginWhoseSaveWentUnheardIsNotSavedOverALogoutJustThen(t *testing.T) {
 	})
 }
 
-func TestALogoutOfALoginReachesWhoWentOnFromIt(t *testing.T) {
+func TestLogoutBeforeTheLoginIsSavedRevokesItsSuccessorToo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store, other := newBrittleStores()
+		store, other := newFaultyStores()
 		one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(other))
-		store.set(func(s *brittleStore) {
+		store.set(func(s *faultyStore) {
 			s.save = func(_ *fincodeauth.Record, save func() error) error {
 				time.Sleep(2 * time.Second)
 				_ = save()
@@ -587,7 +587,7 @@ func TestForgetRemovesTheRecordAndDoesNotTellFinCode(t *testing.T) {
 
 func TestForgetChangesNothingIfTheStoreFails(t *testing.T) {
 	fc := fincodetest.New(fincodetest.Config{})
-	store := newBrittleStore()
+	store := newFaultyStore()
 	var seen events
 	sessions := newSessions(t, fc, withStore(store), seen.observe)
 	logIn(t, sessions, "a")
@@ -605,7 +605,7 @@ func TestForgetChangesNothingIfTheStoreFails(t *testing.T) {
 func TestForgetDuringARefreshLeavesNoSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store := newBrittleStore()
+		store := newFaultyStore()
 		sessions := newSessions(t, fc, withStore(store))
 		logIn(t, sessions, "a")
 		time.Sleep(2 * time.Hour)

@@ -17,10 +17,10 @@ import (
 	"github.com/fincodeauth/fincodeauth/fincodetest"
 )
 
-func TestAStoreThatFailsAfterTheRotationLosesNothing(t *testing.T) {
+func TestStoreFailureAfterTheRotationLosesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{RevokeOnRotation: true})
-		store := newBrittleStore()
+		store := newFaultyStore()
 		var seen events
 		sessions := newSessions(t, fc, withStore(store), seen.observe)
 		logIn(t, sessions, "a")
@@ -45,10 +45,10 @@ func TestAStoreThatFailsAfterTheRotationLosesNothing(t *testing.T) {
 	})
 }
 
-func TestNoTokenIsPresentedWhileItsPredecessorsSaveIsPending(t *testing.T) {
+func TestUnsavedTokenIsNotPresented(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store := newBrittleStore()
+		store := newFaultyStore()
 		sessions := newSessions(t, fc, withStore(store))
 		logIn(t, sessions, "a")
 		time.Sleep(2 * time.Hour)
@@ -66,14 +66,14 @@ func TestNoTokenIsPresentedWhileItsPredecessorsSaveIsPending(t *testing.T) {
 	})
 }
 
-func TestAStoreThatHangsDoesNotHoldBackTheNewToken(t *testing.T) {
+func TestCallerWaitsAtMostASecondForAHangingStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store := newBrittleStore()
+		store := newFaultyStore()
 		sessions := newSessions(t, fc, withStore(store))
 		logIn(t, sessions, "a")
 		time.Sleep(2 * time.Hour)
-		store.set(func(s *brittleStore) {
+		store.set(func(s *faultyStore) {
 			s.save = func(rec *fincodeauth.Record, save func() error) error {
 				if isSuccessor(rec) {
 					time.Sleep(10 * time.Second)
@@ -122,7 +122,7 @@ func (s *hangingStore) hang(ctx context.Context) error {
 	return ctx.Err()
 }
 
-func TestAStoreThatHangsForAWhileIsNoSignOfADeadOwner(t *testing.T) {
+func TestStoreHangIsNotMistakenForADeadOwner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		store := fincodeauth.NewMemoryStore()
@@ -149,15 +149,15 @@ func TestAStoreThatHangsForAWhileIsNoSignOfADeadOwner(t *testing.T) {
 	})
 }
 
-func TestATokenThatArrivesAfterATakeoverIsKept(t *testing.T) {
+func TestNewTokenIsSavedOverTheClaimOfATakeover(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store := newBrittleStore()
+		store := newFaultyStore()
 		slow := newSessions(t, fc, withStore(store))
 		logIn(t, slow, "a")
 		time.Sleep(2 * time.Hour)
 		hold := make(chan struct{})
-		store.set(func(s *brittleStore) {
+		store.set(func(s *faultyStore) {
 			s.save = func(rec *fincodeauth.Record, save func() error) error {
 				if isSuccessor(rec) {
 					store.down(false)
@@ -186,10 +186,10 @@ func TestATokenThatArrivesAfterATakeoverIsKept(t *testing.T) {
 	})
 }
 
-func TestALoginWhoseSaveFailsIsSavedLater(t *testing.T) {
+func TestLoginWhoseSaveFailsIsSavedLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store := newBrittleStore()
+		store := newFaultyStore()
 		var seen events
 		sessions := newSessions(t, fc, withStore(store), seen.observe)
 		store.set(successorsFail)
@@ -204,18 +204,18 @@ func TestALoginWhoseSaveFailsIsSavedLater(t *testing.T) {
 	})
 }
 
-func TestALoginWhoseSaveIsSlowStaysInUse(t *testing.T) {
+func TestLoginStaysInUseWhileItsSaveIsSlow(t *testing.T) {
 	for _, expired := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			fc := fincodetest.New(fincodetest.Config{})
-			store := newBrittleStore()
+			store := newFaultyStore()
 			sessions := newSessions(t, fc, withStore(store))
 			if expired {
 				logIn(t, sessions, "a")
 				time.Sleep(2 * time.Hour)
 			}
 			var n atomic.Int32
-			store.set(func(s *brittleStore) {
+			store.set(func(s *faultyStore) {
 				s.load = func() error {
 					if n.Add(1) == 1 {
 						time.Sleep(500 * time.Millisecond)
@@ -249,25 +249,25 @@ func TestALoginWhoseSaveIsSlowStaysInUse(t *testing.T) {
 	}
 }
 
-func TestABreachIsNotForgottenIfItsEndIsSavedLate(t *testing.T) {
+func TestBreachIsRememberedUntilTheEndIsSaved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store := newBrittleStore()
+		store := newFaultyStore()
 		var told events
-		one := newSessions(t, fc, withStore(store), logInAgain, told.observe)
-		two := newSessions(t, fc, withStore(store), logInAgain)
+		one := newSessions(t, fc, withStore(store), withCredentials, told.observe)
+		two := newSessions(t, fc, withStore(store), withCredentials)
 		logIn(t, one, "a")
 		present(t, fc, record(t, store, "a").Token.RefreshToken) // the thief
 		time.Sleep(2 * time.Hour)
 		store.set(endsFail)
 		_, err := one.TokenSource("a").Token()
-		wantNoEndYet(t, err)
+		wantNoLoginRequired(t, err)
 		if answer, ok := errors.AsType[*fincodeauth.EndpointError](err); !ok || answer.Status != http.StatusForbidden {
 			t.Errorf("error %v, want FinCode's in it", err)
 		}
 		for range 10 {
 			_, err := one.TokenSource("a").Token()
-			wantNoEndYet(t, err)
+			wantNoLoginRequired(t, err)
 		}
 		for _, ev := range told.all {
 			if answer, ok := errors.AsType[*fincodeauth.EndpointError](ev.Err); ev.Type == fincodeauth.SaveFailed &&
@@ -285,9 +285,9 @@ func TestABreachIsNotForgottenIfItsEndIsSavedLate(t *testing.T) {
 	})
 }
 
-// wantNoEndYet: nobody is told to log in before the store has said that no other
+// wantNoLoginRequired: nobody is told to log in before the store has said that no other
 // process has a newer token.
-func wantNoEndYet(t *testing.T, err error) {
+func wantNoLoginRequired(t *testing.T, err error) {
 	t.Helper()
 	if err == nil || errors.Is(err, fincodeauth.ErrLoginRequired) {
 		t.Errorf("error %v, want one that does not ask for a login yet", err)
@@ -295,17 +295,17 @@ func wantNoEndYet(t *testing.T, err error) {
 }
 
 // It slept through a takeover, with a wall clock that was set back meanwhile.
-func TestARefusalOfATokenThatWasTakenOverIsNotTakenForABreachIfTheStoreIsDown(t *testing.T) {
+func TestRefusalAfterAMissedTakeoverDoesNotEndTheSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store, other := newBrittleStores()
+		store, other := newFaultyStores()
 		server := newMachine()
 		var told events
 		one, two := server.newSessions(t, fc, withStore(store), told.observe), newSessions(t, fc, withStore(other))
 		logIn(t, one, "a")
 		time.Sleep(2 * time.Hour)
 		asleep := true
-		store.set(func(s *brittleStore) {
+		store.set(func(s *faultyStore) {
 			s.save = func(rec *fincodeauth.Record, save func() error) error {
 				err := save()
 				if asleep {
@@ -334,19 +334,19 @@ func TestARefusalOfATokenThatWasTakenOverIsNotTakenForABreachIfTheStoreIsDown(t 
 	})
 }
 
-func TestABreachIsNotForgottenIfTheStoreIsDownAtTheVerdict(t *testing.T) {
+func TestBreachIsRememberedIfTheStoreIsDownWhenFinCodeRefuses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store := newBrittleStore()
-		one := newSessions(t, fc, withStore(store), logInAgain)
-		two := newSessions(t, fc, withStore(store), logInAgain)
+		store := newFaultyStore()
+		one := newSessions(t, fc, withStore(store), withCredentials)
+		two := newSessions(t, fc, withStore(store), withCredentials)
 		logIn(t, one, "a")
 		present(t, fc, record(t, store, "a").Token.RefreshToken) // the thief
 		time.Sleep(2 * time.Hour)
 		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Before: 2 * time.Second})
 		go func() { time.Sleep(time.Second); store.down(true); time.Sleep(3 * time.Second); store.down(false) }()
 		_, err := one.TokenSource("a").Token()
-		wantNoEndYet(t, err)
+		wantNoLoginRequired(t, err)
 		time.Sleep(time.Minute)
 		for _, sessions := range []*fincodeauth.Sessions{one, two} {
 			_, err := sessions.TokenSource("a").Token()
@@ -355,16 +355,16 @@ func TestABreachIsNotForgottenIfTheStoreIsDownAtTheVerdict(t *testing.T) {
 	})
 }
 
-func TestAnEndThatALoginOvertookIsNotTold(t *testing.T) {
+func TestEndOfAReplacedSessionIsNotReported(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store := newBrittleStore()
+		store := newFaultyStore()
 		var told events
 		sessions := newSessions(t, fc, withStore(store), told.observe)
 		logIn(t, sessions, "a")
 		present(t, fc, record(t, store, "a").Token.RefreshToken) // a thief
 		time.Sleep(2 * time.Hour)
-		store.set(func(s *brittleStore) {
+		store.set(func(s *faultyStore) {
 			s.save = func(rec *fincodeauth.Record, save func() error) error {
 				if rec.Ended != "" {
 					time.Sleep(3 * time.Second)
@@ -383,10 +383,10 @@ func TestAnEndThatALoginOvertookIsNotTold(t *testing.T) {
 	})
 }
 
-func TestALateEndDoesNotReplaceAnothersAdopt(t *testing.T) {
+func TestLateEndDoesNotReplaceAnAdoptElsewhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store := newBrittleStore()
+		store := newFaultyStore()
 		one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(store))
 		if err := one.Adopt(t.Context(), "a", &oauth2.Token{AccessToken: "one", ExpiresIn: 60}); err != nil {
 			t.Fatal(err)
@@ -394,7 +394,7 @@ func TestALateEndDoesNotReplaceAnothersAdopt(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		store.set(endsFail)
 		_, err := one.TokenSource("a").Token()
-		wantNoEndYet(t, err)
+		wantNoLoginRequired(t, err)
 		if err := two.Adopt(t.Context(), "a", &oauth2.Token{AccessToken: "two", ExpiresIn: 3600}); err != nil {
 			t.Fatal(err)
 		}
@@ -406,17 +406,17 @@ func TestALateEndDoesNotReplaceAnothersAdopt(t *testing.T) {
 	})
 }
 
-func TestALateEndDoesNotReplaceASuccessorWithTheSameRefreshToken(t *testing.T) {
+func TestLateEndDoesNotReplaceASuccessorWithTheSameRefreshToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{KeepRefreshToken: true})
-		store := newBrittleStore()
+		store := newFaultyStore()
 		one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(store))
 		logIn(t, one, "a")
 		time.Sleep(2 * time.Hour)
 		store.set(endsFail)
 		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 401})
 		_, err := one.TokenSource("a").Token()
-		wantNoEndYet(t, err)
+		wantNoLoginRequired(t, err)
 		token(t, two.TokenSource("a")) // takes over after 30 s
 		store.down(false)
 		time.Sleep(time.Minute)
@@ -426,12 +426,12 @@ func TestALateEndDoesNotReplaceASuccessorWithTheSameRefreshToken(t *testing.T) {
 	})
 }
 
-func TestATokenThatAnotherProcessHasBuiltOnIsNotRevoked(t *testing.T) {
+func TestTokenThatAnotherProcessUsesIsNotRevoked(t *testing.T) {
 	for name, presenting := range map[string]time.Duration{"claimed": 10 * time.Second, "rotated": 0} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				fc := fincodetest.New(fincodetest.Config{})
-				store, other := newBrittleStores()
+				store, other := newFaultyStores()
 				one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(other))
 				logIn(t, one, "a")
 				time.Sleep(2 * time.Hour)
@@ -461,10 +461,10 @@ func TestATokenThatAnotherProcessHasBuiltOnIsNotRevoked(t *testing.T) {
 	}
 }
 
-func TestASaveThatLandedUnheardIsDoneEvenIfAnotherHasClaimedItsToken(t *testing.T) {
+func TestUnansweredSaveCountsAsDoneIfAnotherProcessClaimedTheToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store, other := newBrittleStores()
+		store, other := newFaultyStores()
 		var seen events
 		one, two := newSessions(t, fc, withStore(store), seen.observe), newSessions(t, fc, withStore(other))
 		store.set(cutOffAfter(isSuccessor))
@@ -487,10 +487,10 @@ func TestASaveThatLandedUnheardIsDoneEvenIfAnotherHasClaimedItsToken(t *testing.
 	})
 }
 
-func TestALoginThatAnotherProcessHasBuiltOnReplacesNothing(t *testing.T) {
+func TestUnansweredLoginDoesNotReplaceItsSuccessor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store, other := newBrittleStores()
+		store, other := newFaultyStores()
 		one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(other))
 		store.set(cutOffAfter(isSuccessor))
 		logIn(t, one, "a")
@@ -508,10 +508,10 @@ func TestALoginThatAnotherProcessHasBuiltOnReplacesNothing(t *testing.T) {
 	})
 }
 
-func TestALoginThatIsSavedLateDoesNotReplaceANewerOne(t *testing.T) {
+func TestUnansweredLoginDoesNotReplaceANewerLogin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store, other := newBrittleStores()
+		store, other := newFaultyStores()
 		one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(other))
 		store.set(cutOffAfter(isSuccessor))
 		logIn(t, one, "a")
@@ -535,12 +535,12 @@ func TestALoginThatIsSavedLateDoesNotReplaceANewerOne(t *testing.T) {
 	})
 }
 
-func TestALoginThatAnotherReplacesStaysUntilThatIsSaved(t *testing.T) {
+func TestFirstLoginStaysValidUntilTheSecondIsSaved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store, other := newBrittleStores()
+		store, other := newFaultyStores()
 		one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(other))
-		store.set(func(s *brittleStore) {
+		store.set(func(s *faultyStore) {
 			s.save = func(_ *fincodeauth.Record, save func() error) error {
 				err := save()
 				time.Sleep(500 * time.Millisecond)
@@ -550,7 +550,7 @@ func TestALoginThatAnotherReplacesStaysUntilThatIsSaved(t *testing.T) {
 		first := make(chan error, 1)
 		go func() { first <- one.Login(t.Context(), "a", credentials) }()
 		time.Sleep(100 * time.Millisecond)
-		store.set(func(s *brittleStore) {
+		store.set(func(s *faultyStore) {
 			s.save = func(rec *fincodeauth.Record, save func() error) error {
 				if isSuccessor(rec) {
 					time.Sleep(2 * time.Second)
@@ -572,17 +572,17 @@ func TestALoginThatAnotherReplacesStaysUntilThatIsSaved(t *testing.T) {
 	})
 }
 
-func TestALateSaveOfALoginThatWasReplacedBringsBackADeadToken(t *testing.T) {
+func TestLateSaveOfAReplacedLoginBringsBackOnlyADeadToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store := newBrittleStore()
+		store := newFaultyStore()
 		sessions := newSessions(t, fc, withStore(store))
 		var first *fincodeauth.Record
-		store.set(func(s *brittleStore) {
+		store.set(func(s *faultyStore) {
 			s.save = func(rec *fincodeauth.Record, _ func() error) error { first = rec; return errStoreDown }
 		})
 		logIn(t, sessions, "a")
-		store.set(func(s *brittleStore) {
+		store.set(func(s *faultyStore) {
 			s.save = func(rec *fincodeauth.Record, save func() error) error {
 				if isSuccessor(rec) {
 					time.Sleep(500 * time.Millisecond)
@@ -604,35 +604,35 @@ func TestALateSaveOfALoginThatWasReplacedBringsBackADeadToken(t *testing.T) {
 	})
 }
 
-// A lateLoad is a store that answers a Load, and makes a Save, late.
-type lateLoad struct {
+// A slowStore is a store that answers a Load, and makes a Save, late.
+type slowStore struct {
 	fincodeauth.Store
 	load atomic.Int64 // delay after the read
 	save atomic.Int64 // delay before the write
 }
 
-func (s *lateLoad) Load(ctx context.Context, key string) (*fincodeauth.Record, error) {
+func (s *slowStore) Load(ctx context.Context, key string) (*fincodeauth.Record, error) {
 	rec, err := s.Store.Load(ctx, key)
 	time.Sleep(time.Duration(s.load.Load()))
 	return rec, err
 }
 
-func (s *lateLoad) Save(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
+func (s *slowStore) Save(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
 	time.Sleep(time.Duration(s.save.Load()))
 	return s.Store.Save(ctx, key, rec, prev)
 }
 
-func TestASuccessorThatALoginReplacedIsRevokedIfItsSaveIsHeardLate(t *testing.T) {
+func TestReplacedSuccessorIsRevokedAfterItsSlowSave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store := newBrittleStore()
+		store := newFaultyStore()
 		sessions := newSessions(t, fc, withStore(store))
 		logIn(t, sessions, "a")
 		first, _, _ := strings.Cut(record(t, store, "a").Version, ".")
 		time.Sleep(2 * time.Hour)
 		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{After: 2 * time.Second})
 		var successor *oauth2.Token
-		store.set(func(s *brittleStore) {
+		store.set(func(s *faultyStore) {
 			s.save = func(rec *fincodeauth.Record, save func() error) error {
 				switch {
 				case !isSuccessor(rec):
@@ -659,10 +659,10 @@ func TestASuccessorThatALoginReplacedIsRevokedIfItsSaveIsHeardLate(t *testing.T)
 	})
 }
 
-func TestTheAnswerToARefreshIsSavedIfTheLoginMeanwhileWasGivenUp(t *testing.T) {
+func TestRefreshedTokenIsSavedIfTheLoginIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store, other := newBrittleStores()
+		store, other := newFaultyStores()
 		one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(other))
 		elsewhere := newSessions(t, fc)
 		logIn(t, one, "a")
@@ -680,7 +680,7 @@ func TestTheAnswerToARefreshIsSavedIfTheLoginMeanwhileWasGivenUp(t *testing.T) {
 		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{After: 8 * time.Second})
 		go one.TokenSource("a").Token()
 		failed := false
-		store.set(func(s *brittleStore) {
+		store.set(func(s *faultyStore) {
 			s.save = func(rec *fincodeauth.Record, save func() error) error {
 				if begins := !strings.Contains(rec.Version, "."); begins && !failed {
 					failed = true
@@ -704,7 +704,7 @@ func TestTheAnswerToARefreshIsSavedIfTheLoginMeanwhileWasGivenUp(t *testing.T) {
 	})
 }
 
-func TestATokenThatALoginElsewhereMadeUselessIsRevoked(t *testing.T) {
+func TestTokenThatALoginElsewhereReplacedIsRevoked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		store := fincodeauth.NewMemoryStore()

@@ -93,13 +93,13 @@ func TestAllProcessesAtExpiryShareOneRefresh(t *testing.T) {
 	})
 }
 
-func TestADeadProcesssClaimIsTakenOverWhateverItsClockSaid(t *testing.T) {
+func TestTakeoverIgnoresTheTimestampOfTheClaim(t *testing.T) {
 	for name, offset := range map[string]time.Duration{"right": 0, "behind": -1000 * time.Hour, "ahead": 1000 * time.Hour} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				fc := fincodetest.New(fincodetest.Config{})
 				store := fincodeauth.NewMemoryStore()
-				claimed(t, fc, store, time.Now().Add(offset), false)
+				saveDeadClaim(t, fc, store, time.Now().Add(offset), false)
 				time.Sleep(2 * time.Hour)
 				sessions := newSessions(t, fc, withStore(store))
 				waited := elapsed(func() { token(t, sessions.TokenSource("a")) })
@@ -112,11 +112,11 @@ func TestADeadProcesssClaimIsTakenOverWhateverItsClockSaid(t *testing.T) {
 	}
 }
 
-func TestAClaimByAnotherIsNoReasonToWaitWhileTheTokenIsValid(t *testing.T) {
+func TestCallersDoNotWaitForAnotherClaimWhileTheTokenIsValid(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		store := fincodeauth.NewMemoryStore()
-		claimed(t, fc, store, time.Now(), false)
+		saveDeadClaim(t, fc, store, time.Now(), false)
 		sessions := newSessions(t, fc, withStore(store))
 		src := sessions.TokenSource("a")
 		time.Sleep(56 * time.Minute)
@@ -134,11 +134,11 @@ func TestAClaimByAnotherIsNoReasonToWaitWhileTheTokenIsValid(t *testing.T) {
 	})
 }
 
-func TestATakeoverOfARotatedTokenEndsAsInterrupted(t *testing.T) {
+func TestTakeoverOfARotatedTokenEndsAsInterrupted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		store := fincodeauth.NewMemoryStore()
-		claimed(t, fc, store, time.Now(), true)
+		saveDeadClaim(t, fc, store, time.Now(), true)
 		time.Sleep(2 * time.Hour)
 		var seen events
 		sessions := newSessions(t, fc, withStore(store), seen.observe)
@@ -160,11 +160,11 @@ func TestATakeoverOfARotatedTokenEndsAsInterrupted(t *testing.T) {
 	})
 }
 
-func TestAnInterruptionIsRememberedAcrossAnAttemptThatWasNotSent(t *testing.T) {
+func TestInterruptionIsRememberedAfterAnAttemptThatWasNotProcessed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		store := fincodeauth.NewMemoryStore()
-		claimed(t, fc, store, time.Now(), true)
+		saveDeadClaim(t, fc, store, time.Now(), true)
 		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 429})
 		time.Sleep(2 * time.Hour)
 		if _, err := newSessions(t, fc, withStore(store)).TokenSource("a").Token(); errors.Is(err, fincodeauth.ErrLoginRequired) {
@@ -176,7 +176,7 @@ func TestAnInterruptionIsRememberedAcrossAnAttemptThatWasNotSent(t *testing.T) {
 	})
 }
 
-func TestALostAnswerEndsAsInterruptedAndIsRetriedByNobody(t *testing.T) {
+func TestLostAnswerEndsTheSessionAsInterrupted(t *testing.T) {
 	for name, fault := range map[string]fincodetest.Fault{
 		"hung up":           {Kind: fincodetest.HangUp, TakesEffect: true},
 		"500":               {Kind: fincodetest.ErrorStatus, TakesEffect: true},
@@ -210,7 +210,7 @@ func TestALostAnswerEndsAsInterruptedAndIsRetriedByNobody(t *testing.T) {
 	}
 }
 
-func TestACallThatWasLostBeforeTheRotationCostsNothing(t *testing.T) {
+func TestCallLostBeforeTheRotationKeepsTheSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		sessions := newSessions(t, fc)
@@ -229,12 +229,12 @@ func TestACallThatWasLostBeforeTheRotationCostsNothing(t *testing.T) {
 	})
 }
 
-func TestAStolenTokenEndsAsABreachAndIsLeftToAPerson(t *testing.T) {
+func TestStolenTokenEndsAsABreachWithoutANewLogin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{RevokeFamilyOnReuse: true})
 		store := fincodeauth.NewMemoryStore()
-		one := newSessions(t, fc, withStore(store), logInAgain)
-		two := newSessions(t, fc, withStore(store), logInAgain)
+		one := newSessions(t, fc, withStore(store), withCredentials)
+		two := newSessions(t, fc, withStore(store), withCredentials)
 		logIn(t, one, "a")
 		present(t, fc, record(t, store, "a").Token.RefreshToken) // the thief
 		time.Sleep(2 * time.Hour)
@@ -249,7 +249,7 @@ func TestAStolenTokenEndsAsABreachAndIsLeftToAPerson(t *testing.T) {
 	})
 }
 
-func TestARejectedTokenEndsTheSession(t *testing.T) {
+func TestRejectedTokenEndsTheSession(t *testing.T) {
 	for name, cfg := range map[string]fincodetest.Config{
 		"envelope":   {RefreshLifetime: time.Hour},
 		"empty body": {RefreshLifetime: time.Hour, EmptyRefusals: true},
@@ -273,7 +273,7 @@ func TestARejectedTokenEndsTheSession(t *testing.T) {
 	}
 }
 
-func TestAReuseThatComesAsHTTP200IsUnderstood(t *testing.T) {
+func TestReuseReportedWithStatus200IsRecognized(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{FailuresAs200: true})
 		store := fincodeauth.NewMemoryStore()
@@ -286,7 +286,7 @@ func TestAReuseThatComesAsHTTP200IsUnderstood(t *testing.T) {
 	})
 }
 
-func TestAFirewallsPageEndsNothing(t *testing.T) {
+func TestFirewallPageDoesNotEndTheSession(t *testing.T) {
 	for _, status := range []int{401, 403} {
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -309,7 +309,7 @@ func TestAFirewallsPageEndsNothing(t *testing.T) {
 	}
 }
 
-func TestWhatWasSurelyNotSentReleasesTheClaim(t *testing.T) {
+func TestRefreshThatFinCodeDidNotProcessReleasesTheClaim(t *testing.T) {
 	answer := func(status int, body string) roundTripper {
 		return func(r *http.Request) (*http.Response, error) {
 			return &http.Response{StatusCode: status, Header: http.Header{"Location": {"https://elsewhere.example/"}},
@@ -358,7 +358,7 @@ func TestWhatWasSurelyNotSentReleasesTheClaim(t *testing.T) {
 	}
 }
 
-func TestAnEndedSessionIsLoggedInAgainByOneProcess(t *testing.T) {
+func TestOnlyOneProcessLogsInAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{RefreshLifetime: time.Hour})
 		fc.Inject(fincodetest.Login, -1, fincodetest.Fault{Before: time.Second})
@@ -389,7 +389,7 @@ func TestAnEndedSessionIsLoggedInAgainByOneProcess(t *testing.T) {
 	})
 }
 
-func TestALostAnswerIsFollowedByALoginWithCredentials(t *testing.T) {
+func TestCredentialsLogInAgainAfterALostAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		sessions := newSessions(t, fc, func(c *fincodeauth.Config) {
@@ -409,7 +409,7 @@ func TestALostAnswerIsFollowedByALoginWithCredentials(t *testing.T) {
 	})
 }
 
-func TestALoginAgainThatIsRefusedEndsTheSession(t *testing.T) {
+func TestSessionEndsIfTheNewLoginIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{RefreshLifetime: time.Hour})
 		sessions := newSessions(t, fc, func(c *fincodeauth.Config) {
@@ -430,7 +430,7 @@ func TestALoginAgainThatIsRefusedEndsTheSession(t *testing.T) {
 	})
 }
 
-func TestCredentialsThatCannotBeHadJustNowAreAskedForAgain(t *testing.T) {
+func TestCredentialsIsCalledAgainAfterItFailed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{RefreshLifetime: time.Hour})
 		vaultDown := errors.New("vault is down")
@@ -453,7 +453,7 @@ func TestCredentialsThatCannotBeHadJustNowAreAskedForAgain(t *testing.T) {
 	})
 }
 
-func TestCredentialsMayDeclineWithTheCause(t *testing.T) {
+func TestCredentialsMayDeclineByReturningTheCause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{RefreshLifetime: time.Hour})
 		store := fincodeauth.NewMemoryStore()
@@ -472,10 +472,10 @@ func TestCredentialsMayDeclineWithTheCause(t *testing.T) {
 	})
 }
 
-func TestALoginAgainThatFailsIsTriedAgainWithoutTheDeadToken(t *testing.T) {
+func TestFailedNewLoginIsRetriedWithoutPresentingTheDeadToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{RefreshLifetime: time.Hour})
-		sessions := newSessions(t, fc, logInAgain)
+		sessions := newSessions(t, fc, withCredentials)
 		logIn(t, sessions, "a")
 		time.Sleep(2 * time.Hour)
 		fc.Inject(fincodetest.Login, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 503})
@@ -488,11 +488,11 @@ func TestALoginAgainThatFailsIsTriedAgainWithoutTheDeadToken(t *testing.T) {
 	})
 }
 
-func TestALoginAgainThatFailsIsNotRepeatedAtOnce(t *testing.T) {
+func TestFailedNewLoginIsNotRetriedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{RefreshLifetime: time.Hour})
 		var logins atomic.Int32
-		sessions := newSessions(t, fc, logInAgain, func(c *fincodeauth.Config) {
+		sessions := newSessions(t, fc, withCredentials, func(c *fincodeauth.Config) {
 			c.Base = roundTripper(func(r *http.Request) (*http.Response, error) {
 				if strings.HasSuffix(r.URL.Path, "/login") {
 					logins.Add(1)
@@ -517,7 +517,7 @@ func TestALoginAgainThatFailsIsNotRepeatedAtOnce(t *testing.T) {
 }
 
 // What FinCode asked for was about the token before.
-func TestATokenThatAnotherProcessGotIsRefreshedInTimeWhateverFailedBefore(t *testing.T) {
+func TestAdoptedTokenIsRefreshedInTimeAfterAnEarlierFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		store := fincodeauth.NewMemoryStore()
@@ -545,10 +545,10 @@ func TestATokenThatAnotherProcessGotIsRefreshedInTimeWhateverFailedBefore(t *tes
 	})
 }
 
-func TestAStoreThatIsDownEndsNothing(t *testing.T) {
+func TestStoreThatIsDownEndsNoSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store := newBrittleStore()
+		store := newFaultyStore()
 		sessions := newSessions(t, fc, withStore(store))
 		logIn(t, sessions, "a")
 		src := sessions.TokenSource("a")
@@ -566,17 +566,17 @@ func TestAStoreThatIsDownEndsNothing(t *testing.T) {
 	})
 }
 
-func TestASaveThatFailedButLandedIsSettledByALoad(t *testing.T) {
+func TestFailedSaveThatReachedTheStoreIsFoundByALoad(t *testing.T) {
 	for name, successor := range map[string]bool{"claim": false, "new token": true} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				fc := fincodetest.New(fincodetest.Config{})
-				store := newBrittleStore()
+				store := newFaultyStore()
 				var seen events
 				sessions := newSessions(t, fc, withStore(store), seen.observe)
 				logIn(t, sessions, "a")
 				time.Sleep(2 * time.Hour)
-				store.set(func(s *brittleStore) {
+				store.set(func(s *faultyStore) {
 					s.save = func(rec *fincodeauth.Record, save func() error) error {
 						if err := save(); err != nil || isSuccessor(rec) != successor {
 							return err
@@ -592,11 +592,11 @@ func TestASaveThatFailedButLandedIsSettledByALoad(t *testing.T) {
 	}
 }
 
-// claimIsLate has src's claim fail, and returns what lets the store carry it out
+// delayClaim has src's claim fail, and returns what lets the store carry it out
 // after all.
-func claimIsLate(t *testing.T, store *brittleStore, src *fincodeauth.TokenSource) (land func()) {
+func delayClaim(t *testing.T, store *faultyStore, src *fincodeauth.TokenSource) (land func()) {
 	t.Helper()
-	store.set(func(s *brittleStore) {
+	store.set(func(s *faultyStore) {
 		s.save = func(rec *fincodeauth.Record, _ func() error) error {
 			prev := record(t, store, "a").Version
 			land = func() {
@@ -614,14 +614,14 @@ func claimIsLate(t *testing.T, store *brittleStore, src *fincodeauth.TokenSource
 	return land
 }
 
-func TestAClaimThatLandsLateIsKnownAsOurs(t *testing.T) {
+func TestClaimThatIsSavedLateIsRecognizedAsOurs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store := newBrittleStore()
+		store := newFaultyStore()
 		sessions := newSessions(t, fc, withStore(store))
 		logIn(t, sessions, "a")
 		time.Sleep(2 * time.Hour)
-		land := claimIsLate(t, store, sessions.TokenSource("a"))
+		land := delayClaim(t, store, sessions.TokenSource("a"))
 		land()
 		if waited := elapsed(func() { token(t, sessions.TokenSource("a")) }); waited > 0 {
 			t.Errorf("waited %v for a claim of our own", waited)
@@ -630,15 +630,15 @@ func TestAClaimThatLandsLateIsKnownAsOurs(t *testing.T) {
 	})
 }
 
-func TestASlowClaimIsRenewedBeforeItIsUsed(t *testing.T) {
+func TestSlowClaimIsRenewedBeforeItIsUsed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store := newBrittleStore()
+		store := newFaultyStore()
 		sessions := newSessions(t, fc, withStore(store))
 		logIn(t, sessions, "a")
 		time.Sleep(2 * time.Hour)
 		claims := 0
-		store.set(func(s *brittleStore) {
+		store.set(func(s *faultyStore) {
 			s.save = func(rec *fincodeauth.Record, save func() error) error {
 				err := save()
 				if !isSuccessor(rec) {
@@ -659,14 +659,14 @@ func TestASlowClaimIsRenewedBeforeItIsUsed(t *testing.T) {
 
 // renewalFails returns a process whose claim is in the store, and the store, that
 // did not take its renewal; the process does not know that.
-func renewalFails(t *testing.T, fc *fincodetest.FinCode) (*fincodeauth.Sessions, *brittleStore) {
+func renewalFails(t *testing.T, fc *fincodetest.FinCode) (*fincodeauth.Sessions, *faultyStore) {
 	t.Helper()
-	store := newBrittleStore()
+	store := newFaultyStore()
 	sessions := newSessions(t, fc, withStore(store))
 	logIn(t, sessions, "a")
 	time.Sleep(2 * time.Hour)
 	claims := 0
-	store.set(func(s *brittleStore) {
+	store.set(func(s *faultyStore) {
 		s.save = func(_ *fincodeauth.Record, save func() error) error {
 			if claims++; claims == 2 {
 				return errStoreDown
@@ -686,7 +686,7 @@ func renewalFails(t *testing.T, fc *fincodetest.FinCode) (*fincodeauth.Sessions,
 	return sessions, store
 }
 
-func TestAProcessDoesNotWaitForItsOwnClaimWhoseRenewalFailed(t *testing.T) {
+func TestProcessDoesNotWaitForItsOwnClaimAfterAFailedRenewal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		sessions, _ := renewalFails(t, fc)
@@ -697,7 +697,7 @@ func TestAProcessDoesNotWaitForItsOwnClaimWhoseRenewalFailed(t *testing.T) {
 	})
 }
 
-func TestABreachAfterARenewalThatFailedIsNoInterruption(t *testing.T) {
+func TestBreachAfterAFailedRenewalIsNotInterrupted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		sessions, store := renewalFails(t, fc)
@@ -707,20 +707,20 @@ func TestABreachAfterARenewalThatFailedIsNoInterruption(t *testing.T) {
 	})
 }
 
-func TestNoVersionComesBackAfterAnother(t *testing.T) {
+func TestNoVersionIsSavedTwice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store, other := newBrittleStores()
+		store, other := newFaultyStores()
 		one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(other))
 		saved := make(map[string]int)
-		other.set(counting(saved))
+		other.set(countSaves(saved))
 		logIn(t, two, "a")
 		time.Sleep(2 * time.Hour)
 
 		// The claim of the first is in the store, but it cannot know. The other
 		// takes it over, and leaves a claim of its own.
 		store.set(cutOffAfter(isClaim))
-		store.set(counting(saved))
+		store.set(countSaves(saved))
 		if _, err := one.TokenSource("a").Token(); !errors.Is(err, errStoreDown) {
 			t.Fatalf("error %v, want the store's", err)
 		}
@@ -730,7 +730,7 @@ func TestNoVersionComesBackAfterAnother(t *testing.T) {
 		}
 
 		store.down(false)
-		store.set(counting(saved))
+		store.set(countSaves(saved))
 		token(t, one.TokenSource("a")) // takes over in its turn
 		if len(saved) < 5 {
 			t.Errorf("%d versions, want at least those of a login, three claims and a new token", len(saved))
@@ -744,15 +744,15 @@ func TestNoVersionComesBackAfterAnother(t *testing.T) {
 	})
 }
 
-func TestAClaimFromBeforeTheMachineWasSuspendedIsRenewedBeforeItIsUsed(t *testing.T) {
+func TestClaimIsRenewedAfterTheMachineWasSuspended(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store := newBrittleStore()
+		store := newFaultyStore()
 		laptop := newMachine()
 		sessions := laptop.newSessions(t, fc, withStore(store))
 		logIn(t, sessions, "a")
 		time.Sleep(2 * time.Hour)
-		claims := suspendedAtItsClaim(store, laptop, refreshTimeout/2+time.Second)
+		claims := suspendAfterClaim(store, laptop, refreshTimeout/2+time.Second)
 		token(t, sessions.TokenSource("a"))
 		if n := claims.Load(); n != 2 {
 			t.Errorf("%d claims, want the first to have been renewed", n)
@@ -761,15 +761,15 @@ func TestAClaimFromBeforeTheMachineWasSuspendedIsRenewedBeforeItIsUsed(t *testin
 	})
 }
 
-func TestATokenThatAnotherTookOverWhileTheMachineWasSuspendedIsNotPresented(t *testing.T) {
+func TestTokenTakenOverDuringASuspensionIsNotPresented(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store := newBrittleStore()
+		store := newFaultyStore()
 		laptop := newMachine()
 		suspended, awake := laptop.newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(store))
 		logIn(t, suspended, "a")
 		time.Sleep(2 * time.Hour)
-		suspendedAtItsClaim(store, laptop, time.Minute)
+		suspendAfterClaim(store, laptop, time.Minute)
 		got := make(chan *oauth2.Token, 1)
 		go func() { got <- token(t, suspended.TokenSource("a")) }()
 		time.Sleep(time.Second)
@@ -781,11 +781,11 @@ func TestATokenThatAnotherTookOverWhileTheMachineWasSuspendedIsNotPresented(t *t
 	})
 }
 
-// suspendedAtItsClaim suspends the machine for d when the first claim from now on
+// suspendAfterClaim suspends the machine for d when the first claim from now on
 // is in the store, and counts the claims.
-func suspendedAtItsClaim(store *brittleStore, m *machine, d time.Duration) *atomic.Int32 {
+func suspendAfterClaim(store *faultyStore, m *machine, d time.Duration) *atomic.Int32 {
 	claims := new(atomic.Int32)
-	store.set(func(s *brittleStore) {
+	store.set(func(s *faultyStore) {
 		s.save = func(rec *fincodeauth.Record, save func() error) error {
 			err := save()
 			if !isSuccessor(rec) && claims.Add(1) == 1 {
@@ -797,7 +797,7 @@ func suspendedAtItsClaim(store *brittleStore, m *machine, d time.Duration) *atom
 	return claims
 }
 
-func TestARefusedTokenIsPresentedOnceEvenIfAClockSetBackMakesItLookGood(t *testing.T) {
+func TestRefusedTokenIsNotPresentedAgainAfterTheClockWasSetBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{RefreshLifetime: time.Hour})
 		store := fincodeauth.NewMemoryStore()
@@ -806,7 +806,7 @@ func TestARefusedTokenIsPresentedOnceEvenIfAClockSetBackMakesItLookGood(t *testi
 		time.Sleep(2 * time.Hour)
 
 		server := newMachine()
-		sessions := server.newSessions(t, fc, withStore(store), logInAgain)
+		sessions := server.newSessions(t, fc, withStore(store), withCredentials)
 		fc.Inject(fincodetest.Login, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 503})
 		if _, err := sessions.TokenSource("a").Token(); err == nil || errors.Is(err, fincodeauth.ErrLoginRequired) {
 			t.Fatalf("error %v, want FinCode's 503", err)
@@ -823,16 +823,16 @@ func TestARefusedTokenIsPresentedOnceEvenIfAClockSetBackMakesItLookGood(t *testi
 	})
 }
 
-func TestAClaimThatLandsAfterAClockWasSetBackIsKnownAsOurs(t *testing.T) {
+func TestClaimSavedAfterTheClockWasSetBackIsRecognizedAsOurs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store := newBrittleStore()
+		store := newFaultyStore()
 		logIn(t, newSessions(t, fc, withStore(store)), "a")
 		time.Sleep(2 * time.Hour)
 
 		server := newMachine()
 		sessions := server.newSessions(t, fc, withStore(store))
-		land := claimIsLate(t, store, sessions.TokenSource("a"))
+		land := delayClaim(t, store, sessions.TokenSource("a"))
 		server.set(-90 * time.Minute)
 		token(t, sessions.TokenSource("a")) // looks good again
 		land()
@@ -844,10 +844,10 @@ func TestAClaimThatLandsAfterAClockWasSetBackIsKnownAsOurs(t *testing.T) {
 	})
 }
 
-func TestATokenThatCannotBeRefreshedWasInterruptedByNobody(t *testing.T) {
+func TestSessionWithoutARefreshTokenIsNeverInterrupted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store, other := newBrittleStores()
+		store, other := newFaultyStores()
 		one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(other))
 		if err := one.Adopt(t.Context(), "a", &oauth2.Token{AccessToken: "one", ExpiresIn: 60}); err != nil {
 			t.Fatal(err)
@@ -885,7 +885,7 @@ func (s *staleStore) Save(ctx context.Context, key string, rec *fincodeauth.Reco
 }
 
 // No store may do so, but a replica does.
-func TestAStoreThatLoadsWhatWasReplacedIsNotAskedWithoutAPause(t *testing.T) {
+func TestStoreThatLoadsAReplacedRecordIsPolledWithPauses(t *testing.T) {
 	for name, try := range map[string]func(context.Context, *fincodeauth.Sessions) error{
 		"Token": func(_ context.Context, s *fincodeauth.Sessions) error {
 			_, err := s.TokenSource("a").Token()
@@ -941,10 +941,10 @@ func TestProcessesSpreadTheirEarlyRefreshes(t *testing.T) {
 	})
 }
 
-func TestAnothersClaimIsLookedAtLessAndLessOften(t *testing.T) {
+func TestPollsOfAnotherClaimSlowDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store, other := newBrittleStores()
+		store, other := newFaultyStores()
 		one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(other))
 		logIn(t, one, "a")
 		time.Sleep(2 * time.Hour)
@@ -952,7 +952,7 @@ func TestAnothersClaimIsLookedAtLessAndLessOften(t *testing.T) {
 		go one.TokenSource("a").Token()
 		time.Sleep(time.Millisecond)
 		var loads atomic.Int32
-		other.set(func(s *brittleStore) { s.load = func() error { loads.Add(1); return nil } })
+		other.set(func(s *faultyStore) { s.load = func() error { loads.Add(1); return nil } })
 		token(t, two.TokenSource("a"))
 		if n := loads.Load(); n < 20 || n > 40 { // 25 ms, doubling to 500 ms, less some jitter
 			t.Errorf("%d loads in 10 s", n)
@@ -960,7 +960,7 @@ func TestAnothersClaimIsLookedAtLessAndLessOften(t *testing.T) {
 	})
 }
 
-func TestFinCodeIsCalledAgainAfterAnHourWhateverItAskedFor(t *testing.T) {
+func TestRetryAfterIsHonouredForAnHourAtMost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		sessions := newSessions(t, fc)
@@ -977,7 +977,7 @@ func TestFinCodeIsCalledAgainAfterAnHourWhateverItAskedFor(t *testing.T) {
 	})
 }
 
-func TestALoginDuringARefreshWins(t *testing.T) {
+func TestLoginDuringARefreshWins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		store := fincodeauth.NewMemoryStore()
@@ -1000,15 +1000,15 @@ func TestALoginDuringARefreshWins(t *testing.T) {
 	})
 }
 
-func TestALoginDuringALoadIsNotRefreshedAway(t *testing.T) {
+func TestSessionSurvivesALoginDuringALoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store := newBrittleStore()
+		store := newFaultyStore()
 		sessions := newSessions(t, fc, withStore(store))
 		logIn(t, sessions, "a")
 		time.Sleep(2 * time.Hour)
 		var first atomic.Bool
-		store.set(func(s *brittleStore) {
+		store.set(func(s *faultyStore) {
 			s.load = func() error {
 				if first.CompareAndSwap(false, true) {
 					time.Sleep(time.Second) // a slow read
@@ -1033,15 +1033,15 @@ func TestALoginDuringALoadIsNotRefreshedAway(t *testing.T) {
 	})
 }
 
-func TestALoginDuringALoadIsUsedAsItIs(t *testing.T) {
+func TestLoginDuringALoadIsNotFollowedByARefresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store := newBrittleStore()
+		store := newFaultyStore()
 		sessions := newSessions(t, fc, withStore(store))
 		logIn(t, sessions, "a")
 		time.Sleep(2 * time.Hour)
 		var first atomic.Bool
-		store.set(func(s *brittleStore) {
+		store.set(func(s *faultyStore) {
 			s.load = func() error {
 				if first.CompareAndSwap(false, true) {
 					time.Sleep(time.Second)
@@ -1061,11 +1061,11 @@ func TestALoginDuringALoadIsUsedAsItIs(t *testing.T) {
 	})
 }
 
-func TestAStoreOutageIsNoSignOfADeadOwner(t *testing.T) {
+func TestStoreOutageIsNotMistakenForADeadOwner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{After: 2 * time.Second})
-		store := newBrittleStore()
+		store := newFaultyStore()
 		one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(store))
 		logIn(t, one, "a")
 		token(t, two.TokenSource("a"))
@@ -1095,20 +1095,20 @@ func TestAStoreOutageIsNoSignOfADeadOwner(t *testing.T) {
 	})
 }
 
-func TestAWriteOutageIsNoSignOfADeadOwner(t *testing.T) {
+func TestWriteOutageIsNotMistakenForADeadOwner(t *testing.T) {
 	for outage := 35; outage < 75; outage++ {
 		t.Run("", func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				fc := fincodetest.New(fincodetest.Config{})
 				fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{After: 2 * time.Second})
-				store := newBrittleStore()
+				store := newFaultyStore()
 				one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(store))
 				logIn(t, one, "a")
 				token(t, two.TokenSource("a"))
 				time.Sleep(56 * time.Minute)
 				token(t, one.TokenSource("a")) // claims, presents
 				time.Sleep(time.Second)
-				store.set(func(s *brittleStore) { // read-only
+				store.set(func(s *faultyStore) { // read-only
 					s.save = func(*fincodeauth.Record, func() error) error { return errStoreDown }
 				})
 				for range outage {
@@ -1133,7 +1133,7 @@ func TestAWriteOutageIsNoSignOfADeadOwner(t *testing.T) {
 	}
 }
 
-func TestSlowCredentialsAreNotTakenForADeadProcess(t *testing.T) {
+func TestSlowCredentialsAreNotMistakenForADeadOwner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{RefreshLifetime: time.Hour})
 		store := fincodeauth.NewMemoryStore()
@@ -1160,11 +1160,11 @@ func TestSlowCredentialsAreNotTakenForADeadProcess(t *testing.T) {
 	})
 }
 
-func TestCredentialsAreNotRememberedBeyondTheirFlight(t *testing.T) {
+func TestCredentialsAreForgottenAfterTheFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{RefreshLifetime: time.Hour})
 		fc.AddUser("u@example.com", "new-password")
-		store := newBrittleStore()
+		store := newFaultyStore()
 		pw := "old-password"
 		asked := 0
 		sessions := newSessions(t, fc, withStore(store), func(c *fincodeauth.Config) {
@@ -1189,11 +1189,11 @@ func TestCredentialsAreNotRememberedBeyondTheirFlight(t *testing.T) {
 	})
 }
 
-func TestATokenThatWasRefusedBeforeCloseIsNotPresentedAgain(t *testing.T) {
+func TestTokenRefusedBeforeCloseIsNotPresentedByTheNextProcess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{RefreshLifetime: time.Hour})
-		store := newBrittleStore()
-		one, two := newSessions(t, fc, withStore(store), logInAgain), newSessions(t, fc, withStore(store), logInAgain)
+		store := newFaultyStore()
+		one, two := newSessions(t, fc, withStore(store), withCredentials), newSessions(t, fc, withStore(store), withCredentials)
 		logIn(t, one, "a")
 		time.Sleep(2 * time.Hour)
 		fc.Inject(fincodetest.Login, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 503})
@@ -1201,7 +1201,7 @@ func TestATokenThatWasRefusedBeforeCloseIsNotPresentedAgain(t *testing.T) {
 			t.Fatal("FinCode's 503 was not noticed")
 		}
 		time.Sleep(2 * time.Second)
-		store.set(func(s *brittleStore) {
+		store.set(func(s *faultyStore) {
 			s.save = func(_ *fincodeauth.Record, save func() error) error { time.Sleep(2 * time.Second); return save() }
 		})
 		go one.TokenSource("a").Token() // renews its claim, to log in
@@ -1217,7 +1217,7 @@ func TestATokenThatWasRefusedBeforeCloseIsNotPresentedAgain(t *testing.T) {
 	})
 }
 
-func TestAFailureOfBeforeTheLoginDelaysNoRefresh(t *testing.T) {
+func TestFailureBeforeALoginDelaysNoLaterRefresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		sessions := newSessions(t, fc)
@@ -1239,10 +1239,10 @@ func TestAFailureOfBeforeTheLoginDelaysNoRefresh(t *testing.T) {
 	})
 }
 
-func TestTheAnswerToARefreshIsNotUsedAfterALogin(t *testing.T) {
+func TestRefreshedTokenIsNotUsedAfterALogin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store := newBrittleStore()
+		store := newFaultyStore()
 		sessions := newSessions(t, fc, withStore(store))
 		logIn(t, sessions, "a")
 		time.Sleep(2 * time.Hour)
@@ -1251,7 +1251,7 @@ func TestTheAnswerToARefreshIsNotUsedAfterALogin(t *testing.T) {
 		time.Sleep(time.Second)
 		logIn(t, sessions, "a")
 		mine := token(t, sessions.TokenSource("a"))
-		store.set(func(s *brittleStore) {
+		store.set(func(s *faultyStore) {
 			s.save = func(_ *fincodeauth.Record, save func() error) error { time.Sleep(time.Second); return save() }
 		})
 		time.Sleep(1500 * time.Millisecond) // the answer is here

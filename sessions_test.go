@@ -75,7 +75,7 @@ func TestNewSaysWhatToChange(t *testing.T) {
 	}
 }
 
-func TestNewTakesEveryRoot(t *testing.T) {
+func TestNewAcceptsEveryValidBaseURL(t *testing.T) {
 	for _, root := range []string{fincodeauth.Sandbox("remitjunction"), fincodeauth.Production("acme"), "https://api.stag.songhaiexchange.io",
 		"https://acme.fincode.tech/api/v6/services/", "http://localhost:8080", "http://127.0.0.1:1", "http://[::1]:1/x"} {
 		if _, err := fincodeauth.New(fincodeauth.Config{BaseURL: root}); err != nil {
@@ -114,7 +114,7 @@ func TestExtraHeaderIsSentInAdditionToTheDefaults(t *testing.T) {
 	}
 }
 
-func TestExtraHeaderGoesBeforeHeader(t *testing.T) {
+func TestExtraHeaderReplacesTheSameFieldOfHeader(t *testing.T) {
 	mock := httpmock.NewMockTransport()
 	mock.RegisterNoResponder(func(r *http.Request) (*http.Response, error) {
 		if !slices.Equal(r.Header["X-Both"], []string{"extra"}) || r.Header.Get("Platform") != "" || r.Header.Get("X-Mine") != "mine" {
@@ -170,13 +170,13 @@ func TestZeroValuesSayWhatToCall(t *testing.T) {
 	new(fincodeauth.Transport).CloseIdleConnections()
 }
 
-func TestARootMayEndInASlash(t *testing.T) {
+func TestBaseURLMayEndInASlash(t *testing.T) {
 	fc := fincodetest.New(fincodetest.Config{})
 	sessions := newSessions(t, fc, func(c *fincodeauth.Config) { c.BaseURL += "/" })
 	logIn(t, sessions, "a")
 }
 
-func TestAKeyThatNeverLoggedInIsASessionErrorWithErrNotFound(t *testing.T) {
+func TestTokenBeforeTheFirstLoginIsASessionErrorWithErrNotFound(t *testing.T) {
 	sessions := newSessions(t, fincodetest.New(fincodetest.Config{}))
 	_, err := sessions.TokenSource("nobody").Token()
 	wantSessionError(t, err, false, false)
@@ -185,7 +185,7 @@ func TestAKeyThatNeverLoggedInIsASessionErrorWithErrNotFound(t *testing.T) {
 	}
 }
 
-func TestAnEmptyKeyIsRefused(t *testing.T) {
+func TestEmptyKeyIsRefused(t *testing.T) {
 	sessions := newSessions(t, fincodetest.New(fincodetest.Config{}))
 	for name, err := range map[string]error{
 		"Login":  sessions.Login(t.Context(), "", credentials),
@@ -213,7 +213,7 @@ func TestIncompleteCredentialsAreNotSent(t *testing.T) {
 	}
 }
 
-func TestASessionSurvivesARestart(t *testing.T) {
+func TestSessionSurvivesARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		store := fincodeauth.NewMemoryStore()
@@ -234,7 +234,7 @@ func TestASessionSurvivesARestart(t *testing.T) {
 	})
 }
 
-func TestAPairFromElsewhereIsAdopted(t *testing.T) {
+func TestAdoptUsesAndSavesAPairFromElsewhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		elsewhere := newSessions(t, fc)
@@ -258,7 +258,7 @@ func TestAPairFromElsewhereIsAdopted(t *testing.T) {
 	})
 }
 
-func TestARefreshTokenAloneCanBeAdopted(t *testing.T) {
+func TestAdoptAcceptsARefreshTokenAlone(t *testing.T) {
 	fc := fincodetest.New(fincodetest.Config{})
 	elsewhere := newSessions(t, fc)
 	logIn(t, elsewhere, "x")
@@ -271,7 +271,7 @@ func TestARefreshTokenAloneCanBeAdopted(t *testing.T) {
 	}
 }
 
-func TestAnAccessTokenAloneLivesUntilItsExpiry(t *testing.T) {
+func TestAccessTokenAloneIsUsedUntilItExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sessions := newSessions(t, fincodetest.New(fincodetest.Config{}))
 		err := sessions.Adopt(t.Context(), "a", &oauth2.Token{AccessToken: "t-1", Expiry: time.Now().Add(time.Hour)})
@@ -290,7 +290,7 @@ func TestAnAccessTokenAloneLivesUntilItsExpiry(t *testing.T) {
 	})
 }
 
-func TestAnEmptyPairIsNotAdopted(t *testing.T) {
+func TestAdoptRefusesUnusableTokens(t *testing.T) {
 	sessions := newSessions(t, fincodetest.New(fincodetest.Config{}))
 	for _, tok := range []*oauth2.Token{nil, {}, {AccessToken: "with a space"}} {
 		if err := sessions.Adopt(t.Context(), "a", tok); err == nil {
@@ -299,9 +299,9 @@ func TestAnEmptyPairIsNotAdopted(t *testing.T) {
 	}
 }
 
-func TestALoginAsksNoPasswordOfAStoreThatIsDown(t *testing.T) {
+func TestLoginDoesNotCallFinCodeIfTheStoreIsDown(t *testing.T) {
 	fc := fincodetest.New(fincodetest.Config{})
-	store := newBrittleStore()
+	store := newFaultyStore()
 	store.down(true)
 	sessions := newSessions(t, fc, withStore(store))
 	if err := sessions.Login(t.Context(), "a", credentials); !errors.Is(err, errStoreDown) {
@@ -312,7 +312,7 @@ func TestALoginAsksNoPasswordOfAStoreThatIsDown(t *testing.T) {
 	}
 }
 
-func TestALoginReplacesASessionThatEndedOrThatAnotherIsRefreshing(t *testing.T) {
+func TestLoginReplacesEveryKindOfRecord(t *testing.T) {
 	for name, rec := range map[string]fincodeauth.Record{
 		"ended":      {Version: "v", Token: &oauth2.Token{}, Ended: "refresh token reused"},
 		"refreshing": {Version: "v", Token: &oauth2.Token{RefreshToken: "r"}, RefreshStarted: time.Now()},
@@ -333,7 +333,7 @@ func TestALoginReplacesASessionThatEndedOrThatAnotherIsRefreshing(t *testing.T) 
 	}
 }
 
-func TestAContextNamesASessionForEveryTenant(t *testing.T) {
+func TestContextNamesASessionForEveryTenant(t *testing.T) {
 	fc := fincodetest.New(fincodetest.Config{})
 	one, two := newSessions(t, fc), newSessions(t, fc)
 	logIn(t, one, "a")
@@ -350,7 +350,7 @@ func TestAContextNamesASessionForEveryTenant(t *testing.T) {
 }
 
 // Loggers and mocks print contexts while requests are under way.
-func TestAContextIsPrintedByItsSessionsKeyAlone(t *testing.T) {
+func TestContextIsPrintedWithItsKeyOnly(t *testing.T) {
 	for parent, want := range map[context.Context]string{
 		context.Background():                            "context.Background",
 		struct{ context.Context }{context.Background()}: "struct { context.Context }",
@@ -364,10 +364,10 @@ func TestAContextIsPrintedByItsSessionsKeyAlone(t *testing.T) {
 	}
 }
 
-func TestEachCloseNamesWhatWasNotSaved(t *testing.T) {
+func TestEveryCloseNamesTheUnsavedSessions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store := newBrittleStore()
+		store := newFaultyStore()
 		sessions := newSessions(t, fc, withStore(store), func(c *fincodeauth.Config) { c.MaxSessions = 1 })
 		store.set(successorsFail)
 		logIn(t, sessions, "a")
@@ -383,7 +383,7 @@ func TestEachCloseNamesWhatWasNotSaved(t *testing.T) {
 	})
 }
 
-func TestAfterCloseEveryMethodReturnsErrClosed(t *testing.T) {
+func TestEveryMethodReturnsErrClosedAfterClose(t *testing.T) {
 	fc := fincodetest.New(fincodetest.Config{})
 	sessions := newSessions(t, fc)
 	logIn(t, sessions, "a")
@@ -410,7 +410,7 @@ func TestAfterCloseEveryMethodReturnsErrClosed(t *testing.T) {
 	}
 }
 
-func TestAPairAsItCameOffTheWireIsAdopted(t *testing.T) {
+func TestAdoptUsesExpiresIn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{OpaqueTokens: true})
 		sessions := newSessions(t, fc)
@@ -427,17 +427,17 @@ func TestAPairAsItCameOffTheWireIsAdopted(t *testing.T) {
 	})
 }
 
-func TestTheZeroMemoryStoreIsEmpty(t *testing.T) {
+func TestZeroMemoryStoreIsEmpty(t *testing.T) {
 	sessions := newSessions(t, fincodetest.New(fincodetest.Config{}), withStore(new(fincodeauth.MemoryStore)))
 	logIn(t, sessions, "a")
 	token(t, sessions.TokenSource("a"))
 }
 
-func TestVersionsBeginTheSameFromALoginToTheNext(t *testing.T) {
+func TestVersionsOfOneLoginHaveTheSamePrefix(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store := newBrittleStore()
-		saved := sessionsIn(store)
+		store := newFaultyStore()
+		saved := versionPrefixes(store)
 		sessions := newSessions(t, fc, withStore(store))
 		src := sessions.TokenSource("a")
 		logIn(t, sessions, "a")
@@ -463,12 +463,12 @@ func TestVersionsBeginTheSameFromALoginToTheNext(t *testing.T) {
 	})
 }
 
-func TestALoginByCredentialsGoesOnWithTheSession(t *testing.T) {
+func TestNewLoginWithCredentialsKeepsTheVersionPrefix(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{RefreshLifetime: time.Hour})
-		store := newBrittleStore()
-		saved := sessionsIn(store)
-		sessions := newSessions(t, fc, withStore(store), logInAgain)
+		store := newFaultyStore()
+		saved := versionPrefixes(store)
+		sessions := newSessions(t, fc, withStore(store), withCredentials)
 		logIn(t, sessions, "a")
 		time.Sleep(2 * time.Hour)
 		token(t, sessions.TokenSource("a"))
@@ -478,7 +478,7 @@ func TestALoginByCredentialsGoesOnWithTheSession(t *testing.T) {
 	})
 }
 
-func TestAnExpiryThatNoStoreCanWriteIsTakenForUnknown(t *testing.T) {
+func TestAdoptDropsAnExpiryThatNoStoreCanWrite(t *testing.T) {
 	files := newFileStore(t)
 	sessions := newSessions(t, fincodetest.New(fincodetest.Config{}), withStore(files))
 	err := sessions.Adopt(t.Context(), "a", &oauth2.Token{AccessToken: "t", Expiry: time.Date(20000, 1, 1, 0, 0, 0, 0, time.UTC)})
@@ -487,7 +487,7 @@ func TestAnExpiryThatNoStoreCanWriteIsTakenForUnknown(t *testing.T) {
 	}
 }
 
-func TestAnAdoptedJWTOfTheFarFutureIsSaved(t *testing.T) {
+func TestAdoptDropsTheExpiryOfAJWTInTheFarFuture(t *testing.T) {
 	store := newJSONStore()
 	sessions := newSessions(t, nil, withStore(store))
 	const jwt = "e30.eyJleHAiOjFlMzA4fQ.s" // {"exp":1e308}
@@ -502,11 +502,11 @@ func TestAnAdoptedJWTOfTheFarFutureIsSaved(t *testing.T) {
 func TestNothingIsPresentedAfterClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store := newBrittleStore()
+		store := newFaultyStore()
 		sessions := newSessions(t, fc, withStore(store))
 		logIn(t, sessions, "a")
 		time.Sleep(2 * time.Hour)
-		store.set(func(s *brittleStore) { s.load = func() error { time.Sleep(5 * time.Second); return nil } })
+		store.set(func(s *faultyStore) { s.load = func() error { time.Sleep(5 * time.Second); return nil } })
 		go sessions.TokenSource("a").Token()
 		time.Sleep(time.Second)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -520,10 +520,10 @@ func TestNothingIsPresentedAfterClose(t *testing.T) {
 	})
 }
 
-func TestCloseWaitsForTheRefreshUnderWayAndItsSave(t *testing.T) {
+func TestCloseWaitsForARefreshAndItsSave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store := newBrittleStore()
+		store := newFaultyStore()
 		sessions := newSessions(t, fc, withStore(store))
 		logIn(t, sessions, "a")
 		time.Sleep(56 * time.Minute)
@@ -531,7 +531,7 @@ func TestCloseWaitsForTheRefreshUnderWayAndItsSave(t *testing.T) {
 		token(t, sessions.TokenSource("a"))
 		synctest.Wait()
 		failures := 0
-		store.set(func(s *brittleStore) {
+		store.set(func(s *faultyStore) {
 			s.save = func(_ *fincodeauth.Record, save func() error) error {
 				if failures++; failures < 5 {
 					return errStoreDown
@@ -551,7 +551,7 @@ func TestCloseWaitsForTheRefreshUnderWayAndItsSave(t *testing.T) {
 	})
 }
 
-func TestNobodyIsLoggedInAgainAfterClose(t *testing.T) {
+func TestNoLoginIsMadeAfterClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{RefreshLifetime: time.Hour})
 		store := fincodeauth.NewMemoryStore()
@@ -575,15 +575,15 @@ func TestNobodyIsLoggedInAgainAfterClose(t *testing.T) {
 		if n := fc.Counts().Logins; !errors.Is(err, fincodeauth.ErrClosed) || n != 1 {
 			t.Errorf("error %v after %d logins, want ErrClosed after the first", err, n)
 		}
-		token(t, newSessions(t, fc, withStore(store), logInAgain).TokenSource("a")) // the next process does it, and waits for nobody
+		token(t, newSessions(t, fc, withStore(store), withCredentials).TokenSource("a")) // the next process does it, and waits for nobody
 		wantCalls(t, fc, 1, 0)
 	})
 }
 
-func TestCloseSaysWhichTokensAreLost(t *testing.T) {
+func TestCloseNamesTheSessionsWhoseTokensAreLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store := newBrittleStore()
+		store := newFaultyStore()
 		sessions := newSessions(t, fc, withStore(store))
 		logIn(t, sessions, "alice")
 		time.Sleep(2 * time.Hour)
@@ -604,9 +604,9 @@ func TestCloseSaysWhichTokensAreLost(t *testing.T) {
 func TestCloseSaysThatTheStoreDidNotAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store := newBrittleStore()
+		store := newFaultyStore()
 		sessions := newSessions(t, fc, withStore(store))
-		store.set(func(s *brittleStore) {
+		store.set(func(s *faultyStore) {
 			s.save = func(_ *fincodeauth.Record, save func() error) error { time.Sleep(time.Hour); return save() }
 		})
 		logIn(t, sessions, "alice")
@@ -619,10 +619,10 @@ func TestCloseSaysThatTheStoreDidNotAnswer(t *testing.T) {
 	})
 }
 
-func TestCloseTriesOnceMoreEvenIfItsContextHasEnded(t *testing.T) {
+func TestCloseTriesOnceMoreIfItsContextHasEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store := newBrittleStore()
+		store := newFaultyStore()
 		sessions := newSessions(t, fc, withStore(store))
 		logIn(t, sessions, "a")
 		time.Sleep(2 * time.Hour)
@@ -645,7 +645,7 @@ func TestCloseDoesNotWaitForAnotherProcess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		store := fincodeauth.NewMemoryStore()
-		claimed(t, fc, store, time.Now(), false)
+		saveDeadClaim(t, fc, store, time.Now(), false)
 		time.Sleep(2 * time.Hour)
 		sessions := newSessions(t, fc, withStore(store))
 		failed := make(chan error, 1)

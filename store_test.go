@@ -71,7 +71,7 @@ func TestEveryStoreKeepsTheContract(t *testing.T) {
 	}
 }
 
-func TestALocalStoreSavesATokenOnceARotation(t *testing.T) {
+func TestLocalStoreSavesOncePerRotation(t *testing.T) {
 	fc := fincodetest.New(fincodetest.Config{})
 	var kept tokens
 	sessions := newSessions(t, fc, withStore(kept.store()))
@@ -94,7 +94,7 @@ func TestALocalStoreSavesATokenOnceARotation(t *testing.T) {
 	}
 }
 
-func TestALocalStoreWhoseSaveFailsKeepsWhatItHad(t *testing.T) {
+func TestLocalStoreIsUnchangedAfterAFailedSave(t *testing.T) {
 	kept := tokens{err: errStoreDown}
 	store := kept.store()
 	rec := &fincodeauth.Record{Version: "1", Token: &oauth2.Token{AccessToken: "t"}}
@@ -109,7 +109,7 @@ func TestALocalStoreWhoseSaveFailsKeepsWhatItHad(t *testing.T) {
 	}
 }
 
-func TestARecordWithoutAVersionIsReportedAtOnce(t *testing.T) {
+func TestRecordWithoutAVersionIsReportedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fincodeauth.NewMemoryStore()
 		rec := &fincodeauth.Record{Token: &oauth2.Token{RefreshToken: "r-1"}}
@@ -136,7 +136,7 @@ func TestARecordWithoutAVersionIsReportedAtOnce(t *testing.T) {
 	})
 }
 
-func TestALocalStoreDeletesATokenThatCannotBeLoaded(t *testing.T) {
+func TestLocalStoreDeletesATokenThatCannotBeLoaded(t *testing.T) {
 	var saved []*oauth2.Token
 	errDamaged := errors.New("damaged")
 	store := fincodeauth.LocalStore(
@@ -150,7 +150,7 @@ func TestALocalStoreDeletesATokenThatCannotBeLoaded(t *testing.T) {
 	}
 }
 
-func TestASlowSaveOfOneKeyHoldsBackNoOther(t *testing.T) {
+func TestSlowSaveOfOneKeyDoesNotBlockOtherKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hang := make(chan struct{})
 		var armed atomic.Bool

@@ -18,7 +18,7 @@ import (
 	"github.com/fincodeauth/fincodeauth/fincodetest"
 )
 
-func TestTheLeastRecentlyUsedSessionIsDroppedAndLoadedAgainOnUse(t *testing.T) {
+func TestLeastRecentlyUsedSessionIsDroppedAndLoadedAgain(t *testing.T) {
 	fc := fincodetest.New(fincodetest.Config{})
 	var seen events
 	sessions := newSessions(t, fc, seen.observe, func(c *fincodeauth.Config) { c.MaxSessions = 3 })
@@ -99,7 +99,7 @@ func TestSessionsInUseAreNotDroppedWhileOthersComeAndGo(t *testing.T) {
 
 // Of two new sessions that are looked up at once and belong into the same slot,
 // nobody gets the other's.
-func TestNewSessionsThatAreLookedUpAtOnceAreNotMistaken(t *testing.T) {
+func TestConcurrentLookupsOfNewSessionsFindTheRightOnes(t *testing.T) {
 	const users, callers, rounds = 16, 4, 2000
 	var names [users]string
 	store := fincodeauth.NewMemoryStore()
@@ -129,7 +129,7 @@ func TestNewSessionsThatAreLookedUpAtOnceAreNotMistaken(t *testing.T) {
 	}
 }
 
-func TestASourceAndAContextOutliveTheirSessionsPlaceInMemory(t *testing.T) {
+func TestSourceAndContextWorkAfterTheirSessionWasDropped(t *testing.T) {
 	fc := fincodetest.New(fincodetest.Config{})
 	sessions := newSessions(t, fc, func(c *fincodeauth.Config) { c.MaxSessions = 1 })
 	logIn(t, sessions, "a")
@@ -148,7 +148,7 @@ func TestASourceAndAContextOutliveTheirSessionsPlaceInMemory(t *testing.T) {
 	}
 }
 
-func TestASessionIsNotDroppedBeforeFinCodeMayBeCalledAgain(t *testing.T) {
+func TestSessionIsNotDroppedDuringABackoff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		sessions := newSessions(t, fc, func(c *fincodeauth.Config) { c.MaxSessions = 1 })
@@ -171,21 +171,21 @@ func TestASessionIsNotDroppedBeforeFinCodeMayBeCalledAgain(t *testing.T) {
 
 // What a session in trouble knows is in no store: dropped, it would wait for its
 // own claim, present a token that was refused, or take a breach for an interruption.
-func TestASessionIsNotDroppedWithWhatItKnowsOfItsClaim(t *testing.T) {
+func TestSessionWithAClaimIsNotDropped(t *testing.T) {
 	for name, test := range map[string]struct {
-		fault       func(*fincodetest.FinCode, *brittleStore)
+		fault       func(*fincodetest.FinCode, *faultyStore)
 		stolen      bool
 		presented   int
 		loginsAgain int
 	}{
-		"a request that was lost": {fault: func(fc *fincodetest.FinCode, _ *brittleStore) {
+		"a request that was lost": {fault: func(fc *fincodetest.FinCode, _ *faultyStore) {
 			fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.HangUp})
 		}, presented: 2},
-		"a claim that could not be given back": {fault: func(fc *fincodetest.FinCode, store *brittleStore) {
+		"a claim that could not be given back": {fault: func(fc *fincodetest.FinCode, store *faultyStore) {
 			fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 429})
 			store.set(successorsFail)
 		}, stolen: true, presented: 3},
-		"a login again that failed": {fault: func(fc *fincodetest.FinCode, _ *brittleStore) {
+		"a login again that failed": {fault: func(fc *fincodetest.FinCode, _ *faultyStore) {
 			fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 401})
 			fc.Inject(fincodetest.Login, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 503})
 		}, presented: 1, loginsAgain: 2},
@@ -193,7 +193,7 @@ func TestASessionIsNotDroppedWithWhatItKnowsOfItsClaim(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				fc := fincodetest.New(fincodetest.Config{})
-				store := newBrittleStore()
+				store := newFaultyStore()
 				asked := 0
 				sessions := newSessions(t, fc, withStore(store), func(c *fincodeauth.Config) {
 					c.MaxSessions = 1
@@ -237,7 +237,7 @@ func TestASessionIsNotDroppedWithWhatItKnowsOfItsClaim(t *testing.T) {
 	}
 }
 
-func TestASessionIsNotDroppedWithHowItsReplaysFared(t *testing.T) {
+func TestSessionWithRejectedReplaysIsNotDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		base := roundTripper(func(r *http.Request) (*http.Response, error) {
@@ -264,7 +264,7 @@ func TestASessionIsNotDroppedWithHowItsReplaysFared(t *testing.T) {
 }
 
 // The session may be dropped between two steps of a Refresh.
-func TestARejectionIsNotLostWithTheSessionsPlaceInMemory(t *testing.T) {
+func TestRejectionIsRememberedIfTheSessionIsDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		var sessions *fincodeauth.Sessions
@@ -291,10 +291,10 @@ func TestARejectionIsNotLostWithTheSessionsPlaceInMemory(t *testing.T) {
 	})
 }
 
-func TestASessionWithUnsavedWorkIsNotDropped(t *testing.T) {
+func TestSessionWithAnUnsavedTokenIsNotDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store := newBrittleStore()
+		store := newFaultyStore()
 		sessions := newSessions(t, fc, withStore(store), func(c *fincodeauth.Config) { c.MaxSessions = 1 })
 		store.set(successorsFail)
 		for n := range 5 {
@@ -310,7 +310,7 @@ func TestASessionWithUnsavedWorkIsNotDropped(t *testing.T) {
 	})
 }
 
-func TestManySessionsInLittleMemory(t *testing.T) {
+func TestMoreSessionsThanMaxSessionsRefreshOnceEach(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		store := fincodeauth.NewMemoryStore()
@@ -334,11 +334,11 @@ func TestManySessionsInLittleMemory(t *testing.T) {
 	})
 }
 
-// sessionsIn returns what is before the dot in each Version that store takes from
+// versionPrefixes returns what is before the dot in each Version that store takes from
 // now on.
-func sessionsIn(store *brittleStore) *[]string {
+func versionPrefixes(store *faultyStore) *[]string {
 	saved := new([]string)
-	store.set(func(s *brittleStore) {
+	store.set(func(s *faultyStore) {
 		s.save = func(rec *fincodeauth.Record, save func() error) error {
 			session, _, _ := strings.Cut(rec.Version, ".")
 			*saved = append(*saved, session)

@@ -43,7 +43,7 @@ func TestFiveThousandCallersAtExpiryMakeOneRefresh(t *testing.T) {
 	})
 }
 
-func TestACallerWhoLeavesLosesNothing(t *testing.T) {
+func TestRefreshGoesOnAfterItsCallerLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{After: 5 * time.Second})
@@ -65,7 +65,7 @@ func TestACallerWhoLeavesLosesNothing(t *testing.T) {
 	})
 }
 
-func TestACallerWhoHasLeftAlreadyStartsNothing(t *testing.T) {
+func TestCanceledCallerStartsNoRefresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		sessions := newSessions(t, fc)
@@ -105,7 +105,7 @@ func TestNoCallerWaitsWhileTheTokenIsValid(t *testing.T) {
 	})
 }
 
-func TestARefreshBeginsFiveMinutesBeforeExpiryLessARandomTenth(t *testing.T) {
+func TestRefreshBeginsFiveMinutesBeforeExpiryLessARandomTenth(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		sessions := newSessions(t, fc)
@@ -122,7 +122,7 @@ func TestARefreshBeginsFiveMinutesBeforeExpiryLessARandomTenth(t *testing.T) {
 	})
 }
 
-func TestATokenThatExpiredOnItsWayHereIsRefreshedOnceMore(t *testing.T) {
+func TestTokenReceivedExpiredIsRefreshedOnceMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		sessions := newSessions(t, fc, func(c *fincodeauth.Config) { c.RefreshTimeout = 3 * time.Hour })
@@ -136,7 +136,7 @@ func TestATokenThatExpiredOnItsWayHereIsRefreshedOnceMore(t *testing.T) {
 	})
 }
 
-func TestTokensThatAllExpireOnTheirWayHereAreAnError(t *testing.T) {
+func TestTwoTokensReceivedExpiredAreAnError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		sessions := newSessions(t, fc, func(c *fincodeauth.Config) { c.RefreshTimeout = 3 * time.Hour })
@@ -151,7 +151,7 @@ func TestTokensThatAllExpireOnTheirWayHereAreAnError(t *testing.T) {
 	})
 }
 
-func TestAShortTokenIsRefreshedInItsLastFifth(t *testing.T) {
+func TestShortLivedTokenIsRefreshedInItsLastFifth(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{AccessLifetime: 100 * time.Millisecond})
 		sessions := newSessions(t, fc)
@@ -171,7 +171,7 @@ func TestAShortTokenIsRefreshedInItsLastFifth(t *testing.T) {
 	})
 }
 
-func TestATokenCountsAsExpiredBeforeARequestCouldArriveLate(t *testing.T) {
+func TestTokenIsNotHandedOutTenSecondsBeforeExpiry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		sessions := newSessions(t, fc)
@@ -185,7 +185,7 @@ func TestATokenCountsAsExpiredBeforeARequestCouldArriveLate(t *testing.T) {
 	})
 }
 
-func TestAFailedRefreshIsNotNoticedUntilExpiryAndTriedAgainAfterABackoff(t *testing.T) {
+func TestFailedRefreshIsRetriedWithBackoffAndHiddenUntilExpiry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		fc.Inject(fincodetest.Refresh, -1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 429})
@@ -261,7 +261,7 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 	}
 }
 
-func TestAWrongClockChangesNothing(t *testing.T) {
+func TestWrongClockOfFinCodeChangesNothing(t *testing.T) {
 	for _, offset := range []time.Duration{-30 * time.Hour, -time.Hour, time.Hour, 30 * time.Hour} {
 		t.Run(offset.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -329,7 +329,7 @@ func TestEveryShapeOfAnswerIsUnderstood(t *testing.T) {
 	}
 }
 
-func TestATokenOfUnknownLifetimeIsUsedUntilItIsRejected(t *testing.T) {
+func TestTokenOfUnknownLifetimeIsUsedUntilItIsRejected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{OpaqueTokens: true, ExpiresIn: fincodetest.ExpiresInAbsent})
 		sessions := newSessions(t, fc)
@@ -348,7 +348,7 @@ func TestATokenOfUnknownLifetimeIsUsedUntilItIsRejected(t *testing.T) {
 	})
 }
 
-func TestARefreshKeepsTheValuesOfTheCallersContext(t *testing.T) {
+func TestRefreshKeepsTheValuesOfTheCallersContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		type traceKey struct{}
 		fc := fincodetest.New(fincodetest.Config{})
@@ -372,7 +372,7 @@ func TestARefreshKeepsTheValuesOfTheCallersContext(t *testing.T) {
 	})
 }
 
-func TestRefreshReturnsATokenThatSomebodyGotMeanwhile(t *testing.T) {
+func TestRefreshReturnsTheCurrentTokenIfTheOldWasReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		sessions := newSessions(t, fc)
@@ -392,7 +392,7 @@ func TestRefreshReturnsATokenThatSomebodyGotMeanwhile(t *testing.T) {
 	})
 }
 
-func TestAYoungTokenIsNotRefreshedAgain(t *testing.T) {
+func TestYoungTokenIsNotRefreshedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		sessions := newSessions(t, fc)
@@ -411,7 +411,7 @@ func TestAYoungTokenIsNotRefreshedAgain(t *testing.T) {
 	})
 }
 
-func TestARejectionDuringAnotherProcessesRefreshWaitsForItsToken(t *testing.T) {
+func TestRefreshWaitsForTheTokenOfAnotherProcess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		store := fincodeauth.NewMemoryStore()
@@ -432,7 +432,7 @@ func TestARejectionDuringAnotherProcessesRefreshWaitsForItsToken(t *testing.T) {
 
 var _ oauth2.TokenSource = (*fincodeauth.TokenSource)(nil)
 
-func TestATokenThatLostItsExpiryInItsStoreHasThatOfItsJWT(t *testing.T) {
+func TestMissingExpiryIsReadFromTheJWT(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		store := fincodeauth.NewMemoryStore()
@@ -452,7 +452,7 @@ func TestATokenThatLostItsExpiryInItsStoreHasThatOfItsJWT(t *testing.T) {
 	})
 }
 
-func TestATokenFromAReplicaWhoseClockIsAheadIsNotHandedOutDead(t *testing.T) {
+func TestTokenSavedByAClockAheadIsNotHandedOutExpired(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		store := fincodeauth.NewMemoryStore()
@@ -474,7 +474,7 @@ func TestATokenFromAReplicaWhoseClockIsAheadIsNotHandedOutDead(t *testing.T) {
 	})
 }
 
-func TestTheErrorOfACallerWhoLeftIsTheSameBeforeAndWhileItWaits(t *testing.T) {
+func TestCanceledCallerGetsTheCauseBeforeAndDuringTheWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		fc.Inject(fincodetest.Refresh, -1, fincodetest.Fault{Before: 5 * time.Second})
@@ -493,7 +493,7 @@ func TestTheErrorOfACallerWhoLeftIsTheSameBeforeAndWhileItWaits(t *testing.T) {
 	})
 }
 
-func TestARefreshThatReturnsTheSameAccessTokenIsMadeOnce(t *testing.T) {
+func TestRefreshThatReturnsTheSameAccessTokenIsMadeOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := 0
 		sessions := newSessions(t, nil, func(c *fincodeauth.Config) {
@@ -514,7 +514,7 @@ func TestARefreshThatReturnsTheSameAccessTokenIsMadeOnce(t *testing.T) {
 	})
 }
 
-func TestATokenThatExpiredInAnotherAgeIsRefreshed(t *testing.T) {
+func TestTokenThatExpiredCenturiesAgoIsRefreshed(t *testing.T) {
 	for _, year := range []int{1, 1440, 1677} { // in nanoseconds, these may look like the future
 		synctest.Test(t, func(t *testing.T) {
 			fc := fincodetest.New(fincodetest.Config{})
@@ -534,7 +534,7 @@ func TestATokenThatExpiredInAnotherAgeIsRefreshed(t *testing.T) {
 	}
 }
 
-func TestCallersGetTheLoginThatOvertookTheirRefresh(t *testing.T) {
+func TestCallerGetsTheTokenOfALoginDuringItsRefresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		sessions := newSessions(t, fc)
@@ -549,7 +549,7 @@ func TestCallersGetTheLoginThatOvertookTheirRefresh(t *testing.T) {
 }
 
 // A flight may be held up between its last look and its landing.
-func TestACallerAfterTheSessionWasReplacedGetsNothingOfTheFlightBefore(t *testing.T) {
+func TestNewCallerGetsNoTokenOfAnEarlierSession(t *testing.T) {
 	for name, replace := range map[string]func(*testing.T, *fincodeauth.Sessions){
 		"Logout": func(t *testing.T, s *fincodeauth.Sessions) {
 			if err := s.Logout(t.Context(), "a"); err != nil {
@@ -599,7 +599,7 @@ func TestACallerAfterTheSessionWasReplacedGetsNothingOfTheFlightBefore(t *testin
 	}
 }
 
-func TestACallerAfterAnAdoptIsNotToldTheFailureOfTheFlightBefore(t *testing.T) {
+func TestNewCallerGetsNoErrorOfAnEarlierSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		elsewhere := newSessions(t, fc)

@@ -34,7 +34,7 @@ func fixed(mock *httpmock.MockTransport) *fincodeauth.Transport {
 	}
 }
 
-func TestARequestGetsTheTokenAndFinCodesHeaders(t *testing.T) {
+func TestRequestGetsTheTokenAndFinCodeHeaders(t *testing.T) {
 	for name, test := range map[string]struct {
 		edit func(*fincodeauth.Transport)
 		has  http.Header // of the request
@@ -117,7 +117,7 @@ func TestHeaderNamesThatAreNotCanonicalAreNotSentTwice(t *testing.T) {
 	resp.Body.Close()
 }
 
-func TestTheTokenGoesOnlyToItsOriginAndToHosts(t *testing.T) {
+func TestTokenIsSentOnlyToBaseURLAndHosts(t *testing.T) {
 	for _, test := range []struct {
 		url  string
 		sent bool
@@ -158,7 +158,7 @@ func TestTheTokenGoesOnlyToItsOriginAndToHosts(t *testing.T) {
 	}
 }
 
-func TestRequestsWithoutATokenAreToldOfOnceAnOrigin(t *testing.T) {
+func TestPassedIsReportedOncePerOrigin(t *testing.T) {
 	var seen events
 	sessions := newSessions(t, nil, seen.observe, func(c *fincodeauth.Config) {
 		c.BaseURL = "http://127.0.0.1:8080"
@@ -192,7 +192,7 @@ func TestRequestsWithoutATokenAreToldOfOnceAnOrigin(t *testing.T) {
 
 // A program that crawls the web through the client tells of some origins only,
 // and remembers no more.
-func TestOriginsAreToldOfAHundredTimesAtMost(t *testing.T) {
+func TestPassedIsReportedForAtMostAHundredOrigins(t *testing.T) {
 	var seen events
 	sessions := newSessions(t, nil, seen.observe, func(c *fincodeauth.Config) { c.Base = nothing })
 	for i := range 300 {
@@ -203,7 +203,7 @@ func TestOriginsAreToldOfAHundredTimesAtMost(t *testing.T) {
 	}
 }
 
-func TestARedirectElsewhereTakesNoTokenAlong(t *testing.T) {
+func TestRedirectToAnotherOriginCarriesNoToken(t *testing.T) {
 	mock := httpmock.NewMockTransport()
 	mock.RegisterResponder("GET", api+"/statement", func(r *http.Request) (*http.Response, error) {
 		resp := httpmock.NewStringResponse(302, "")
@@ -221,7 +221,7 @@ func TestARedirectElsewhereTakesNoTokenAlong(t *testing.T) {
 	}
 }
 
-func TestATransportThatLacksSomethingSaysWhat(t *testing.T) {
+func TestMisconfiguredTransportSaysWhatIsWrong(t *testing.T) {
 	for name, test := range map[string]struct {
 		edit func(*fincodeauth.Transport)
 		want string
@@ -261,7 +261,7 @@ func (c *closable) Close() error {
 	return nil
 }
 
-func TestABaseThatLeavesSomethingOutIsAnErrorOrAnEmptyBody(t *testing.T) {
+func TestIncompleteAnswerOfBaseIsAnErrorOrAnEmptyBody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		for name, c := range map[string]struct {
@@ -293,7 +293,7 @@ func TestABaseThatLeavesSomethingOutIsAnErrorOrAnEmptyBody(t *testing.T) {
 	})
 }
 
-func TestWithoutATokenNothingIsSentAndTheBodyIsClosed(t *testing.T) {
+func TestRequestWithoutATokenIsNotSentAndItsBodyIsClosed(t *testing.T) {
 	mock := httpmock.NewMockTransport()
 	sessions := newSessions(t, nil, func(c *fincodeauth.Config) { c.Base = mock })
 	body := &closable{Reader: strings.NewReader("x")}
@@ -385,7 +385,7 @@ func request(t *testing.T, method string, body io.Reader) *http.Request {
 	return req
 }
 
-func TestA401IsReplayedOnceWithItsBody(t *testing.T) {
+func TestRequestIsReplayedOnceWithItsBodyAfterA401(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMocked(t)
 		m.mock.RegisterResponder("POST", api+"/transfers", m.answer)
@@ -402,7 +402,7 @@ func TestA401IsReplayedOnceWithItsBody(t *testing.T) {
 	})
 }
 
-func TestA401WithoutABodyIsReplayed(t *testing.T) {
+func TestRequestWithoutABodyIsReplayedAfterA401(t *testing.T) {
 	for name, body := range map[string]io.Reader{"nil": nil, "NoBody": http.NoBody} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -417,7 +417,7 @@ func TestA401WithoutABodyIsReplayed(t *testing.T) {
 	}
 }
 
-func TestA401WhoseBodyCannotBeHadAgainIsTheCallers(t *testing.T) {
+func TestRequestWhoseBodyCannotBeRepeatedIsNotReplayed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMocked(t)
 		m.mock.RegisterResponder("POST", api+"/transfers", m.answer)
@@ -434,7 +434,7 @@ func TestA401WhoseBodyCannotBeHadAgainIsTheCallers(t *testing.T) {
 }
 
 // Whoever gets the bare 401 sends a user who is logged in to the login page.
-func TestA401WhoseRefreshFailsIsTheRefreshesError(t *testing.T) {
+func Test401BecomesTheErrorOfAFailedRefresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMocked(t)
 		m.mock.RegisterResponder("POST", api+"/transfers", m.answer)
@@ -455,7 +455,7 @@ func TestA401WhoseRefreshFailsIsTheRefreshesError(t *testing.T) {
 	})
 }
 
-func TestA401OfASessionThatHasEndedAsksForALogin(t *testing.T) {
+func Test401OfAnEndedSessionBecomesASessionError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMocked(t)
 		m.mock.RegisterResponder("POST", api+"/transfers", m.answer)
@@ -465,7 +465,7 @@ func TestA401OfASessionThatHasEndedAsksForALogin(t *testing.T) {
 	})
 }
 
-func TestA401WhoseCallerLeavesIsTheContextsError(t *testing.T) {
+func Test401BecomesTheErrorOfAnEndedContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMocked(t)
 		m.mock.RegisterResponder("GET", api+"/transfers", m.answer)
@@ -483,7 +483,7 @@ func TestA401WhoseCallerLeavesIsTheContextsError(t *testing.T) {
 	})
 }
 
-func TestARevokedTokenIsReplacedAtOnceForAllWhoHitIt(t *testing.T) {
+func TestRevokedTokenIsReplacedAtOnceForAllRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMocked(t)
 		m.mock.RegisterResponder("GET", api+"/transfers", m.answer)
@@ -500,7 +500,7 @@ func TestARevokedTokenIsReplacedAtOnceForAllWhoHitIt(t *testing.T) {
 	})
 }
 
-func TestAnEndpointThatAlwaysAnswers401CostsAHandfulOfRotationsInATokensLife(t *testing.T) {
+func TestEndpointThatAlwaysAnswers401CausesFewRotations(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMocked(t)
 		m.mock.RegisterResponder("GET", api+"/transfers", httpmock.NewStringResponder(401, "<html>no</html>"))
@@ -516,7 +516,7 @@ func TestAnEndpointThatAlwaysAnswers401CostsAHandfulOfRotationsInATokensLife(t *
 	})
 }
 
-func TestAnAcceptedReplayMakesARevokedTokenReplacedAtOnceAgain(t *testing.T) {
+func TestAcceptedReplayMakesYoungTokensReplaceableAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMocked(t)
 		m.mock.RegisterResponder("GET", api+"/never", httpmock.NewStringResponder(401, ""))
@@ -539,7 +539,7 @@ func TestAnAcceptedReplayMakesARevokedTokenReplacedAtOnceAgain(t *testing.T) {
 	})
 }
 
-func TestAFixedTokenIsUsedAndA401IsTheCallers(t *testing.T) {
+func TestFixedTokenIsUsedAndIts401IsReturned(t *testing.T) {
 	mock := httpmock.NewMockTransport()
 	mock.RegisterResponder("GET", api+"/balance", httpmock.NewStringResponder(401, ""))
 	if status := get(t, fixed(mock), api+"/balance"); status != 401 || mock.GetTotalCallCount() != 1 {
@@ -547,7 +547,7 @@ func TestAFixedTokenIsUsedAndA401IsTheCallers(t *testing.T) {
 	}
 }
 
-func TestEachRequestsSessionComesFromItsContext(t *testing.T) {
+func TestContextChoosesTheSessionOfEachRequest(t *testing.T) {
 	fc := fincodetest.New(fincodetest.Config{})
 	fc.AddUser("bob@example.com", "b")
 	sessions := newSessions(t, fc)
@@ -589,7 +589,7 @@ func TestEachRequestsSessionComesFromItsContext(t *testing.T) {
 	}
 }
 
-func TestACallersContextEndsItsWaitForAToken(t *testing.T) {
+func TestContextEndsTheWaitForAToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMocked(t)
 		m.mock.RegisterResponder("GET", api+"/transfers", m.answer)
@@ -611,7 +611,7 @@ func TestACallersContextEndsItsWaitForAToken(t *testing.T) {
 	})
 }
 
-func TestAnEndpointThatAlwaysAnswers401IsNotForgottenAmongGoodTraffic(t *testing.T) {
+func TestEndpointThatAlwaysAnswers401CausesFewRotationsAmongGoodTraffic(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{RevokeOnRotation: true})
 		fc.Inject(fincodetest.API, -1, fincodetest.Fault{Before: 500 * time.Millisecond})
@@ -654,7 +654,7 @@ func TestAnEndpointThatAlwaysAnswers401IsNotForgottenAmongGoodTraffic(t *testing
 	})
 }
 
-func TestARequestSharesNoHeaderValues(t *testing.T) {
+func TestRequestsShareNoHeaderValues(t *testing.T) {
 	tr := fixed(nil)
 	tr.Base = roundTripper(func(r *http.Request) (*http.Response, error) {
 		for _, v := range r.Header {
@@ -681,7 +681,7 @@ func TestARequestSharesNoHeaderValues(t *testing.T) {
 	get(t, tr, api)
 }
 
-func TestASourceWithoutATokenIsAnError(t *testing.T) {
+func TestNilTokenOfASourceIsAnError(t *testing.T) {
 	tr := fixed(httpmock.NewMockTransport())
 	tr.Source = nilSource{}
 	body := &closable{Reader: strings.NewReader("x")}
@@ -700,7 +700,7 @@ type stalled struct{ closed chan struct{} }
 func (s stalled) Read([]byte) (int, error) { <-s.closed; return 0, io.EOF }
 func (s stalled) Close() error             { close(s.closed); return nil }
 
-func TestA401WhoseBodyStallsDoesNotHoldBackTheReplay(t *testing.T) {
+func TestStalledBodyOfA401DoesNotDelayTheReplay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMocked(t)
 		m.mock.RegisterResponder("GET", api+"/transfers", func(r *http.Request) (*http.Response, error) {
