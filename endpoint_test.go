@@ -64,13 +64,6 @@ func TestFirewallPageIsNotReportedAsAWrongPassword(t *testing.T) {
 	}
 }
 
-// answering is a FinCode that answers every call with status and body.
-func answering(status int, header http.Header, body string) roundTripper {
-	return func(r *http.Request) (*http.Response, error) {
-		return &http.Response{StatusCode: status, Header: header, Request: r, Body: io.NopCloser(strings.NewReader(body))}, nil
-	}
-}
-
 func TestUnreadableAnswerIsAnErrorWithoutTheBody(t *testing.T) {
 	const secret = "eyJhbGciOi"
 	for name, body := range map[string]string{

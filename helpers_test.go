@@ -24,22 +24,28 @@ import (
 	"github.com/fincodeauth/fincodeauth/internal/simulation"
 )
 
-// What several test files use: Sessions over a FinCode in memory, a store that
-// fails on command, a machine with wrong clocks, a memory for events, and a
-// FinCode that gives one answer to everything.
+// Helpers that several test files use: Sessions with a FinCode in memory, a
+// store that fails on command, a machine whose clocks can be wrong, a recorder
+// of events, and a FinCode that gives the same answer to every call.
 
 var api = fincodeauth.Sandbox("test")
 
 var credentials = fincodeauth.Credentials{Email: fincodetest.Email, Password: fincodetest.Password}
 
-// newSessions returns Sessions at fc, in memory; edit changes their Config.
-func newSessions(t *testing.T, fc *fincodetest.FinCode, edit ...func(*fincodeauth.Config)) *fincodeauth.Sessions {
-	t.Helper()
-	cfg := fincodeauth.Config{BaseURL: fincodeauth.Sandbox("test"), Base: fc}
-	for _, e := range edit {
-		e(&cfg)
+// newConfig returns a Config whose requests go to fc and whose sessions are kept
+// in memory. Each edit may change the Config.
+func newConfig(fc *fincodetest.FinCode, edits ...func(*fincodeauth.Config)) fincodeauth.Config {
+	cfg := fincodeauth.Config{BaseURL: api, Base: fc}
+	for _, edit := range edits {
+		edit(&cfg)
 	}
-	sessions, err := fincodeauth.New(cfg)
+	return cfg
+}
+
+// newSessions returns the Sessions of one process, with the Config of newConfig.
+func newSessions(t *testing.T, fc *fincodetest.FinCode, edits ...func(*fincodeauth.Config)) *fincodeauth.Sessions {
+	t.Helper()
+	sessions, err := fincodeauth.New(newConfig(fc, edits...))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +72,7 @@ func token(t *testing.T, src oauth2.TokenSource) *oauth2.Token {
 	return tok
 }
 
-// record returns what the store has under key.
+// record returns the record that the store has under key.
 func record(t *testing.T, store fincodeauth.Store, key string) *fincodeauth.Record {
 	t.Helper()
 	rec, err := store.Load(context.Background(), key)
@@ -76,27 +82,29 @@ func record(t *testing.T, store fincodeauth.Store, key string) *fincodeauth.Reco
 	return rec
 }
 
-// wantCalls checks how many refreshes FinCode was asked for and made.
+// wantCalls checks how many refresh calls FinCode received, and how many of them
+// rotated the token.
 func wantCalls(t *testing.T, fc *fincodetest.FinCode, calls, refreshes int) {
 	t.Helper()
 	if c := fc.Counts(); c.RefreshCalls != calls || c.Refreshes != refreshes {
-		t.Errorf("FinCode saw %d refresh calls and made %d refreshes, want %d and %d", c.RefreshCalls, c.Refreshes, calls, refreshes)
+		t.Errorf("FinCode received %d refresh calls and rotated %d tokens, want %d calls and %d rotations", c.RefreshCalls, c.Refreshes, calls, refreshes)
 	}
 }
 
-// wantSessionError checks that err is a SessionError of the given kind.
+// wantSessionError checks that err is a SessionError with these values of Reused
+// and Interrupted.
 func wantSessionError(t *testing.T, err error, reused, interrupted bool) {
 	t.Helper()
 	var se *fincodeauth.SessionError
 	if !errors.As(err, &se) || !errors.Is(err, fincodeauth.ErrLoginRequired) {
-		t.Fatalf("error %v, want a SessionError", err)
+		t.Fatalf("got error %v, want a SessionError", err)
 	}
 	if se.Reused != reused || se.Interrupted != interrupted || errors.Is(err, fincodeauth.ErrTokenReused) != reused {
-		t.Errorf("reused %t, interrupted %t; want %t, %t (%v)", se.Reused, se.Interrupted, reused, interrupted, err)
+		t.Errorf("got Reused %t and Interrupted %t, want %t and %t, in error %v", se.Reused, se.Interrupted, reused, interrupted, err)
 	}
 }
 
-// events remembers what Config.Observe was told.
+// events records the events that Config.Observe receives.
 type events struct {
 	mu  sync.Mutex
 	all []fincodeauth.Event
@@ -110,7 +118,7 @@ func (e *events) observe(c *fincodeauth.Config) {
 	}
 }
 
-// types returns the types of the events since the last call of types.
+// types returns the types of the recorded events, and forgets these events.
 func (e *events) types() []fincodeauth.EventType {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -122,33 +130,36 @@ func (e *events) types() []fincodeauth.EventType {
 	return types
 }
 
+// want checks the types of the events since the last call of types or want.
 func (e *events) want(t *testing.T, want ...fincodeauth.EventType) {
 	t.Helper()
 	if got := e.types(); !slices.Equal(got, want) {
-		t.Errorf("events %v, want %v", got, want)
+		t.Errorf("got events %v, want %v", got, want)
 	}
 }
 
 var errStoreDown = errors.New("store is down")
 
-// A faultyStore is a MemoryStore that fails as it is told.
+// A faultyStore is a MemoryStore that fails, or is slow, on command. Where a
+// function below is nil, the store works.
 type faultyStore struct {
 	*fincodeauth.MemoryStore
 
 	mu     sync.Mutex
-	load   func() error                                           // before a Load; nil: it works
-	save   func(rec *fincodeauth.Record, save func() error) error // in the place of a Save; nil: it works
-	delete func() error                                           // before a Delete; nil: it works
+	load   func() error                                           // runs before a Load; its error is the Load's
+	save   func(rec *fincodeauth.Record, save func() error) error // runs instead of a Save; may call save
+	delete func() error                                           // runs before a Delete; its error is the Delete's
 }
 
-// set changes how the store fails.
+// set changes the functions of the store.
 func (s *faultyStore) set(change func(*faultyStore)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	change(s)
 }
 
-// down makes everything fail, or work again.
+// down(true) makes every call fail with errStoreDown. down(false) makes every
+// call work again.
 func (s *faultyStore) down(down bool) {
 	s.set(func(s *faultyStore) {
 		s.load, s.save, s.delete = nil, nil, nil
@@ -199,14 +210,16 @@ func newFaultyStore() *faultyStore {
 	return &faultyStore{MemoryStore: fincodeauth.NewMemoryStore()}
 }
 
-// newFaultyStores returns two ways to one store, each of which fails by itself.
+// newFaultyStores returns two connections to the same store. Each of them fails
+// independently of the other.
 func newFaultyStores() (one, two *faultyStore) {
 	one = newFaultyStore()
 	return one, &faultyStore{MemoryStore: one.MemoryStore}
 }
 
-// cutOffAfter makes the store unreachable when it has taken a record of that
-// kind, before it says so.
+// cutOffAfter makes the store unreachable after it has saved a record of that
+// kind. The caller of this Save gets an error, although the record is in the
+// store.
 func cutOffAfter(kind func(*fincodeauth.Record) bool) func(*faultyStore) {
 	return func(s *faultyStore) {
 		s.save = func(rec *fincodeauth.Record, save func() error) error {
@@ -219,8 +232,8 @@ func cutOffAfter(kind func(*fincodeauth.Record) bool) func(*faultyStore) {
 	}
 }
 
-// countSaves counts in saved what the store takes of each version, until it is
-// told otherwise.
+// countSaves counts in saved how often each version was saved, until the store's
+// save function is replaced.
 func countSaves(saved map[string]int) func(*faultyStore) {
 	return func(s *faultyStore) {
 		instead := s.save
@@ -240,7 +253,7 @@ func countSaves(saved map[string]int) func(*faultyStore) {
 	}
 }
 
-// successorsFail makes the store refuse new tokens, but not claims.
+// successorsFail makes the store refuse new tokens, and accept claims and ends.
 func successorsFail(s *faultyStore) {
 	s.save = func(rec *fincodeauth.Record, save func() error) error {
 		if isSuccessor(rec) {
@@ -250,6 +263,7 @@ func successorsFail(s *faultyStore) {
 	}
 }
 
+// endsFail makes the store refuse the ends of sessions, and accept the rest.
 func endsFail(s *faultyStore) {
 	s.save = func(rec *fincodeauth.Record, save func() error) error {
 		if rec.Ended != "" {
@@ -261,12 +275,13 @@ func endsFail(s *faultyStore) {
 
 func isClaim(rec *fincodeauth.Record) bool { return !rec.RefreshStarted.IsZero() }
 
-// isSuccessor tells a rotated token's save from a claim's and an end's.
+// isSuccessor reports whether rec is neither a claim nor the end of a session:
+// it has a new token, or gives a claim back.
 func isSuccessor(rec *fincodeauth.Record) bool {
 	return rec.RefreshStarted.IsZero() && rec.Ended == ""
 }
 
-// A jsonStore keeps records in the form in which all stores that last do.
+// A jsonStore keeps records as they come out of JSON, as the durable stores do.
 type jsonStore struct{ *fincodeauth.MemoryStore }
 
 func (s jsonStore) Save(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
@@ -303,45 +318,41 @@ func encrypted(t *testing.T, s fincodeauth.Store, keys ...[]byte) fincodeauth.St
 	return e
 }
 
-// elapsed returns how long f takes on the bubble's clock.
+// elapsed returns how long f takes, by the clock of the synctest bubble.
 func elapsed(f func()) time.Duration {
 	start := time.Now()
 	f()
 	return time.Since(start)
 }
 
-// A machine has a wall clock and a monotonic clock, which move apart when it is
-// suspended or its wall clock is set.
+// A machine has a wall clock and a monotonic clock. The two differ after the
+// machine was suspended, or after its wall clock was changed.
 type machine struct {
 	started time.Time
-	ahead   atomic.Int64 // of the bubble's clock: the wall clock
-	frozen  atomic.Int64 // how long the monotonic clock stood still
+	ahead   atomic.Int64 // how far the wall clock is ahead of the bubble's clock, in ns
+	frozen  atomic.Int64 // how long the monotonic clock stood still, in ns
 }
 
-// suspend lets nothing go on here for d but the wall clock. It is called by what
-// runs on the machine.
+// suspend suspends the machine for d: only its wall clock goes on. The caller
+// must be the code that runs on the machine.
 func (m *machine) suspend(d time.Duration) {
 	time.Sleep(d)
 	m.frozen.Add(int64(d))
 }
 
-// set moves the wall clock.
-func (m *machine) set(by time.Duration) { m.ahead.Add(int64(by)) }
+// moveWallClock sets the wall clock forward by d, or back if d is negative.
+func (m *machine) moveWallClock(d time.Duration) { m.ahead.Add(int64(d)) }
 
-// now is what time.Now is on the machine.
+// now is time.Now on the machine.
 func (m *machine) now() time.Time {
 	wall := time.Now().Add(time.Duration(m.ahead.Load()))
 	return simulation.Reading(wall, time.Since(m.started)-time.Duration(m.frozen.Load()))
 }
 
-// newSessions is newSessions on the machine.
-func (m *machine) newSessions(t *testing.T, fc *fincodetest.FinCode, edit ...func(*fincodeauth.Config)) *fincodeauth.Sessions {
+// newSessions returns the Sessions of a process that runs on the machine.
+func (m *machine) newSessions(t *testing.T, fc *fincodetest.FinCode, edits ...func(*fincodeauth.Config)) *fincodeauth.Sessions {
 	t.Helper()
-	cfg := fincodeauth.Config{BaseURL: fincodeauth.Sandbox("test"), Base: fc}
-	for _, e := range edit {
-		e(&cfg)
-	}
-	sessions, err := fincodeauth.NewOn(cfg, m.now, func() float64 { return 0 })
+	sessions, err := fincodeauth.NewOn(newConfig(fc, edits...), m.now, func() float64 { return 0 })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -350,12 +361,30 @@ func (m *machine) newSessions(t *testing.T, fc *fincodetest.FinCode, edit ...fun
 
 func newMachine() *machine { return &machine{started: time.Now()} }
 
-// roundTripper makes a RoundTripper of a function.
+// roundTripper turns a function into a RoundTripper.
 type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// get sends a GET and returns the status.
+// request returns a request to FinCode's API.
+func request(tb testing.TB, method string, body io.Reader) *http.Request {
+	tb.Helper()
+	req, err := http.NewRequest(method, api+"/transfers", body)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return req
+}
+
+// roundTrip fails unless the answer's status is 200.
+func roundTrip(tb testing.TB, rt http.RoundTripper, req *http.Request) {
+	resp, err := rt.RoundTrip(req)
+	if err != nil || resp.StatusCode != 200 {
+		tb.Fatal("the request did not get status 200: ", err)
+	}
+}
+
+// get sends a GET request and returns the status of the answer.
 func get(t *testing.T, rt http.RoundTripper, url string) int {
 	t.Helper()
 	resp, err := (&http.Client{Transport: rt}).Get(url)
@@ -366,7 +395,8 @@ func get(t *testing.T, rt http.RoundTripper, url string) int {
 	return resp.StatusCode
 }
 
-// whoami tells how FinCode answers a plain call with tok.
+// whoami calls FinCode with tok, without Sessions, and returns the status: 200 if
+// the token is valid, 401 if it expired or was revoked.
 func whoami(t *testing.T, fc *fincodetest.FinCode, tok *oauth2.Token) int {
 	t.Helper()
 	req, err := http.NewRequest(http.MethodGet, fincodeauth.Sandbox("test")+"/whoami", nil)
@@ -383,7 +413,7 @@ func whoami(t *testing.T, fc *fincodetest.FinCode, tok *oauth2.Token) int {
 	return resp.StatusCode
 }
 
-// present presents a refresh token behind the back of the sessions.
+// present presents a refresh token at FinCode without Sessions, as a thief would.
 func present(t *testing.T, fc *fincodetest.FinCode, refreshToken string) {
 	t.Helper()
 	body := strings.NewReader(`{"refresh_token":"` + refreshToken + `"}`)
@@ -394,13 +424,14 @@ func present(t *testing.T, fc *fincodetest.FinCode, refreshToken string) {
 	req.Header = fincodeauth.DefaultHeader()
 	resp, err := fc.RoundTrip(req)
 	if err != nil || resp.StatusCode != http.StatusOK {
-		t.Fatalf("presenting the token failed: %v", err)
+		t.Fatalf("could not present the refresh token: %v", err)
 	}
 	resp.Body.Close()
 }
 
-// saveDeadClaim logs in and leaves the claim of a process that died while it
-// presented the token: after FinCode had rotated it, if rotated is set.
+// saveDeadClaim logs in, and then leaves the store as a process does that claimed
+// the refresh at started and died while it presented the token. With rotated set,
+// FinCode has rotated the token before that process died.
 func saveDeadClaim(t *testing.T, fc *fincodetest.FinCode, store fincodeauth.Store, started time.Time, rotated bool) {
 	t.Helper()
 	logIn(t, newSessions(t, fc, withStore(store)), "a")
@@ -415,35 +446,42 @@ func saveDeadClaim(t *testing.T, fc *fincodetest.FinCode, store fincodeauth.Stor
 	}
 }
 
+// withCredentials makes Sessions log in again when a session ends.
 func withCredentials(c *fincodeauth.Config) {
 	c.Credentials = func(context.Context, string, error) (fincodeauth.Credentials, error) { return credentials, nil }
 }
 
-// refreshTimeout is Config's default.
+// refreshTimeout is the default of Config.RefreshTimeout.
 const refreshTimeout = 15 * time.Second
 
-// secret is what a call presents: a password, or a refresh token. JSON may write
-// it in several ways. secretAccess is the token that a logout presents as well.
+// secret is used as a password or as a refresh token. JSON can write it in several
+// ways. secretAccess is used as an access token.
 const (
 	secret       = `s3cr3t of "Ada" & <sons>`
 	secretAccess = "s3cr3t-access-t0ken"
 )
 
-// century is the most that FinCode may say of the future.
+// century is the longest lifetime and the longest Retry-After that are accepted.
 const century = 100 * 365 * 24 * time.Hour
 
-// An answer is what FinCode answers to every call.
+// An answer is one HTTP response of FinCode.
 type answer struct {
 	status int
 	header http.Header
 	body   []byte
-	cut    bool // the connection breaks behind the body
+	cut    bool // the connection breaks after the body
 }
 
-// A sameAnswer is a FinCode that gives one answer, and notes what it was asked.
+// A sameAnswer is a FinCode that gives the same answer to every call, and records
+// the calls. It is for one call at a time.
 type sameAnswer struct {
 	answer
-	calls []string // the last elements of their paths
+	calls []string // the last path element of each call
+}
+
+// answering returns a FinCode that gives this answer to every call.
+func answering(status int, header http.Header, body string) *sameAnswer {
+	return &sameAnswer{answer: answer{status: status, header: header, body: []byte(body)}}
 }
 
 func (f *sameAnswer) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -455,6 +493,7 @@ func (f *sameAnswer) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: f.status, Header: f.header.Clone(), Body: io.NopCloser(body), Request: r}, nil
 }
 
+// A broken is a body whose connection broke.
 type broken struct{}
 
 func (broken) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }

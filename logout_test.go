@@ -26,15 +26,15 @@ func TestLogoutRevokesBothTokensAndEndsTheSessionEverywhere(t *testing.T) {
 	}
 	seen.want(t, fincodeauth.LoggedIn, fincodeauth.LoggedOut)
 	if status := whoami(t, fc, tok); status != http.StatusUnauthorized {
-		t.Errorf("the token still answers %d", status)
+		t.Errorf("FinCode answers %d to the token, want 401", status)
 	}
 	for _, s := range []*fincodeauth.Sessions{sessions, newSessions(t, fc, withStore(store))} {
 		if _, err := s.TokenSource("a").Token(); !errors.Is(err, fincodeauth.ErrNotFound) {
-			t.Errorf("error %v, want ErrNotFound", err)
+			t.Errorf("got error %v, want ErrNotFound", err)
 		}
 	}
 	if err := sessions.Logout(t.Context(), "a"); err != nil {
-		t.Errorf("logging out twice: %v", err)
+		t.Errorf("the second Logout returned error %v, want none", err)
 	}
 	logIn(t, sessions, "a")
 	token(t, sessions.TokenSource("a"))
@@ -50,20 +50,19 @@ func TestLogoutAfterExpiryRevokesTheRefreshToken(t *testing.T) {
 			t.Fatal(err)
 		}
 		if n := fc.Counts().Logouts; n != 1 {
-			t.Errorf("FinCode made %d logouts", n)
+			t.Errorf("FinCode made %d logouts, want 1", n)
 		}
 	})
 }
 
-// FinCode answers 401 to a logout whose access token it has revoked, and then the
-// refresh token still works.
+// FinCode answers 401 to a logout with a revoked access token. The refresh token
+// still works after that, so Logout refreshes and logs out with the new pair.
 func TestLogoutWithARevokedAccessTokenRevokesTheRefreshToken(t *testing.T) {
 	fc := fincodetest.New(fincodetest.Config{})
 	var seen events
 	sessions := newSessions(t, fc, seen.observe)
 	logIn(t, sessions, "a")
-	first := token(t, sessions.TokenSource("a"))
-	fc.RevokeAccessToken(first.AccessToken)
+	fc.RevokeAccessToken(token(t, sessions.TokenSource("a")).AccessToken)
 	if err := sessions.Logout(t.Context(), "a"); err != nil {
 		t.Fatal(err)
 	}
@@ -81,12 +80,12 @@ func TestLogoutRefreshesAtMostOnce(t *testing.T) {
 	fc.Inject(fincodetest.Logout, -1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 401})
 	err := sessions.Logout(t.Context(), "a")
 	if answer, ok := errors.AsType[*fincodeauth.EndpointError](err); !ok || answer.Op != "logout" || answer.Status != 401 {
-		t.Errorf("error %v, want FinCode's 401 to the second logout", err)
+		t.Errorf("got error %v, want FinCode's 401 to the second logout", err)
 	}
 	wantCalls(t, fc, 1, 1)
 }
 
-// Only a 401 says that the access token is what FinCode refuses.
+// Only a 401 means that FinCode refuses the access token.
 func TestLogoutRefreshesOnlyAfterA401FromFinCode(t *testing.T) {
 	for _, fault := range []fincodetest.Fault{
 		{Kind: fincodetest.ErrorStatus, Status: 403},
@@ -99,7 +98,7 @@ func TestLogoutRefreshesOnlyAfterA401FromFinCode(t *testing.T) {
 		logIn(t, sessions, "a")
 		fc.Inject(fincodetest.Logout, -1, fault)
 		if err := sessions.Logout(t.Context(), "a"); err == nil {
-			t.Errorf("%+v: no error", fault)
+			t.Errorf("%+v: got no error, want one", fault)
 		}
 		wantCalls(t, fc, 0, 0)
 	}
@@ -113,13 +112,16 @@ func TestLogoutThatFinCodeRefusesRemovesTheRecord(t *testing.T) {
 	fc.Inject(fincodetest.Logout, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 503})
 	var ee *fincodeauth.EndpointError
 	if err := sessions.Logout(t.Context(), "a"); !errors.As(err, &ee) || ee.Op != "logout" {
-		t.Errorf("error %v, want FinCode's", err)
+		t.Errorf("got error %v, want FinCode's", err)
 	}
 	if _, err := store.Load(t.Context(), "a"); !errors.Is(err, fincodeauth.ErrNotFound) {
-		t.Errorf("error %v, want the record gone", err)
+		t.Errorf("loading the record: got error %v, want ErrNotFound", err)
 	}
 }
 
+// 1. A refresh is under way: FinCode has rotated the token and revoked the old one.
+// 2. Logout presents the old token, and FinCode answers 401. 3. The answer to the
+// refresh arrives. The session has ended, so the new token is revoked.
 func TestLogoutErrorMentionsARefreshInProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{RevokeOnRotation: true})
@@ -131,15 +133,18 @@ func TestLogoutErrorMentionsARefreshInProgress(t *testing.T) {
 		time.Sleep(time.Second)
 		err := sessions.Logout(t.Context(), "a")
 		if ee, ok := errors.AsType[*fincodeauth.EndpointError](err); !ok || ee.Status != 401 || !strings.Contains(err.Error(), "another process was refreshing it") {
-			t.Errorf("error %v, want FinCode's, and why it does not know the token", err)
+			t.Errorf("got error %v, want FinCode's 401, and that another process was refreshing", err)
 		}
 		time.Sleep(10 * time.Second)
 		if n := fc.Counts().Logouts; n != 1 {
-			t.Errorf("%d logouts at FinCode, want that of the refresh's token", n)
+			t.Errorf("FinCode made %d logouts, want 1, with the new token of the refresh", n)
 		}
 	})
 }
 
+// 1. Logout saves that the session is logged out, but gets no answer to the Save, and
+// returns an error. FinCode was not told. 2. The next Logout finds that record, and
+// tells FinCode. 3. A third one finds nothing to do.
 func TestSecondLogoutCompletesOneWhoseSaveGotNoAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -149,7 +154,7 @@ func TestSecondLogoutCompletesOneWhoseSaveGotNoAnswer(t *testing.T) {
 		tok := token(t, sessions.TokenSource("a"))
 		store.set(cutOffAfter(func(rec *fincodeauth.Record) bool { return rec.Ended != "" }))
 		if err := sessions.Logout(t.Context(), "a"); !errors.Is(err, errStoreDown) {
-			t.Fatalf("error %v, want the store's", err)
+			t.Fatalf("got error %v, want the store's", err)
 		}
 		store.down(false)
 		for range 2 {
@@ -158,11 +163,12 @@ func TestSecondLogoutCompletesOneWhoseSaveGotNoAnswer(t *testing.T) {
 			}
 		}
 		if n, status := fc.Counts().Logouts, whoami(t, fc, tok); n != 1 || status != http.StatusUnauthorized {
-			t.Errorf("%d logouts at FinCode, and the token answers %d; want one, and 401", n, status)
+			t.Errorf("FinCode made %d logouts and answers %d to the token, want 1 logout and 401", n, status)
 		}
 	})
 }
 
+// The Deletes fail, so that the second Logout finds the record of the first.
 func TestLogoutAfterAnotherProcessLoggedOutIsNoError(t *testing.T) {
 	fc := fincodetest.New(fincodetest.Config{})
 	store := newFaultyStore()
@@ -184,14 +190,15 @@ func TestLogoutThatTheStoreRefusesChangesNothing(t *testing.T) {
 	logIn(t, sessions, "a")
 	store.down(true)
 	if err := sessions.Logout(t.Context(), "a"); !errors.Is(err, errStoreDown) {
-		t.Errorf("error %v, want the store's", err)
+		t.Errorf("got error %v, want the store's", err)
 	}
 	store.down(false)
 	if status := whoami(t, fc, token(t, sessions.TokenSource("a"))); status != http.StatusOK {
-		t.Errorf("the token answers %d", status)
+		t.Errorf("FinCode answers %d to the token, want 200", status)
 	}
 }
 
+// The record stays in the store, and says that the session has ended.
 func TestLogoutSucceedsIfTheDeleteFails(t *testing.T) {
 	fc := fincodetest.New(fincodetest.Config{})
 	store := newFaultyStore()
@@ -204,10 +211,12 @@ func TestLogoutSucceedsIfTheDeleteFails(t *testing.T) {
 	_, err := newSessions(t, fc, withStore(store)).TokenSource("a").Token()
 	wantSessionError(t, err, false, false)
 	if rec := record(t, store, "a"); rec.Token.RefreshToken != "" {
-		t.Error("the record still has a token")
+		t.Error("the record has a refresh token, want none")
 	}
 }
 
+// 1. A refresh is under way. 2. This process, or another, logs out. 3. The answer to
+// the refresh arrives. The new token is revoked and not saved.
 func TestSessionStaysLoggedOutAfterALogoutDuringARefresh(t *testing.T) {
 	for name, sameProcess := range map[string]bool{"in the same process": true, "in another": false} {
 		t.Run(name, func(t *testing.T) {
@@ -219,36 +228,38 @@ func TestSessionStaysLoggedOutAfterALogoutDuringARefresh(t *testing.T) {
 				old := token(t, refreshing.TokenSource("a"))
 				time.Sleep(56 * time.Minute)
 				fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{After: 2 * time.Second})
-				token(t, refreshing.TokenSource("a"))
+				token(t, refreshing.TokenSource("a")) // starts the refresh in the background
 				time.Sleep(time.Second)
 
-				leaving := other
+				loggingOut := other
 				if sameProcess {
-					leaving = refreshing
+					loggingOut = refreshing
 				}
-				if err := leaving.Logout(t.Context(), "a"); err != nil {
+				if err := loggingOut.Logout(t.Context(), "a"); err != nil {
 					t.Fatal(err)
 				}
 				time.Sleep(10 * time.Second)
 				for _, s := range []*fincodeauth.Sessions{refreshing, other} {
 					if _, err := s.TokenSource("a").Token(); !errors.Is(err, fincodeauth.ErrNotFound) {
-						t.Errorf("error %v, want ErrNotFound", err)
+						t.Errorf("got error %v, want ErrNotFound", err)
 					}
 				}
 				if _, err := store.Load(t.Context(), "a"); !errors.Is(err, fincodeauth.ErrNotFound) {
-					t.Errorf("the store has a record again (%v)", err)
+					t.Errorf("loading the record: got error %v, want ErrNotFound", err)
 				}
 				if status := whoami(t, fc, old); status != http.StatusUnauthorized {
-					t.Errorf("the old token answers %d", status)
+					t.Errorf("FinCode answers %d to the old token, want 401", status)
 				}
 				if c := fc.Counts(); c.Refreshes != 1 || c.Logouts == 0 {
-					t.Errorf("counts %+v, want one refresh and a logout", c)
+					t.Errorf("got counts %+v, want one refresh, and a logout", c)
 				}
 			})
 		})
 	}
 }
 
+// 1. A login is in use, and its Save takes 5 s. 2. Logout finds no record yet. 3. The
+// Save is carried out. The record is deleted again.
 func TestSessionStaysLoggedOutAfterALogoutBeforeTheLoginIsSaved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -266,14 +277,16 @@ func TestSessionStaysLoggedOutAfterALogoutBeforeTheLoginIsSaved(t *testing.T) {
 		}
 		time.Sleep(30 * time.Second)
 		if rec, err := store.Load(t.Context(), "a"); err == nil {
-			t.Errorf("record after Logout: %v", rec)
+			t.Errorf("the store has %v after Logout, want no record", rec)
 		}
 		if _, err := sessions.TokenSource("a").Token(); !errors.Is(err, fincodeauth.ErrNotFound) {
-			t.Errorf("after Logout: %v; logouts %d", err, fc.Counts().Logouts)
+			t.Errorf("got error %v after Logout, want ErrNotFound; FinCode made %d logouts", err, fc.Counts().Logouts)
 		}
 	})
 }
 
+// 1. One logs out, and its Delete takes half a second. 2. Two logs in meanwhile. The
+// login must wait for the Delete, which compares no version.
 func TestLoginDuringALogoutElsewhereIsNotDeleted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -287,32 +300,54 @@ func TestLoginDuringALogoutElsewhereIsNotDeleted(t *testing.T) {
 		tok := token(t, two.TokenSource("a"))
 		time.Sleep(10 * time.Second)
 		if got := record(t, store, "a").Token.AccessToken; got != tok.AccessToken {
-			t.Error("the record has another token")
+			t.Error("the store has another token, want that of the login")
 		}
 	})
 }
 
+// The same in one process.
 func TestLoginDuringALogoutIsNotDeleted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		store := newFaultyStore()
-		one := newSessions(t, fc, withStore(store))
-		logIn(t, one, "a")
+		sessions := newSessions(t, fc, withStore(store))
+		logIn(t, sessions, "a")
 		store.set(func(s *faultyStore) { s.delete = func() error { time.Sleep(500 * time.Millisecond); return nil } })
 		done := make(chan error, 1)
-		go func() { done <- one.Logout(context.Background(), "a") }()
+		go func() { done <- sessions.Logout(context.Background(), "a") }()
 		time.Sleep(100 * time.Millisecond)
-		logIn(t, one, "a") // returns nil, saved
-		tok := token(t, one.TokenSource("a"))
+		logIn(t, sessions, "a")
+		tok := token(t, sessions.TokenSource("a"))
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
-		if token(t, one.TokenSource("a")) != tok || record(t, store, "a").Token.AccessToken != tok.AccessToken {
-			t.Error("another token is in use, or in the store")
+		if token(t, sessions.TokenSource("a")) != tok || record(t, store, "a").Token.AccessToken != tok.AccessToken {
+			t.Error("another token is in use or in the store, want that of the login")
 		}
 	})
 }
 
+// A slowStore answers a Load late, and carries out a Save late.
+type slowStore struct {
+	fincodeauth.Store
+	load atomic.Int64 // delay after the read, in ns
+	save atomic.Int64 // delay before the write, in ns
+}
+
+func (s *slowStore) Load(ctx context.Context, key string) (*fincodeauth.Record, error) {
+	rec, err := s.Store.Load(ctx, key)
+	time.Sleep(time.Duration(s.load.Load()))
+	return rec, err
+}
+
+func (s *slowStore) Save(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
+	time.Sleep(time.Duration(s.save.Load()))
+	return s.Store.Save(ctx, key, rec, prev)
+}
+
+// 1. A login is in use, and its Save is carried out after 1.5 s. 2. Logout loads at
+// 1 s, finds no record, and gets this answer at 2 s. 3. Its second Load finds the
+// record of the login, and Logout ends that session.
 func TestLogoutThatRacesWithTheSaveOfALoginEndsTheSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -329,19 +364,21 @@ func TestLogoutThatRacesWithTheSaveOfALoginEndsTheSession(t *testing.T) {
 		time.Sleep(30 * time.Second)
 		_, err := sessions.TokenSource("a").Token()
 		if !errors.Is(err, fincodeauth.ErrNotFound) {
-			t.Errorf("after Logout: %v; logouts at FinCode %d", err, fc.Counts().Logouts)
+			t.Errorf("got error %v after Logout, want ErrNotFound; FinCode made %d logouts", err, fc.Counts().Logouts)
 		}
 	})
 }
 
+// The Delete of a Logout takes longer than a login waits for it. The context of the
+// Delete has ended by then, so the Delete does not remove the record of the login.
 func TestLoginDuringASlowDeleteIsNotDeleted(t *testing.T) {
-	for _, same := range []bool{true, false} {
+	for _, sameProcess := range []bool{true, false} {
 		t.Run("", func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				fc := fincodetest.New(fincodetest.Config{})
 				store := newFaultyStore()
 				one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(store))
-				if same {
+				if sameProcess {
 					two = one
 				}
 				logIn(t, one, "a")
@@ -351,19 +388,22 @@ func TestLoginDuringASlowDeleteIsNotDeleted(t *testing.T) {
 				logIn(t, two, "a")
 				time.Sleep(10 * time.Second)
 				if _, err := store.Load(t.Context(), "a"); err != nil {
-					t.Errorf("same process %t: the new login's record: %v", same, err)
+					t.Errorf("in the same process %t: loading the record of the login returned error %v, want none", sameProcess, err)
 				}
 				time.Sleep(56 * time.Minute)
 				two.TokenSource("a").Token()
 				synctest.Wait()
 				if _, err := two.TokenSource("a").Token(); err != nil {
-					t.Errorf("same process %t: %v", same, err)
+					t.Errorf("in the same process %t: got error %v, want a token", sameProcess, err)
 				}
 			})
 		})
 	}
 }
 
+// 1. A login loads, and calls FinCode. 2. Logout loads, and finds no record. 3. Logout
+// loads again, slowly. Meanwhile the login is saved and put into use. 4. Logout finds
+// its record, and ends the login.
 func TestLogoutEndsALoginThatItFindsWithItsSecondLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -372,7 +412,7 @@ func TestLogoutEndsALoginThatItFindsWithItsSecondLoad(t *testing.T) {
 		var loads atomic.Int32
 		store.set(func(s *faultyStore) {
 			s.load = func() error {
-				if loads.Add(1) == 3 { // after Login's, and the first of Logout
+				if loads.Add(1) == 3 { // the first is Login's, the second is Logout's
 					time.Sleep(time.Second)
 				}
 				return nil
@@ -387,14 +427,17 @@ func TestLogoutEndsALoginThatItFindsWithItsSecondLoad(t *testing.T) {
 		_, err := sessions.TokenSource("a").Token()
 		wantSessionError(t, err, false, false)
 		if !errors.Is(err, fincodeauth.ErrNotFound) {
-			t.Errorf("error %v, want ErrNotFound", err)
+			t.Errorf("got error %v, want ErrNotFound", err)
 		}
 		if c := fc.Counts(); c.Logins != 1 || c.Logouts != 1 {
-			t.Errorf("counts %+v, want a login and its logout", c)
+			t.Errorf("got counts %+v, want one login and one logout", c)
 		}
 	})
 }
 
+// 1. One saves a second login over the first, but gets no answer to the Save. 2. Two
+// logs out. 3. One reaches the store again, and finds no record. One does not save its
+// login again, because the login may have been in the store, and logged out.
 func TestLoginThatAnotherProcessLoggedOutIsNotSavedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -402,21 +445,23 @@ func TestLoginThatAnotherProcessLoggedOutIsNotSavedAgain(t *testing.T) {
 		one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(other))
 		logIn(t, one, "a")
 		store.set(cutOffAfter(isSuccessor))
-		logIn(t, one, "a") // over the record of the first
+		logIn(t, one, "a")
 		if err := two.Logout(t.Context(), "a"); err != nil {
 			t.Fatal(err)
 		}
 		store.down(false)
 		time.Sleep(10 * time.Second)
 		if rec, err := store.Load(t.Context(), "a"); !errors.Is(err, fincodeauth.ErrNotFound) {
-			t.Errorf("the store has %v again (%v)", rec, err)
+			t.Errorf("loading the record: got %v and error %v, want ErrNotFound", rec, err)
 		}
 		if _, err := one.TokenSource("a").Token(); !errors.Is(err, fincodeauth.ErrNotFound) {
-			t.Errorf("error %v, want ErrNotFound", err)
+			t.Errorf("got error %v, want ErrNotFound", err)
 		}
 	})
 }
 
+// 1. A caller's refresh gets a new token, and waits for its Save. 2. Logout ends the
+// session. 3. The wait ends. The caller gets an error, and no token.
 func TestCallerGetsNoTokenIfALogoutComesDuringASlowSave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -438,18 +483,22 @@ func TestCallerGetsNoTokenIfALogoutComesDuringASlowSave(t *testing.T) {
 			_, err := sessions.TokenSource("a").Refresh(t.Context(), tok)
 			failed <- err
 		}()
-		time.Sleep(500 * time.Millisecond) // now it waits for the save
+		time.Sleep(500 * time.Millisecond) // now the caller waits for the Save
 		wantCalls(t, fc, 1, 1)
 		if err := sessions.Logout(t.Context(), "a"); err != nil {
 			t.Fatal(err)
 		}
 		if err := <-failed; !errors.Is(err, fincodeauth.ErrNotFound) {
-			t.Errorf("error %v, want ErrNotFound", err)
+			t.Errorf("got error %v, want ErrNotFound", err)
 		}
-		time.Sleep(10 * time.Second) // the save ends
+		time.Sleep(10 * time.Second) // the Save ends
 	})
 }
 
+// 1. One makes a first login, whose Save is slow. 2. One logs out, and finds no record
+// yet. 3. The first login is saved. 4. One makes a second login, whose Save is slow.
+// 5. The first Save returns. The first login was logged out, so its record is removed
+// and its token revoked at once, although the second login will replace it.
 func TestLoginThatWasLoggedOutIsRevokedBeforeTheNextLoginIsSaved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -482,23 +531,26 @@ func TestLoginThatWasLoggedOutIsRevokedBeforeTheNextLoginIsSaved(t *testing.T) {
 		go func() { logins <- one.Login(t.Context(), "a", credentials) }()
 		time.Sleep(time.Second)
 		if tok, err := two.TokenSource("a").Token(); !errors.Is(err, fincodeauth.ErrLoginRequired) {
-			t.Errorf("another process is handed %v, error %v, before the second login is saved", tok, err)
+			t.Errorf("before the second login is saved, two got token %v and error %v, want ErrLoginRequired", tok, err)
 		}
 		if status := whoami(t, fc, first); status != http.StatusUnauthorized {
-			t.Errorf("the token that was logged out answers %d", status)
+			t.Errorf("FinCode answers %d to the token of the first login, want 401", status)
 		}
 		for range 2 {
 			if err := <-logins; err != nil {
-				t.Errorf("login: %v", err)
+				t.Errorf("a login returned error %v, want none", err)
 			}
 		}
 		time.Sleep(5 * time.Second)
 		if record(t, other, "a").Token.AccessToken != token(t, one.TokenSource("a")).AccessToken {
-			t.Error("the second login is not in the store")
+			t.Error("the store has another token, want that of the second login")
 		}
 	})
 }
 
+// 1. One saves a login, but gets no answer to the Save. 2. One tries to save again,
+// and gets a conflict, with its own record. 3. Two logs out. 4. One loads, and finds
+// no record. One does not save its login again.
 func TestLoginIsNotSavedAgainAfterALogoutBetweenConflictAndLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -510,7 +562,7 @@ func TestLoginIsNotSavedAgainAfterALogoutBetweenConflictAndLoad(t *testing.T) {
 			s.load = nil
 			s.save = func(_ *fincodeauth.Record, save func() error) error {
 				err := save()
-				if errors.Is(err, fincodeauth.ErrConflict) { // with its own record, which is logged out before it looks
+				if errors.Is(err, fincodeauth.ErrConflict) {
 					if err := two.Logout(t.Context(), "a"); err != nil {
 						t.Error(err)
 					}
@@ -520,11 +572,15 @@ func TestLoginIsNotSavedAgainAfterALogoutBetweenConflictAndLoad(t *testing.T) {
 		})
 		time.Sleep(time.Minute)
 		if rec, err := store.Load(t.Context(), "a"); !errors.Is(err, fincodeauth.ErrNotFound) {
-			t.Errorf("the store has %v, error %v", rec, err)
+			t.Errorf("loading the record: got %v and error %v, want ErrNotFound", rec, err)
 		}
 	})
 }
 
+// 1. One makes a login, whose Save is slow. 2. One logs out, and finds no record yet.
+// 3. The login is saved, but one gets no answer, and cannot reach the store. 4. Two
+// finds the login and refreshes its token. 5. One reaches the store again. It removes
+// the record of two, and revokes the token in it.
 func TestLogoutBeforeTheLoginIsSavedRevokesItsSuccessorToo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -538,8 +594,8 @@ func TestLogoutBeforeTheLoginIsSavedRevokesItsSuccessorToo(t *testing.T) {
 				return errStoreDown
 			}
 		})
-		logIn(t, one, "a")                                   // returns after a second
-		if err := one.Logout(t.Context(), "a"); err != nil { // finds no record yet
+		logIn(t, one, "a") // returns after 1 s
+		if err := one.Logout(t.Context(), "a"); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(2 * time.Second)
@@ -552,10 +608,10 @@ func TestLogoutBeforeTheLoginIsSavedRevokesItsSuccessorToo(t *testing.T) {
 		store.down(false)
 		time.Sleep(time.Minute)
 		if rec, err := store.Load(t.Context(), "a"); !errors.Is(err, fincodeauth.ErrNotFound) {
-			t.Errorf("the store has %v, error %v", rec, err)
+			t.Errorf("loading the record: got %v and error %v, want ErrNotFound", rec, err)
 		}
 		if status := whoami(t, fc, tok); status != http.StatusUnauthorized {
-			t.Errorf("the token of the session that was logged out answers %d", status)
+			t.Errorf("FinCode answers %d to the token of two, want 401", status)
 		}
 	})
 }
@@ -567,7 +623,7 @@ func TestForgetRemovesTheRecordAndDoesNotTellFinCode(t *testing.T) {
 	one, two := newSessions(t, fc, withStore(store), seen.observe), newSessions(t, fc, withStore(store))
 	logIn(t, one, "a")
 	tok := token(t, one.TokenSource("a"))
-	for range 2 { // no record is no error
+	for range 2 { // the second finds no record, and that is no error
 		if err := one.Forget(t.Context(), "a"); err != nil {
 			t.Fatal(err)
 		}
@@ -575,11 +631,11 @@ func TestForgetRemovesTheRecordAndDoesNotTellFinCode(t *testing.T) {
 	seen.want(t, fincodeauth.LoggedIn, fincodeauth.LoggedOut)
 	for _, sessions := range []*fincodeauth.Sessions{one, two} {
 		if _, err := sessions.TokenSource("a").Token(); !errors.Is(err, fincodeauth.ErrNotFound) {
-			t.Errorf("error %v, want ErrNotFound", err)
+			t.Errorf("got error %v, want ErrNotFound", err)
 		}
 	}
 	if n, status := fc.Counts().Logouts, whoami(t, fc, tok); n != 0 || status != http.StatusOK {
-		t.Errorf("%d logouts at FinCode, and the token answers %d; want none, and 200", n, status)
+		t.Errorf("FinCode made %d logouts and answers %d to the token, want no logout and 200", n, status)
 	}
 	logIn(t, one, "a")
 	token(t, one.TokenSource("a"))
@@ -593,15 +649,17 @@ func TestForgetChangesNothingIfTheStoreFails(t *testing.T) {
 	logIn(t, sessions, "a")
 	store.down(true)
 	if err := sessions.Forget(t.Context(), "a"); !errors.Is(err, errStoreDown) || !strings.Contains(err.Error(), `"a"`) {
-		t.Errorf("error %v, want the store's and the key", err)
+		t.Errorf("got error %v, want the store's, with the key", err)
 	}
 	seen.want(t, fincodeauth.LoggedIn)
 	store.down(false)
 	if status := whoami(t, fc, token(t, sessions.TokenSource("a"))); status != http.StatusOK {
-		t.Errorf("the token answers %d", status)
+		t.Errorf("FinCode answers %d to the token, want 200", status)
 	}
 }
 
+// 1. A refresh is under way. 2. Forget removes the record. 3. The answer to the
+// refresh arrives. The new token is revoked and not saved.
 func TestForgetDuringARefreshLeavesNoSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -620,14 +678,14 @@ func TestForgetDuringARefreshLeavesNoSession(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := <-waiting; !errors.Is(err, fincodeauth.ErrNotFound) {
-			t.Errorf("error %v, want ErrNotFound", err)
+			t.Errorf("got error %v, want ErrNotFound", err)
 		}
 		time.Sleep(time.Minute)
 		if rec, err := store.Load(t.Context(), "a"); err == nil {
-			t.Errorf("%v came back", rec)
+			t.Errorf("the store has %v, want no record", rec)
 		}
 		if n := fc.Counts().Logouts; n != 1 {
-			t.Errorf("FinCode made %d logouts, want that of the token that the refresh received", n)
+			t.Errorf("FinCode made %d logouts, want 1, with the new token of the refresh", n)
 		}
 	})
 }

@@ -30,14 +30,14 @@ func TestStoreFailureAfterTheRotationLosesNothing(t *testing.T) {
 		seen.want(t, fincodeauth.LoggedIn, fincodeauth.Refreshed, fincodeauth.SaveFailed)
 		time.Sleep(10 * time.Minute)
 		if token(t, sessions.TokenSource("a")) != tok {
-			t.Error("the unsaved token is not in use")
+			t.Error("got another token, want the unsaved one to stay in use")
 		}
 		seen.want(t)
 		store.down(false)
 		time.Sleep(10 * time.Second)
 		seen.want(t, fincodeauth.Saved)
 		if record(t, store, "a").Token.AccessToken != tok.AccessToken {
-			t.Error("the token in the store is another one")
+			t.Error("the store has another token, want the new one")
 		}
 		time.Sleep(2 * time.Hour)
 		token(t, sessions.TokenSource("a"))
@@ -45,6 +45,8 @@ func TestStoreFailureAfterTheRotationLosesNothing(t *testing.T) {
 	})
 }
 
+// A token must be saved before it can be refreshed, because a refresh begins with a
+// claim in the store. Until then an expired token is an error.
 func TestUnsavedTokenIsNotPresented(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -56,7 +58,7 @@ func TestUnsavedTokenIsNotPresented(t *testing.T) {
 		token(t, sessions.TokenSource("a"))
 		time.Sleep(2 * time.Hour)
 		if _, err := sessions.TokenSource("a").Token(); err == nil || errors.Is(err, fincodeauth.ErrLoginRequired) {
-			t.Errorf("error %v, want one that says that the store is behind", err)
+			t.Errorf("got error %v, want one that does not ask for a login", err)
 		}
 		wantCalls(t, fc, 1, 1)
 		store.down(false)
@@ -82,7 +84,7 @@ func TestCallerWaitsAtMostASecondForAHangingStore(t *testing.T) {
 			}
 		})
 		if waited := elapsed(func() { token(t, sessions.TokenSource("a")) }); waited > time.Second {
-			t.Errorf("waited %v", waited)
+			t.Errorf("a caller waited %v, want at most 1 s", waited)
 		}
 		if err := sessions.Close(t.Context()); err != nil {
 			t.Error(err)
@@ -90,11 +92,11 @@ func TestCallerWaitsAtMostASecondForAHangingStore(t *testing.T) {
 	})
 }
 
-// A hangingStore takes a claim, and does not answer that many calls after it.
+// A hangingStore accepts a claim, and does not answer the next calls.
 type hangingStore struct {
 	fincodeauth.Store
-	calls int32
-	left  atomic.Int32
+	calls int32        // how many calls are not answered
+	left  atomic.Int32 // how many of them are still to come
 }
 
 func (s *hangingStore) Load(ctx context.Context, key string) (*fincodeauth.Record, error) {
@@ -111,7 +113,7 @@ func (s *hangingStore) Save(ctx context.Context, key string, rec *fincodeauth.Re
 	err := s.Store.Save(ctx, key, rec, prev)
 	if !isSuccessor(rec) {
 		s.left.Store(s.calls)
-		s.calls = 0 // once is enough
+		s.calls = 0 // only after the first claim
 	}
 	return err
 }
@@ -122,33 +124,40 @@ func (s *hangingStore) hang(ctx context.Context) error {
 	return ctx.Err()
 }
 
+// 1. One claims and refreshes. 2. Its store does not answer the first two attempts to
+// save the new token. 3. One saves the token before two, which watches the claim,
+// takes over.
 func TestStoreHangIsNotMistakenForADeadOwner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		store := fincodeauth.NewMemoryStore()
-		hanging := &hangingStore{Store: store, calls: 4} // two saves, and the Loads that settle them
+		hanging := &hangingStore{Store: store, calls: 4} // two Saves, and the Load after each of them
 		one, two := newSessions(t, fc, withStore(hanging)), newSessions(t, fc, withStore(store))
 		logIn(t, one, "a")
 		time.Sleep(2 * time.Hour)
 		tok := token(t, one.TokenSource("a"))
 		waited := elapsed(func() {
 			if got, err := two.TokenSource("a").Token(); err != nil || got.AccessToken != tok.AccessToken {
-				t.Errorf("the other process has another token, or none: %v", err)
+				t.Errorf("two has another token, or error %v; want the token of one", err)
 			}
 		})
 		if waited >= 2*refreshTimeout || hanging.left.Load() > 0 {
-			t.Errorf("the token was saved after %v, with %d more calls to hang", waited, hanging.left.Load())
+			t.Errorf("two got the token after %v, and %d more calls of the store will hang; want less than %v, and none",
+				waited, hanging.left.Load(), 2*refreshTimeout)
 		}
 		time.Sleep(time.Hour + refreshTimeout)
 		for _, s := range []*fincodeauth.Sessions{one, two} {
 			if _, err := s.TokenSource("a").Token(); err != nil {
-				t.Errorf("the session is lost: %v", err)
+				t.Errorf("got error %v, want a token", err)
 			}
 		}
 		wantCalls(t, fc, 2, 2)
 	})
 }
 
+// 1. A process gets a new token, and is stopped before it saves the token. 2. Another
+// process takes over. FinCode answers it 503. 3. The first process goes on, and saves
+// its token over the claim of the other. 4. The other adopts the token.
 func TestNewTokenIsSavedOverTheClaimOfATakeover(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -161,26 +170,25 @@ func TestNewTokenIsSavedOverTheClaimOfATakeover(t *testing.T) {
 			s.save = func(rec *fincodeauth.Record, save func() error) error {
 				if isSuccessor(rec) {
 					store.down(false)
-					<-hold // the process is suspended between the answer and the save
+					<-hold // the process is stopped here
 					return errStoreDown
 				}
 				return save()
 			}
 		})
 		mine := token(t, slow.TokenSource("a"))
-		// Another process takes over. Its call fails without reaching FinCode.
 		other := newSessions(t, fc, withStore(store))
 		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 503})
 		if _, err := other.TokenSource("a").Token(); err == nil || errors.Is(err, fincodeauth.ErrLoginRequired) {
-			t.Fatalf("error %v, want FinCode's 503", err)
+			t.Fatalf("got error %v, want FinCode's 503", err)
 		}
 		close(hold)
 		time.Sleep(time.Second)
 		if record(t, store, "a").Token.AccessToken != mine.AccessToken {
-			t.Fatal("the new token was not saved over the other's claim")
+			t.Fatal("the store does not have the new token, want it saved over the claim of the other process")
 		}
 		if token(t, other.TokenSource("a")).AccessToken != mine.AccessToken {
-			t.Error("the other process did not adopt it")
+			t.Error("the other process has another token, want the new one")
 		}
 		wantCalls(t, fc, 2, 1)
 	})
@@ -198,12 +206,15 @@ func TestLoginWhoseSaveFailsIsSavedLater(t *testing.T) {
 		store.down(false)
 		time.Sleep(time.Second)
 		if record(t, store, "a").Token.AccessToken != tok.AccessToken {
-			t.Error("another token was saved")
+			t.Error("the store has another token, want that of the login")
 		}
 		seen.want(t, fincodeauth.LoggedIn, fincodeauth.SaveFailed, fincodeauth.Saved)
 	})
 }
 
+// 1. A flight begins, and its Load is slow. 2. A login is made. Its Save takes 5 s.
+// 3. The flight goes on, and finds nothing, or the old record. Callers keep getting
+// the token of the login.
 func TestLoginStaysInUseWhileItsSaveIsSlow(t *testing.T) {
 	for _, expired := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -214,10 +225,10 @@ func TestLoginStaysInUseWhileItsSaveIsSlow(t *testing.T) {
 				logIn(t, sessions, "a")
 				time.Sleep(2 * time.Hour)
 			}
-			var n atomic.Int32
+			var loads atomic.Int32
 			store.set(func(s *faultyStore) {
 				s.load = func() error {
-					if n.Add(1) == 1 {
+					if loads.Add(1) == 1 {
 						time.Sleep(500 * time.Millisecond)
 					}
 					return nil
@@ -231,15 +242,15 @@ func TestLoginStaysInUseWhileItsSaveIsSlow(t *testing.T) {
 			})
 			go sessions.TokenSource("a").Token()
 			time.Sleep(100 * time.Millisecond)
-			logIn(t, sessions, "a") // returns nil after 1 s
+			logIn(t, sessions, "a") // returns after 1 s
 			for range 40 {
 				tok, err := sessions.TokenSource("a").Token()
 				if err != nil {
-					t.Errorf("expired %t: after Login: %v", expired, err)
+					t.Errorf("with an expired session before %t: got error %v after Login, want a token", expired, err)
 					break
 				}
-				if st := whoami(t, fc, tok); st != 200 {
-					t.Errorf("expired %t: status %d", expired, st)
+				if status := whoami(t, fc, tok); status != 200 {
+					t.Errorf("with an expired session before %t: FinCode answers %d to the token, want 200", expired, status)
 					break
 				}
 				time.Sleep(250 * time.Millisecond)
@@ -249,35 +260,39 @@ func TestLoginStaysInUseWhileItsSaveIsSlow(t *testing.T) {
 	}
 }
 
+// 1. A thief uses the refresh token. 2. One presents it, and FinCode refuses. 3. The
+// store refuses to save the end. Until it is saved, callers are not told to log in,
+// because another process may have a newer token. 4. The store is back, and the end
+// is saved. Both processes report the breach.
 func TestBreachIsRememberedUntilTheEndIsSaved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		store := newFaultyStore()
-		var told events
-		one := newSessions(t, fc, withStore(store), withCredentials, told.observe)
+		var seen events
+		one := newSessions(t, fc, withStore(store), withCredentials, seen.observe)
 		two := newSessions(t, fc, withStore(store), withCredentials)
 		logIn(t, one, "a")
-		present(t, fc, record(t, store, "a").Token.RefreshToken) // the thief
+		present(t, fc, record(t, store, "a").Token.RefreshToken) // a thief
 		time.Sleep(2 * time.Hour)
 		store.set(endsFail)
 		_, err := one.TokenSource("a").Token()
 		wantNoLoginRequired(t, err)
 		if answer, ok := errors.AsType[*fincodeauth.EndpointError](err); !ok || answer.Status != http.StatusForbidden {
-			t.Errorf("error %v, want FinCode's in it", err)
+			t.Errorf("got error %v, want FinCode's 403 in it", err)
 		}
 		for range 10 {
 			_, err := one.TokenSource("a").Token()
 			wantNoLoginRequired(t, err)
 		}
-		for _, ev := range told.all {
+		for _, ev := range seen.all {
 			if answer, ok := errors.AsType[*fincodeauth.EndpointError](ev.Err); ev.Type == fincodeauth.SaveFailed &&
 				(!ok || answer.Status != http.StatusForbidden || !errors.Is(ev.Err, errStoreDown)) {
-				t.Errorf("SaveFailed with %v, want FinCode's verdict and the store's error in it", ev.Err)
+				t.Errorf("got SaveFailed with error %v, want FinCode's 403 and the store's error in it", ev.Err)
 			}
 		}
-		store.down(false) // one blink of the store
+		store.down(false)
 		time.Sleep(time.Minute)
-		told.want(t, fincodeauth.LoggedIn, fincodeauth.SaveFailed, fincodeauth.Ended, fincodeauth.Saved)
+		seen.want(t, fincodeauth.LoggedIn, fincodeauth.SaveFailed, fincodeauth.Ended, fincodeauth.Saved)
 		_, err = one.TokenSource("a").Token()
 		wantSessionError(t, err, true, false)
 		_, err = two.TokenSource("a").Token()
@@ -285,33 +300,37 @@ func TestBreachIsRememberedUntilTheEndIsSaved(t *testing.T) {
 	})
 }
 
-// wantNoLoginRequired: nobody is told to log in before the store has said that no other
-// process has a newer token.
+// wantNoLoginRequired checks that err is an error that does not ask for a login. A
+// process asks for one only after the store has confirmed that no other process has
+// a newer token.
 func wantNoLoginRequired(t *testing.T, err error) {
 	t.Helper()
 	if err == nil || errors.Is(err, fincodeauth.ErrLoginRequired) {
-		t.Errorf("error %v, want one that does not ask for a login yet", err)
+		t.Errorf("got error %v, want one that does not ask for a login yet", err)
 	}
 }
 
-// It slept through a takeover, with a wall clock that was set back meanwhile.
+// 1. One claims. Its machine is suspended for a minute, and the wall clock is set
+// back by a minute, so no clock of one shows that its claim is old. 2. Two takes over
+// and refreshes. 3. One presents the old token while it cannot reach the store.
+// FinCode refuses. 4. One reaches the store again, and finds the token of two.
 func TestRefusalAfterAMissedTakeoverDoesNotEndTheSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		store, other := newFaultyStores()
 		server := newMachine()
-		var told events
-		one, two := server.newSessions(t, fc, withStore(store), told.observe), newSessions(t, fc, withStore(other))
+		var seen events
+		one, two := server.newSessions(t, fc, withStore(store), seen.observe), newSessions(t, fc, withStore(other))
 		logIn(t, one, "a")
 		time.Sleep(2 * time.Hour)
-		asleep := true
+		first := true
 		store.set(func(s *faultyStore) {
 			s.save = func(rec *fincodeauth.Record, save func() error) error {
 				err := save()
-				if asleep {
-					asleep = false
+				if first {
+					first = false
 					server.suspend(time.Minute)
-					server.set(-time.Minute)
+					server.moveWallClock(-time.Minute)
 					s.down(true)
 				}
 				return err
@@ -319,21 +338,25 @@ func TestRefusalAfterAMissedTakeoverDoesNotEndTheSession(t *testing.T) {
 		})
 		go one.TokenSource("a").Token()
 		time.Sleep(time.Second)
-		mine := token(t, two.TokenSource("a"))
+		want := token(t, two.TokenSource("a"))
 		time.Sleep(time.Minute)
 		store.down(false)
 		time.Sleep(time.Minute)
-		if got := token(t, one.TokenSource("a")); got.AccessToken != mine.AccessToken {
-			t.Error("another token than that of the process that took over")
+		if got := token(t, one.TokenSource("a")); got.AccessToken != want.AccessToken {
+			t.Error("one has another token, want that of two, which took over")
 		}
-		for _, e := range told.all {
+		for _, e := range seen.all {
 			if e.Type == fincodeauth.Ended {
-				t.Errorf("%v was told", e)
+				t.Errorf("got event %v, want no Ended", e)
 			}
 		}
 	})
 }
 
+// 1. A thief uses the refresh token. 2. One presents it, and the store goes down.
+// 3. FinCode refuses. One cannot load the record to see whether another process has
+// refreshed. 4. The store is back. One saves the end, and both processes report the
+// breach.
 func TestBreachIsRememberedIfTheStoreIsDownWhenFinCodeRefuses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -341,7 +364,7 @@ func TestBreachIsRememberedIfTheStoreIsDownWhenFinCodeRefuses(t *testing.T) {
 		one := newSessions(t, fc, withStore(store), withCredentials)
 		two := newSessions(t, fc, withStore(store), withCredentials)
 		logIn(t, one, "a")
-		present(t, fc, record(t, store, "a").Token.RefreshToken) // the thief
+		present(t, fc, record(t, store, "a").Token.RefreshToken) // a thief
 		time.Sleep(2 * time.Hour)
 		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Before: 2 * time.Second})
 		go func() { time.Sleep(time.Second); store.down(true); time.Sleep(3 * time.Second); store.down(false) }()
@@ -355,12 +378,15 @@ func TestBreachIsRememberedIfTheStoreIsDownWhenFinCodeRefuses(t *testing.T) {
 	})
 }
 
+// 1. FinCode refuses the token, and the end of the session is being saved. 2. A login
+// replaces the session. 3. The Save of the end returns. Nobody is told of it, because
+// the user is logged in.
 func TestEndOfAReplacedSessionIsNotReported(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		store := newFaultyStore()
-		var told events
-		sessions := newSessions(t, fc, withStore(store), told.observe)
+		var seen events
+		sessions := newSessions(t, fc, withStore(store), seen.observe)
 		logIn(t, sessions, "a")
 		present(t, fc, record(t, store, "a").Token.RefreshToken) // a thief
 		time.Sleep(2 * time.Hour)
@@ -376,13 +402,16 @@ func TestEndOfAReplacedSessionIsNotReported(t *testing.T) {
 		time.Sleep(500 * time.Millisecond)
 		logIn(t, sessions, "a")
 		time.Sleep(time.Minute)
-		if types := told.types(); slices.Contains(types, fincodeauth.Ended) {
-			t.Errorf("events %v: whoever is logged in is told that the session has ended", types)
+		if types := seen.types(); slices.Contains(types, fincodeauth.Ended) {
+			t.Errorf("got events %v, want no Ended: the user has logged in", types)
 		}
 		token(t, sessions.TokenSource("a"))
 	})
 }
 
+// 1. One's session has nothing to refresh with, and ends. The store refuses to save
+// the end. 2. Two adopts a new token. 3. The store is back. One does not save the end
+// over the record of two.
 func TestLateEndDoesNotReplaceAnAdoptElsewhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -401,11 +430,15 @@ func TestLateEndDoesNotReplaceAnAdoptElsewhere(t *testing.T) {
 		store.down(false)
 		time.Sleep(time.Minute)
 		if _, err := one.TokenSource("a").Token(); err != nil {
-			t.Errorf("one: %v", err)
+			t.Errorf("one got error %v, want the token that two adopted", err)
 		}
 	})
 }
 
+// FinCode keeps the refresh token here, so a new record can have the old one's.
+// 1. FinCode refuses one's refresh. The store refuses to save the end. 2. Two takes
+// over and refreshes. 3. The store is back. One does not save the end over the record
+// of two.
 func TestLateEndDoesNotReplaceASuccessorWithTheSameRefreshToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{KeepRefreshToken: true})
@@ -421,11 +454,15 @@ func TestLateEndDoesNotReplaceASuccessorWithTheSameRefreshToken(t *testing.T) {
 		store.down(false)
 		time.Sleep(time.Minute)
 		if rec := record(t, store, "a"); rec.Ended != "" {
-			t.Errorf("the good record of two was replaced: %v", rec)
+			t.Errorf("the store has %v, want the record of two", rec)
 		}
 	})
 }
 
+// 1. One refreshes and saves the new token, but gets no answer to the Save. 2. Two
+// adopts the token, and later claims it, or has refreshed it. 3. One reaches the store
+// again, tries to save, and gets a conflict. One does not revoke its token, because
+// two goes on from it.
 func TestTokenThatAnotherProcessUsesIsNotRevoked(t *testing.T) {
 	for name, presenting := range map[string]time.Duration{"claimed": 10 * time.Second, "rotated": 0} {
 		t.Run(name, func(t *testing.T) {
@@ -440,17 +477,17 @@ func TestTokenThatAnotherProcessUsesIsNotRevoked(t *testing.T) {
 				token(t, two.TokenSource("a"))
 				time.Sleep(56 * time.Minute)
 				fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Before: presenting})
-				token(t, two.TokenSource("a")) // has it refreshed
+				token(t, two.TokenSource("a")) // starts the refresh in the background
 				synctest.Wait()
 				store.down(false)
-				time.Sleep(30 * time.Second) // time for the save that is tried again, and for the other's call
+				time.Sleep(30 * time.Second) // one tries to save again, and two's refresh ends
 				if n := fc.Counts().Logouts; n != 0 {
-					t.Errorf("FinCode made %d logouts of a session in use", n)
+					t.Errorf("FinCode got %d logouts, want none: the session is in use", n)
 				}
 				for range 2 {
 					for _, s := range []*fincodeauth.Sessions{one, two} {
 						if status := whoami(t, fc, token(t, s.TokenSource("a"))); status != http.StatusOK {
-							t.Errorf("the token answers %d", status)
+							t.Errorf("FinCode answers %d to the token, want 200", status)
 						}
 					}
 					time.Sleep(2 * time.Hour)
@@ -461,6 +498,9 @@ func TestTokenThatAnotherProcessUsesIsNotRevoked(t *testing.T) {
 	}
 }
 
+// 1. One saves a login, but gets no answer to the Save. 2. Two adopts the token, and
+// later claims it. 3. One reaches the store again, tries to save, and gets a conflict.
+// The record is a claim, but it has one's token: so the first Save succeeded.
 func TestUnansweredSaveCountsAsDoneIfAnotherProcessClaimedTheToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -476,9 +516,9 @@ func TestUnansweredSaveCountsAsDoneIfAnotherProcessClaimedTheToken(t *testing.T)
 		token(t, two.TokenSource("a"))
 		synctest.Wait()
 		store.down(false)
-		time.Sleep(8 * time.Second) // the other is still presenting it
+		time.Sleep(8 * time.Second) // two is still presenting the token
 		if token(t, one.TokenSource("a")) != tok {
-			t.Error("the token is not in use any more")
+			t.Error("got another token, want the one of the login to stay in use")
 		}
 		synctest.Wait()
 		seen.want(t, fincodeauth.LoggedIn, fincodeauth.SaveFailed, fincodeauth.Saved)
@@ -487,6 +527,8 @@ func TestUnansweredSaveCountsAsDoneIfAnotherProcessClaimedTheToken(t *testing.T)
 	})
 }
 
+// 1. One saves a login, but gets no answer to the Save. 2. Two refreshes the token.
+// 3. One reaches the store again. It does not save its login over the newer token.
 func TestUnansweredLoginDoesNotReplaceItsSuccessor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -499,15 +541,18 @@ func TestUnansweredLoginDoesNotReplaceItsSuccessor(t *testing.T) {
 		store.down(false)
 		time.Sleep(10 * time.Second)
 		if record(t, store, "a").Token.AccessToken != newer.AccessToken {
-			t.Error("the store lost the newer token")
+			t.Error("the store has another token, want the newer one of two")
 		}
 		if token(t, one.TokenSource("a")).AccessToken != newer.AccessToken {
-			t.Error("the process that logged in has another token")
+			t.Error("one has another token, want the newer one of two")
 		}
 		wantCalls(t, fc, 1, 1)
 	})
 }
 
+// 1. One saves a login, but gets no answer to the Save. 2. Two refreshes the token,
+// and then logs in. 3. One reaches the store again. It does not save its login over
+// the newer one.
 func TestUnansweredLoginDoesNotReplaceANewerLogin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -522,19 +567,22 @@ func TestUnansweredLoginDoesNotReplaceANewerLogin(t *testing.T) {
 		store.down(false)
 		time.Sleep(10 * time.Second)
 		if record(t, store, "a").Token.AccessToken != newer.AccessToken {
-			t.Error("the store lost the newer login")
+			t.Error("the store has another token, want that of the newer login")
 		}
 		_, err := one.TokenSource("a").Token()
 		if err != nil {
-			t.Errorf("one: %v", err)
+			t.Errorf("one got error %v, want a token", err)
 		}
 		time.Sleep(2 * time.Hour)
 		if _, err := two.TokenSource("a").Token(); err != nil {
-			t.Errorf("two: %v", err)
+			t.Errorf("two got error %v, want a token", err)
 		}
 	})
 }
 
+// 1. One saves a first login. The answer to the Save is slow. 2. One makes a second
+// login, which replaces the first. Its Save takes 2 s. 3. Meanwhile two loads the
+// first login: its token must still be valid. 4. The second login is saved.
 func TestFirstLoginStaysValidUntilTheSecondIsSaved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -560,18 +608,21 @@ func TestFirstLoginStaysValidUntilTheSecondIsSaved(t *testing.T) {
 		})
 		logIn(t, one, "a")
 		if status := whoami(t, fc, token(t, two.TokenSource("a"))); status != http.StatusOK {
-			t.Errorf("while the second login is being saved, another process's token answers %d", status)
+			t.Errorf("while the second login is being saved, FinCode answers %d to two's token, want 200", status)
 		}
 		time.Sleep(2 * time.Second)
 		if record(t, store, "a").Token.AccessToken != token(t, one.TokenSource("a")).AccessToken {
-			t.Error("the store has another token than that of the second login")
+			t.Error("the store has another token, want that of the second login")
 		}
 		if err := <-first; err != nil {
-			t.Errorf("the first login: %v", err)
+			t.Errorf("the first login returned error %v, want none", err)
 		}
 	})
 }
 
+// 1. The Save of a first login fails. 2. A second login replaces it, and is logged
+// out. 3. The store carries out the first Save after all. The record is back, but its
+// token was revoked.
 func TestLateSaveOfAReplacedLoginBringsBackOnlyADeadToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -595,33 +646,18 @@ func TestLateSaveOfAReplacedLoginBringsBackOnlyADeadToken(t *testing.T) {
 		if err := sessions.Logout(t.Context(), "a"); err != nil {
 			t.Fatal(err)
 		}
-		if err := store.MemoryStore.Save(t.Context(), "a", first, ""); err != nil { // carried out at last
+		if err := store.MemoryStore.Save(t.Context(), "a", first, ""); err != nil {
 			t.Fatal(err)
 		}
 		if status := whoami(t, fc, record(t, store, "a").Token); status != http.StatusUnauthorized {
-			t.Errorf("the token that came back answers %d", status)
+			t.Errorf("FinCode answers %d to the token that came back, want 401", status)
 		}
 	})
 }
 
-// A slowStore is a store that answers a Load, and makes a Save, late.
-type slowStore struct {
-	fincodeauth.Store
-	load atomic.Int64 // delay after the read
-	save atomic.Int64 // delay before the write
-}
-
-func (s *slowStore) Load(ctx context.Context, key string) (*fincodeauth.Record, error) {
-	rec, err := s.Store.Load(ctx, key)
-	time.Sleep(time.Duration(s.load.Load()))
-	return rec, err
-}
-
-func (s *slowStore) Save(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
-	time.Sleep(time.Duration(s.save.Load()))
-	return s.Store.Save(ctx, key, rec, prev)
-}
-
+// 1. A refresh is under way. 2. A login replaces the session. 3. The refresh gets a
+// new token and saves it. The store is slow to answer. 4. The login is saved over that
+// record. 5. The first Save returns. Its token is revoked: nobody uses it.
 func TestReplacedSuccessorIsRevokedAfterItsSlowSave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -651,14 +687,19 @@ func TestReplacedSuccessorIsRevokedAfterItsSlowSave(t *testing.T) {
 		time.Sleep(30 * time.Second)
 		synctest.Wait()
 		if status := whoami(t, fc, successor); status != http.StatusUnauthorized {
-			t.Errorf("the successor of the session that was replaced answers %d", status)
+			t.Errorf("FinCode answers %d to the new token of the replaced session, want 401", status)
 		}
 		if status := whoami(t, fc, token(t, sessions.TokenSource("a"))); status != http.StatusOK {
-			t.Errorf("the login's token answers %d", status)
+			t.Errorf("FinCode answers %d to the token of the login, want 200", status)
 		}
 	})
 }
 
+// 1. One begins a login, and loads the record. FinCode's answer takes 5 s. 2. Two
+// adopts another pair. 3. One loads that pair and starts to refresh it. 4. The login
+// gets its answer. Its first Save fails, and the next finds the session of two. Nobody
+// can tell which of them came first, so the login is given up. 5. The answer to the
+// refresh arrives. It is saved, because its session is the one in the store.
 func TestRefreshedTokenIsSavedIfTheLoginIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -672,7 +713,7 @@ func TestRefreshedTokenIsSavedIfTheLoginIsGivenUp(t *testing.T) {
 
 		fc.Inject(fincodetest.Login, 1, fincodetest.Fault{After: 5 * time.Second})
 		login := make(chan error, 1)
-		go func() { login <- one.Login(t.Context(), "a", credentials) }() // has looked at the store
+		go func() { login <- one.Login(t.Context(), "a", credentials) }()
 		time.Sleep(100 * time.Millisecond)
 		if err := two.Adopt(t.Context(), "a", pair); err != nil {
 			t.Fatal(err)
@@ -682,9 +723,9 @@ func TestRefreshedTokenIsSavedIfTheLoginIsGivenUp(t *testing.T) {
 		failed := false
 		store.set(func(s *faultyStore) {
 			s.save = func(rec *fincodeauth.Record, save func() error) error {
-				if begins := !strings.Contains(rec.Version, "."); begins && !failed {
+				if isLogin := !strings.Contains(rec.Version, "."); isLogin && !failed {
 					failed = true
-					return errStoreDown // so that nobody knows what came first
+					return errStoreDown
 				}
 				return save()
 			}
@@ -694,33 +735,35 @@ func TestRefreshedTokenIsSavedIfTheLoginIsGivenUp(t *testing.T) {
 		}
 		time.Sleep(10 * time.Second)
 		if rec := record(t, store, "a"); rec.Token.RefreshToken == pair.RefreshToken || whoami(t, fc, rec.Token) != http.StatusOK {
-			t.Errorf("the store has %v, whose token is the old one or answers %d", rec, whoami(t, fc, rec.Token))
+			t.Errorf("the store has %v, and FinCode answers %d to its token; want the refreshed token, and 200", rec, whoami(t, fc, rec.Token))
 		}
 		for _, sessions := range []*fincodeauth.Sessions{one, two} {
 			if status := whoami(t, fc, token(t, sessions.TokenSource("a"))); status != http.StatusOK {
-				t.Errorf("a process's token answers %d", status)
+				t.Errorf("FinCode answers %d to the token of a process, want 200", status)
 			}
 		}
 	})
 }
 
+// 1. One's refresh is under way. 2. Two logs in. 3. One gets a new token, and finds
+// the record of the login. One revokes its token, and adopts that of the login.
 func TestTokenThatALoginElsewhereReplacedIsRevoked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		store := fincodeauth.NewMemoryStore()
 		one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(store))
 		logIn(t, one, "a")
-		time.Sleep(57 * time.Minute) // due, and still good
+		time.Sleep(57 * time.Minute) // the token is due, and still valid
 		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{After: 2 * time.Second})
-		token(t, one.TokenSource("a")) // begins to refresh
+		token(t, one.TokenSource("a")) // starts the refresh in the background
 		time.Sleep(time.Second)
 		logIn(t, two, "a")
 		time.Sleep(10 * time.Second)
 		if c := fc.Counts(); c.Refreshes != 1 || c.Logouts != 1 {
-			t.Errorf("%d refreshes and %d logouts, want one of each", c.Refreshes, c.Logouts)
+			t.Errorf("got %d refreshes and %d logouts, want one of each", c.Refreshes, c.Logouts)
 		}
 		if want := token(t, two.TokenSource("a")); token(t, one.TokenSource("a")).AccessToken != want.AccessToken {
-			t.Error("one does not use the token of the login")
+			t.Error("one has another token, want that of the login")
 		}
 	})
 }

@@ -35,15 +35,15 @@ func TestEightProcessesPresentEachRefreshTokenOnce(t *testing.T) {
 			wg.Go(func() {
 				client := p.Client("a")
 				for n := range 200 {
-					time.Sleep(time.Duration(97+i) * time.Second) // past several expiries
+					time.Sleep(time.Duration(97+i) * time.Second) // in 200 requests, several tokens expire
 					resp, err := client.Get(fincodeauth.Sandbox("test") + "/whoami")
 					if err != nil {
-						t.Errorf("process %d, request %d: %v", i, n, err)
+						t.Errorf("process %d, request %d: got error %v", i, n, err)
 						return
 					}
 					resp.Body.Close()
 					if resp.StatusCode != http.StatusOK {
-						t.Errorf("process %d, request %d: status %d", i, n, resp.StatusCode)
+						t.Errorf("process %d, request %d: got status %d, want 200", i, n, resp.StatusCode)
 					}
 				}
 			})
@@ -51,10 +51,10 @@ func TestEightProcessesPresentEachRefreshTokenOnce(t *testing.T) {
 		wg.Wait()
 		c := fc.Counts()
 		if twice := fc.PresentedMoreThanOnce(); c.Reuses != 0 || c.MaxParallelRefreshes != 1 || len(twice) != 0 {
-			t.Errorf("counts %+v, presented twice %v; want each token once", c, twice)
+			t.Errorf("got counts %+v, and these tokens were presented more than once: %v; want each token presented once", c, twice)
 		}
 		if c.Refreshes < 5 || c.Refreshes > 8 {
-			t.Errorf("%d refreshes in five to six hours", c.Refreshes)
+			t.Errorf("got %d refreshes in five to six hours, want 5 to 8", c.Refreshes)
 		}
 	})
 }
@@ -80,7 +80,7 @@ func TestAllProcessesAtExpiryShareOneRefresh(t *testing.T) {
 			wg.Go(func() { token(t, p.TokenSource("a")) })
 		}
 		if waited := elapsed(wg.Wait); waited > 3*time.Second {
-			t.Errorf("the processes waited %v for a refresh of 2 s", waited)
+			t.Errorf("the processes waited %v for a refresh that takes 2 s, want at most 3 s", waited)
 		}
 		wantCalls(t, fc, 1, 1)
 		count := make(map[fincodeauth.EventType]int)
@@ -88,11 +88,13 @@ func TestAllProcessesAtExpiryShareOneRefresh(t *testing.T) {
 			count[typ]++
 		}
 		if count[fincodeauth.Refreshed] != 1 || count[fincodeauth.Adopted] != 7 || len(count) != 2 {
-			t.Errorf("events %v, want one Refreshed and seven Adopted", count)
+			t.Errorf("got events %v, want one Refreshed and seven Adopted", count)
 		}
 	})
 }
 
+// The clock of the dead process may have been wrong, so the timestamp in its claim
+// says nothing about the age of the claim.
 func TestTakeoverIgnoresTheTimestampOfTheClaim(t *testing.T) {
 	for name, offset := range map[string]time.Duration{"right": 0, "behind": -1000 * time.Hour, "ahead": 1000 * time.Hour} {
 		t.Run(name, func(t *testing.T) {
@@ -104,7 +106,7 @@ func TestTakeoverIgnoresTheTimestampOfTheClaim(t *testing.T) {
 				sessions := newSessions(t, fc, withStore(store))
 				waited := elapsed(func() { token(t, sessions.TokenSource("a")) })
 				if waited < 2*refreshTimeout || waited > 2*refreshTimeout+time.Second {
-					t.Errorf("waited %v, want twice RefreshTimeout", waited)
+					t.Errorf("waited %v before the takeover, want twice RefreshTimeout", waited)
 				}
 				wantCalls(t, fc, 1, 1)
 			})
@@ -122,13 +124,13 @@ func TestCallersDoNotWaitForAnotherClaimWhileTheTokenIsValid(t *testing.T) {
 		time.Sleep(56 * time.Minute)
 		for range 29 {
 			if waited := elapsed(func() { token(t, src) }); waited > 0 {
-				t.Errorf("a caller waited %v", waited)
+				t.Errorf("a caller waited %v, want no wait: the token is valid", waited)
 			}
 			time.Sleep(time.Second)
 		}
 		wantCalls(t, fc, 0, 0)
 		time.Sleep(5 * time.Second)
-		token(t, src) // now the owner is gone
+		token(t, src) // the claim has not changed for 30 s: this call starts the takeover
 		synctest.Wait()
 		wantCalls(t, fc, 1, 1)
 	})
@@ -146,11 +148,11 @@ func TestTakeoverOfARotatedTokenEndsAsInterrupted(t *testing.T) {
 		wantSessionError(t, err, true, true)
 		_, again := sessions.TokenSource("a").Token()
 		if again.Error() != err.Error() || !strings.Contains(err.Error(), "refresh token reused after an interruption: refresh-token answered 403") {
-			t.Errorf("first error %v, then %v: want the same, with the verdict in it", err, again)
+			t.Errorf("got error %v, and then %v; want the same text twice, with FinCode's refusal in it", err, again)
 		}
 		seen.want(t, fincodeauth.Ended)
 		if rec := record(t, store, "a"); rec.Ended == "" || rec.Token.AccessToken+rec.Token.RefreshToken != "" {
-			t.Errorf("%v has tokens or no end", rec)
+			t.Errorf("the store has %v, want an ended session without tokens", rec)
 		}
 		wantCalls(t, fc, 2, 1)
 		if err := sessions.Logout(t.Context(), "a"); err != nil {
@@ -160,6 +162,10 @@ func TestTakeoverOfARotatedTokenEndsAsInterrupted(t *testing.T) {
 	})
 }
 
+// 1. A process claims the refresh, FinCode rotates the token, the process dies.
+// 2. A second process takes over. FinCode answers 429, so it did not process the
+// refresh. 3. The second process dies too. 4. A third process presents the token
+// and learns that it was used. The cause is the death of the first process.
 func TestInterruptionIsRememberedAfterAnAttemptThatWasNotProcessed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -168,14 +174,16 @@ func TestInterruptionIsRememberedAfterAnAttemptThatWasNotProcessed(t *testing.T)
 		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 429})
 		time.Sleep(2 * time.Hour)
 		if _, err := newSessions(t, fc, withStore(store)).TokenSource("a").Token(); errors.Is(err, fincodeauth.ErrLoginRequired) {
-			t.Fatalf("error %v ends the session", err)
+			t.Fatalf("got error %v, want one that does not end the session", err)
 		}
-		// That process dies too; the next one must not cry breach.
 		_, err := newSessions(t, fc, withStore(store)).TokenSource("a").Token()
 		wantSessionError(t, err, true, true)
 	})
 }
 
+// 1. FinCode rotates the token, and the answer is lost. 2. The process presents the
+// token once more, because nobody knows the new one. 3. FinCode says that the token
+// was used. Later calls and other processes present nothing.
 func TestLostAnswerEndsTheSessionAsInterrupted(t *testing.T) {
 	for name, fault := range map[string]fincodetest.Fault{
 		"hung up":           {Kind: fincodetest.HangUp, TakesEffect: true},
@@ -194,7 +202,7 @@ func TestLostAnswerEndsTheSessionAsInterrupted(t *testing.T) {
 				time.Sleep(2 * time.Hour)
 				fc.Inject(fincodetest.Refresh, 1, fault)
 				if _, err := one.TokenSource("a").Token(); err == nil || errors.Is(err, fincodeauth.ErrLoginRequired) || errors.Is(err, context.DeadlineExceeded) {
-					t.Fatalf("error %v, want that of the lost answer, not of a context of ours", err)
+					t.Fatalf("got error %v, want one about the lost answer, and no context error of the package's own timeout", err)
 				}
 				time.Sleep(2 * time.Second)
 				_, err := one.TokenSource("a").Token()
@@ -220,7 +228,7 @@ func TestCallLostBeforeTheRotationKeepsTheSession(t *testing.T) {
 		src := sessions.TokenSource("a")
 		for range 2 {
 			if _, err := src.Token(); !errors.Is(err, io.ErrUnexpectedEOF) {
-				t.Errorf("error %v, want that of the connection", err)
+				t.Errorf("got error %v, want the error of the connection", err)
 			}
 			time.Sleep(3 * time.Second)
 		}
@@ -236,14 +244,14 @@ func TestStolenTokenEndsAsABreachWithoutANewLogin(t *testing.T) {
 		one := newSessions(t, fc, withStore(store), withCredentials)
 		two := newSessions(t, fc, withStore(store), withCredentials)
 		logIn(t, one, "a")
-		present(t, fc, record(t, store, "a").Token.RefreshToken) // the thief
+		present(t, fc, record(t, store, "a").Token.RefreshToken) // a thief
 		time.Sleep(2 * time.Hour)
 		_, err := one.TokenSource("a").Token()
 		wantSessionError(t, err, true, false)
 		_, err = two.TokenSource("a").Token()
 		wantSessionError(t, err, true, false)
 		if n := fc.Counts().Logins; n != 1 {
-			t.Errorf("%d logins: a breach was covered up", n)
+			t.Errorf("got %d logins, want 1: a new login would hide the breach", n)
 		}
 		wantCalls(t, fc, 2, 1)
 	})
@@ -297,10 +305,10 @@ func TestFirewallPageDoesNotEndTheSession(t *testing.T) {
 				time.Sleep(2 * time.Hour)
 				fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.FirewallPage, Status: status})
 				if _, err := sessions.TokenSource("a").Token(); err == nil || errors.Is(err, fincodeauth.ErrLoginRequired) {
-					t.Fatalf("error %v, want one that ends nothing", err)
+					t.Fatalf("got error %v, want one that does not end the session", err)
 				}
 				if rec := record(t, store, "a"); !rec.RefreshStarted.IsZero() || rec.Ended != "" {
-					t.Errorf("%v, want neither claim nor end", rec)
+					t.Errorf("the store has %v, want a record without a claim and without an end", rec)
 				}
 				time.Sleep(2 * time.Second)
 				token(t, sessions.TokenSource("a"))
@@ -310,22 +318,16 @@ func TestFirewallPageDoesNotEndTheSession(t *testing.T) {
 }
 
 func TestRefreshThatFinCodeDidNotProcessReleasesTheClaim(t *testing.T) {
-	answer := func(status int, body string) roundTripper {
-		return func(r *http.Request) (*http.Response, error) {
-			return &http.Response{StatusCode: status, Header: http.Header{"Location": {"https://elsewhere.example/"}},
-				Body: io.NopCloser(strings.NewReader(body)), Request: r}, nil
-		}
-	}
 	fail := func(err error) roundTripper {
 		return func(*http.Request) (*http.Response, error) { return nil, err }
 	}
-	for name, refuse := range map[string]roundTripper{
+	for name, refusing := range map[string]http.RoundTripper{
 		"refused":      fail(&net.OpError{Op: "dial", Err: errors.New("connection refused")}),
 		"no such host": fail(&net.DNSError{Err: "no such host", IsNotFound: true}),
-		"400":          answer(400, `{"success":false,"error":{"code":"VALIDATION_ERROR"}}`),
-		"422 as 200":   answer(200, `{"success":false,"error":{"code":"VALIDATION_ERROR"}}`),
-		"429":          answer(429, ""),
-		"redirect":     answer(307, ""),
+		"400":          answering(400, nil, `{"success":false,"error":{"code":"VALIDATION_ERROR"}}`),
+		"422 as 200":   answering(200, nil, `{"success":false,"error":{"code":"VALIDATION_ERROR"}}`),
+		"429":          answering(429, nil, ""),
+		"redirect":     answering(307, http.Header{"Location": {"https://elsewhere.example/"}}, ""),
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -335,7 +337,7 @@ func TestRefreshThatFinCodeDidNotProcessReleasesTheClaim(t *testing.T) {
 				one := newSessions(t, fc, withStore(store), func(c *fincodeauth.Config) {
 					c.Base = roundTripper(func(r *http.Request) (*http.Response, error) {
 						if down.Load() {
-							return refuse(r)
+							return refusing.RoundTrip(r)
 						}
 						return fc.RoundTrip(r)
 					})
@@ -344,14 +346,14 @@ func TestRefreshThatFinCodeDidNotProcessReleasesTheClaim(t *testing.T) {
 				down.Store(true)
 				time.Sleep(2 * time.Hour)
 				if _, err := one.TokenSource("a").Token(); err == nil || errors.Is(err, fincodeauth.ErrLoginRequired) {
-					t.Fatalf("error %v, want the call's", err)
+					t.Fatalf("got error %v, want the error of the refresh call", err)
 				}
 				two := newSessions(t, fc, withStore(store))
 				if waited := elapsed(func() { token(t, two.TokenSource("a")) }); waited > 0 {
-					t.Errorf("the other process waited %v for a claim that nobody holds", waited)
+					t.Errorf("the other process waited %v, want no wait: the claim was released", waited)
 				}
 				if waited := elapsed(func() { token(t, one.TokenSource("a")) }); waited > 0 {
-					t.Errorf("the first process waited %v for a token that the store has", waited)
+					t.Errorf("the first process waited %v, want no wait: the store has a new token", waited)
 				}
 			})
 		})
@@ -370,7 +372,7 @@ func TestOnlyOneProcessLogsInAgain(t *testing.T) {
 				c.Credentials = func(_ context.Context, key string, cause error) (fincodeauth.Credentials, error) {
 					asked.Add(1)
 					if key != "a" || !errors.Is(cause, fincodeauth.ErrLoginRequired) {
-						t.Errorf("asked for %q because of %v", key, cause)
+						t.Errorf("Credentials was called for %q with cause %v, want \"a\" and ErrLoginRequired", key, cause)
 					}
 					return credentials, nil
 				}
@@ -384,7 +386,7 @@ func TestOnlyOneProcessLogsInAgain(t *testing.T) {
 		}
 		wg.Wait()
 		if c := fc.Counts(); c.Logins != 2 || c.RefreshCalls != 1 || asked.Load() != 1 {
-			t.Errorf("counts %+v, asked %d times; want one refresh call and one login more", c, asked.Load())
+			t.Errorf("got counts %+v and %d calls of Credentials, want one refresh call, two logins and one call of Credentials", c, asked.Load())
 		}
 	})
 }
@@ -402,7 +404,7 @@ func TestCredentialsLogInAgainAfterALostAnswer(t *testing.T) {
 		time.Sleep(2 * time.Hour)
 		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.HangUp, TakesEffect: true})
 		if _, err := sessions.TokenSource("a").Token(); err == nil {
-			t.Fatal("the lost answer was not noticed")
+			t.Fatal("got no error, want one for the lost answer")
 		}
 		time.Sleep(2 * time.Second)
 		token(t, sessions.TokenSource("a"))
@@ -422,7 +424,7 @@ func TestSessionEndsIfTheNewLoginIsRefused(t *testing.T) {
 		_, err := sessions.TokenSource("a").Token()
 		wantSessionError(t, err, false, false)
 		if !errors.Is(err, fincodeauth.ErrBadCredentials) {
-			t.Errorf("error %v does not say why the login failed", err)
+			t.Errorf("got error %v, want ErrBadCredentials in it", err)
 		}
 		_, err = sessions.TokenSource("a").Token()
 		wantSessionError(t, err, false, false)
@@ -445,7 +447,7 @@ func TestCredentialsIsCalledAgainAfterItFailed(t *testing.T) {
 		logIn(t, sessions, "a")
 		time.Sleep(2 * time.Hour)
 		if _, err := sessions.TokenSource("a").Token(); !errors.Is(err, vaultDown) || errors.Is(err, fincodeauth.ErrLoginRequired) {
-			t.Fatalf("error %v, want that of Credentials", err)
+			t.Fatalf("got error %v, want the error that Credentials returned", err)
 		}
 		time.Sleep(2 * time.Second)
 		token(t, sessions.TokenSource("a"))
@@ -467,7 +469,7 @@ func TestCredentialsMayDeclineByReturningTheCause(t *testing.T) {
 		_, err := sessions.TokenSource("a").Token()
 		wantSessionError(t, err, false, false)
 		if rec := record(t, store, "a"); rec.Ended == "" {
-			t.Errorf("%v did not end", rec)
+			t.Errorf("the store has %v, want an ended session", rec)
 		}
 	})
 }
@@ -480,7 +482,7 @@ func TestFailedNewLoginIsRetriedWithoutPresentingTheDeadToken(t *testing.T) {
 		time.Sleep(2 * time.Hour)
 		fc.Inject(fincodetest.Login, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 503})
 		if _, err := sessions.TokenSource("a").Token(); err == nil || errors.Is(err, fincodeauth.ErrLoginRequired) {
-			t.Fatalf("error %v, want FinCode's 503", err)
+			t.Fatalf("got error %v, want FinCode's 503", err)
 		}
 		time.Sleep(2 * time.Second)
 		token(t, sessions.TokenSource("a"))
@@ -506,17 +508,19 @@ func TestFailedNewLoginIsNotRetriedAtOnce(t *testing.T) {
 		fc.Inject(fincodetest.Login, -1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 503})
 		for range 7 {
 			if _, err := sessions.TokenSource("a").Token(); err == nil {
-				t.Error("there is a token, although no login succeeded")
+				t.Error("got a token, although no login succeeded")
 			}
 			time.Sleep(100 * time.Millisecond)
 		}
 		if n := logins.Load(); n != 1 {
-			t.Errorf("%d logins within 0.7 s, want 1", n)
+			t.Errorf("got %d logins within 0.7 s, want 1", n)
 		}
 	})
 }
 
-// What FinCode asked for was about the token before.
+// 1. One's refresh fails, and FinCode asks to wait an hour. 2. Two takes over and
+// refreshes. 3. One adopts the new token. 4. That token is due in less than an hour
+// after the failure. One refreshes it in time: the wait was for the earlier token.
 func TestAdoptedTokenIsRefreshedInTimeAfterAnEarlierFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -527,7 +531,7 @@ func TestAdoptedTokenIsRefreshedInTimeAfterAnEarlierFailure(t *testing.T) {
 		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 503, RetryAfter: "3600"})
 		token(t, one.TokenSource("a"))
 		synctest.Wait()
-		// FinCode did not process that, so two takes the claim over.
+		// The outcome of a 503 is unknown, so one keeps its claim until two takes over.
 		time.Sleep(time.Minute)
 		token(t, two.TokenSource("a"))
 		time.Sleep(time.Minute)
@@ -535,12 +539,12 @@ func TestAdoptedTokenIsRefreshedInTimeAfterAnEarlierFailure(t *testing.T) {
 		synctest.Wait()
 		adopted := token(t, one.TokenSource("a"))
 		wantCalls(t, fc, 2, 1)
-		time.Sleep(56 * time.Minute) // an hour since the failure is not over
+		time.Sleep(56 * time.Minute) // less than an hour since the failure
 		token(t, one.TokenSource("a"))
 		synctest.Wait()
 		wantCalls(t, fc, 3, 2)
 		if token(t, one.TokenSource("a")) == adopted {
-			t.Error("the token was not refreshed")
+			t.Error("the adopted token is still in use, want it refreshed")
 		}
 	})
 }
@@ -557,7 +561,7 @@ func TestStoreThatIsDownEndsNoSession(t *testing.T) {
 		token(t, src)
 		time.Sleep(time.Hour)
 		if _, err := src.Token(); !errors.Is(err, errStoreDown) {
-			t.Errorf("error %v, want the store's", err)
+			t.Errorf("got error %v, want the store's", err)
 		}
 		wantCalls(t, fc, 0, 0)
 		store.down(false)
@@ -566,6 +570,8 @@ func TestStoreThatIsDownEndsNoSession(t *testing.T) {
 	})
 }
 
+// The store saves the record, but the Save returns an error. A Load then shows that
+// the record is there.
 func TestFailedSaveThatReachedTheStoreIsFoundByALoad(t *testing.T) {
 	for name, successor := range map[string]bool{"claim": false, "new token": true} {
 		t.Run(name, func(t *testing.T) {
@@ -592,14 +598,14 @@ func TestFailedSaveThatReachedTheStoreIsFoundByALoad(t *testing.T) {
 	}
 }
 
-// delayClaim has src's claim fail, and returns what lets the store carry it out
-// after all.
-func delayClaim(t *testing.T, store *faultyStore, src *fincodeauth.TokenSource) (land func()) {
+// delayClaim makes the Save of src's claim fail. It returns a function that carries
+// out this Save after all, as a slow store may.
+func delayClaim(t *testing.T, store *faultyStore, src *fincodeauth.TokenSource) (saveNow func()) {
 	t.Helper()
 	store.set(func(s *faultyStore) {
 		s.save = func(rec *fincodeauth.Record, _ func() error) error {
 			prev := record(t, store, "a").Version
-			land = func() {
+			saveNow = func() {
 				if err := store.MemoryStore.Save(context.Background(), "a", rec, prev); err != nil {
 					t.Error(err)
 				}
@@ -608,10 +614,10 @@ func delayClaim(t *testing.T, store *faultyStore, src *fincodeauth.TokenSource) 
 		}
 	})
 	if _, err := src.Token(); !errors.Is(err, errStoreDown) {
-		t.Fatalf("error %v, want the store's", err)
+		t.Fatalf("got error %v, want the store's", err)
 	}
 	store.down(false)
-	return land
+	return saveNow
 }
 
 func TestClaimThatIsSavedLateIsRecognizedAsOurs(t *testing.T) {
@@ -621,10 +627,10 @@ func TestClaimThatIsSavedLateIsRecognizedAsOurs(t *testing.T) {
 		sessions := newSessions(t, fc, withStore(store))
 		logIn(t, sessions, "a")
 		time.Sleep(2 * time.Hour)
-		land := delayClaim(t, store, sessions.TokenSource("a"))
-		land()
+		saveNow := delayClaim(t, store, sessions.TokenSource("a"))
+		saveNow()
 		if waited := elapsed(func() { token(t, sessions.TokenSource("a")) }); waited > 0 {
-			t.Errorf("waited %v for a claim of our own", waited)
+			t.Errorf("waited %v, want no wait: the claim is this process's own", waited)
 		}
 		wantCalls(t, fc, 1, 1)
 	})
@@ -643,7 +649,7 @@ func TestSlowClaimIsRenewedBeforeItIsUsed(t *testing.T) {
 				err := save()
 				if !isSuccessor(rec) {
 					if claims++; claims == 1 {
-						time.Sleep(10 * time.Second) // it is in the store, but we do not know yet
+						time.Sleep(10 * time.Second) // the claim is saved, but the answer is slow: more than half of RefreshTimeout
 					}
 				}
 				return err
@@ -651,14 +657,16 @@ func TestSlowClaimIsRenewedBeforeItIsUsed(t *testing.T) {
 		})
 		token(t, sessions.TokenSource("a"))
 		if claims != 2 {
-			t.Errorf("%d claims, want the first to have been renewed", claims)
+			t.Errorf("got %d claims, want 2: the first claim and its renewal", claims)
 		}
 		wantCalls(t, fc, 1, 1)
 	})
 }
 
-// renewalFails returns a process whose claim is in the store, and the store, that
-// did not take its renewal; the process does not know that.
+// renewalFails returns a process whose claim is in the store, and the store:
+// 1. The process claims the refresh. The Save is slow. 2. The claim is too old to be
+// used, so the process renews it. 3. This Save fails: the first claim is still in the
+// store, but the process cannot be sure of that.
 func renewalFails(t *testing.T, fc *fincodetest.FinCode) (*fincodeauth.Sessions, *faultyStore) {
 	t.Helper()
 	store := newFaultyStore()
@@ -672,16 +680,16 @@ func renewalFails(t *testing.T, fc *fincodetest.FinCode) (*fincodeauth.Sessions,
 				return errStoreDown
 			}
 			err := save()
-			time.Sleep(10 * time.Second) // so that it has to be renewed
+			time.Sleep(10 * time.Second) // so that the claim must be renewed
 			return err
 		}
 	})
 	if _, err := sessions.TokenSource("a").Token(); !errors.Is(err, errStoreDown) {
-		t.Fatalf("error %v, want the store's", err)
+		t.Fatalf("got error %v, want the store's", err)
 	}
 	store.down(false)
 	if rec := record(t, store, "a"); claims != 2 || rec.RefreshStarted.IsZero() {
-		t.Fatalf("%d claims, and %v in the store; want the first of two", claims, rec)
+		t.Fatalf("got %d attempts to claim, and the store has %v; want 2 attempts, and the first claim in the store", claims, rec)
 	}
 	return sessions, store
 }
@@ -691,7 +699,7 @@ func TestProcessDoesNotWaitForItsOwnClaimAfterAFailedRenewal(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		sessions, _ := renewalFails(t, fc)
 		if waited := elapsed(func() { token(t, sessions.TokenSource("a")) }); waited > 0 {
-			t.Errorf("waited %v for a claim of our own", waited)
+			t.Errorf("waited %v, want no wait: the claim is this process's own", waited)
 		}
 		wantCalls(t, fc, 1, 1)
 	})
@@ -701,12 +709,17 @@ func TestBreachAfterAFailedRenewalIsNotInterrupted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		sessions, store := renewalFails(t, fc)
-		present(t, fc, record(t, store, "a").Token.RefreshToken) // the thief
+		present(t, fc, record(t, store, "a").Token.RefreshToken) // a thief
 		_, err := sessions.TokenSource("a").Token()
 		wantSessionError(t, err, true, false)
 	})
 }
 
+// 1. One claims. The claim is saved, but one gets no answer. 2. Two takes over and
+// claims. FinCode answers it 503, so it keeps its claim. 3. One takes over in turn,
+// over another record than that of its first claim. Its new claim needs a new
+// version: if the first version came back, two would believe that one's claim had
+// never changed.
 func TestNoVersionIsSavedTwice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -717,27 +730,24 @@ func TestNoVersionIsSavedTwice(t *testing.T) {
 		logIn(t, two, "a")
 		time.Sleep(2 * time.Hour)
 
-		// The claim of the first is in the store, but it cannot know. The other
-		// takes it over, and leaves a claim of its own.
 		store.set(cutOffAfter(isClaim))
 		store.set(countSaves(saved))
 		if _, err := one.TokenSource("a").Token(); !errors.Is(err, errStoreDown) {
-			t.Fatalf("error %v, want the store's", err)
+			t.Fatalf("got error %v, want the store's", err)
 		}
 		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 503})
 		if _, err := two.TokenSource("a").Token(); err == nil || errors.Is(err, fincodeauth.ErrLoginRequired) {
-			t.Fatalf("error %v, want FinCode's 503", err)
+			t.Fatalf("got error %v, want FinCode's 503", err)
 		}
-
 		store.down(false)
 		store.set(countSaves(saved))
-		token(t, one.TokenSource("a")) // takes over in its turn
+		token(t, one.TokenSource("a"))
 		if len(saved) < 5 {
-			t.Errorf("%d versions, want at least those of a login, three claims and a new token", len(saved))
+			t.Errorf("got %d versions, want at least 5: a login, three claims and a new token", len(saved))
 		}
 		for version, times := range saved {
 			if times > 1 {
-				t.Errorf("version %s was saved %d times", version, times)
+				t.Errorf("version %s was saved %d times, want once", version, times)
 			}
 		}
 		wantCalls(t, fc, 2, 1)
@@ -755,12 +765,15 @@ func TestClaimIsRenewedAfterTheMachineWasSuspended(t *testing.T) {
 		claims := suspendAfterClaim(store, laptop, refreshTimeout/2+time.Second)
 		token(t, sessions.TokenSource("a"))
 		if n := claims.Load(); n != 2 {
-			t.Errorf("%d claims, want the first to have been renewed", n)
+			t.Errorf("got %d claims, want 2: the first claim and its renewal", n)
 		}
 		wantCalls(t, fc, 1, 1)
 	})
 }
 
+// 1. The process on the laptop claims, and the laptop is suspended. 2. A process
+// elsewhere takes over and refreshes. 3. The laptop wakes up. Its claim is too old,
+// so the process loads the record, finds the new token and adopts it.
 func TestTokenTakenOverDuringASuspensionIsNotPresented(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -775,14 +788,14 @@ func TestTokenTakenOverDuringASuspensionIsNotPresented(t *testing.T) {
 		time.Sleep(time.Second)
 		want := token(t, awake.TokenSource("a"))
 		if tok := <-got; tok == nil || tok.AccessToken != want.AccessToken {
-			t.Error("the suspended process did not take the other's token")
+			t.Error("the suspended process has no token or a different one, want the token of the other process")
 		}
 		wantCalls(t, fc, 1, 1)
 	})
 }
 
-// suspendAfterClaim suspends the machine for d when the first claim from now on
-// is in the store, and counts the claims.
+// suspendAfterClaim suspends the machine for d after the next claim is in the
+// store. It returns the number of claims.
 func suspendAfterClaim(store *faultyStore, m *machine, d time.Duration) *atomic.Int32 {
 	claims := new(atomic.Int32)
 	store.set(func(s *faultyStore) {
@@ -797,6 +810,9 @@ func suspendAfterClaim(store *faultyStore, m *machine, d time.Duration) *atomic.
 	return claims
 }
 
+// 1. FinCode refuses the refresh token, and the login that follows fails. 2. The
+// clock is set back: the old access token looks valid, and is used. 3. The token
+// expires again. The process logs in, and does not present the refused token.
 func TestRefusedTokenIsNotPresentedAgainAfterTheClockWasSetBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{RefreshLifetime: time.Hour})
@@ -809,20 +825,23 @@ func TestRefusedTokenIsNotPresentedAgainAfterTheClockWasSetBack(t *testing.T) {
 		sessions := server.newSessions(t, fc, withStore(store), withCredentials)
 		fc.Inject(fincodetest.Login, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 503})
 		if _, err := sessions.TokenSource("a").Token(); err == nil || errors.Is(err, fincodeauth.ErrLoginRequired) {
-			t.Fatalf("error %v, want FinCode's 503", err)
+			t.Fatalf("got error %v, want FinCode's 503", err)
 		}
-		server.set(-90 * time.Minute)
+		server.moveWallClock(-90 * time.Minute)
 		if token(t, sessions.TokenSource("a")).AccessToken != old {
-			t.Fatal("the old token does not look good")
+			t.Fatal("got another token, want the old one, which looks valid by this clock")
 		}
 		time.Sleep(time.Hour)
 		if tok := token(t, sessions.TokenSource("a")); whoami(t, fc, tok) != http.StatusOK {
-			t.Error("there was no login again")
+			t.Error("the token is not valid, want that of a new login")
 		}
 		wantCalls(t, fc, 1, 0)
 	})
 }
 
+// 1. The Save of a claim fails. 2. The clock is set back: the old token looks valid,
+// and is used. 3. The store carries out the Save after all. 4. The clock is right
+// again, and the token is due. The process does not wait for its own claim.
 func TestClaimSavedAfterTheClockWasSetBackIsRecognizedAsOurs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -832,18 +851,21 @@ func TestClaimSavedAfterTheClockWasSetBackIsRecognizedAsOurs(t *testing.T) {
 
 		server := newMachine()
 		sessions := server.newSessions(t, fc, withStore(store))
-		land := delayClaim(t, store, sessions.TokenSource("a"))
-		server.set(-90 * time.Minute)
-		token(t, sessions.TokenSource("a")) // looks good again
-		land()
-		server.set(90 * time.Minute)
+		saveNow := delayClaim(t, store, sessions.TokenSource("a"))
+		server.moveWallClock(-90 * time.Minute)
+		token(t, sessions.TokenSource("a"))
+		saveNow()
+		server.moveWallClock(90 * time.Minute)
 		if waited := elapsed(func() { token(t, sessions.TokenSource("a")) }); waited > 0 {
-			t.Errorf("waited %v for a claim of our own", waited)
+			t.Errorf("waited %v, want no wait: the claim is this process's own", waited)
 		}
 		wantCalls(t, fc, 1, 1)
 	})
 }
 
+// One claims and loses its connection to the store. Two takes over and finds that
+// there is no refresh token. Nobody can have presented it, so the end of the session
+// is not Interrupted.
 func TestSessionWithoutARefreshTokenIsNeverInterrupted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -855,17 +877,17 @@ func TestSessionWithoutARefreshTokenIsNeverInterrupted(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		store.set(cutOffAfter(isClaim))
 		if _, err := one.TokenSource("a").Token(); !errors.Is(err, errStoreDown) {
-			t.Errorf("error %v, want the store's", err)
+			t.Errorf("got error %v, want the store's", err)
 		}
 		_, err := two.TokenSource("a").Token() // takes over
 		wantSessionError(t, err, false, false)
 	})
 }
 
-// A staleStore loads, until then, the record that it had before.
+// A staleStore returns an old record from every Load, until a certain time.
 type staleStore struct {
 	fincodeauth.Store
-	before *fincodeauth.Record
+	before *fincodeauth.Record // the old record
 	until  time.Time
 	saves  atomic.Int32
 }
@@ -884,7 +906,7 @@ func (s *staleStore) Save(ctx context.Context, key string, rec *fincodeauth.Reco
 	return s.Store.Save(ctx, key, rec, prev)
 }
 
-// No store may do so, but a replica does.
+// The contract of a Store forbids stale reads, but a database replica makes them.
 func TestStoreThatLoadsAReplacedRecordIsPolledWithPauses(t *testing.T) {
 	for name, try := range map[string]func(context.Context, *fincodeauth.Sessions) error{
 		"Token": func(_ context.Context, s *fincodeauth.Sessions) error {
@@ -908,11 +930,11 @@ func TestStoreThatLoadsAReplacedRecordIsPolledWithPauses(t *testing.T) {
 				if err := try(t.Context(), sessions); name != "Logout" && err != nil {
 					t.Error(err)
 				} else if name == "Logout" && (err == nil || !strings.Contains(err.Error(), "was replaced")) {
-					t.Errorf("error %v, want one that says what is wrong with the store", err)
+					t.Errorf("got error %v, want one that says that the record was replaced", err)
 				}
 				time.Sleep(time.Minute)
 				if n := store.saves.Load(); n > 50 {
-					t.Errorf("%d Saves in 20 s", n)
+					t.Errorf("got %d Saves in 20 s, want at most 50", n)
 				}
 			})
 		})
@@ -921,7 +943,7 @@ func TestStoreThatLoadsAReplacedRecordIsPolledWithPauses(t *testing.T) {
 
 func TestProcessesSpreadTheirEarlyRefreshes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		for random, want := range map[float64]time.Duration{0: 55 * time.Minute, 0.5: 55*time.Minute + 15*time.Second} {
+		for random, due := range map[float64]time.Duration{0: 55 * time.Minute, 0.5: 55*time.Minute + 15*time.Second} {
 			fc := fincodetest.New(fincodetest.Config{})
 			cfg := fincodeauth.Config{BaseURL: fincodeauth.Sandbox("test"), Base: fc}
 			sessions, err := fincodeauth.NewOn(cfg, time.Now, func() float64 { return random })
@@ -929,7 +951,7 @@ func TestProcessesSpreadTheirEarlyRefreshes(t *testing.T) {
 				t.Fatal(err)
 			}
 			logIn(t, sessions, "a")
-			time.Sleep(want - time.Second)
+			time.Sleep(due - time.Second)
 			token(t, sessions.TokenSource("a"))
 			synctest.Wait()
 			wantCalls(t, fc, 0, 0)
@@ -954,8 +976,8 @@ func TestPollsOfAnotherClaimSlowDown(t *testing.T) {
 		var loads atomic.Int32
 		other.set(func(s *faultyStore) { s.load = func() error { loads.Add(1); return nil } })
 		token(t, two.TokenSource("a"))
-		if n := loads.Load(); n < 20 || n > 40 { // 25 ms, doubling to 500 ms, less some jitter
-			t.Errorf("%d loads in 10 s", n)
+		if n := loads.Load(); n < 20 || n > 40 { // pauses of 25 ms, doubling to 500 ms, less some jitter
+			t.Errorf("got %d loads in 10 s, want 20 to 40", n)
 		}
 	})
 }
@@ -969,7 +991,7 @@ func TestRetryAfterIsHonouredForAnHourAtMost(t *testing.T) {
 		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 429, RetryAfter: "86400"})
 		for _, pause := range []time.Duration{time.Hour - time.Second, 2 * time.Second} {
 			if _, err := sessions.TokenSource("a").Token(); err == nil {
-				t.Error("a token although FinCode asked to wait")
+				t.Error("got a token although FinCode asked for a longer wait")
 			}
 			time.Sleep(pause)
 		}
@@ -991,15 +1013,18 @@ func TestLoginDuringARefreshWins(t *testing.T) {
 		logIn(t, two, "a")
 		want := token(t, two.TokenSource("a"))
 		if tok := <-got; tok.AccessToken != want.AccessToken {
-			t.Error("the refreshing process did not take the new login's token")
+			t.Error("the process that was refreshing has another token, want that of the login")
 		}
 		synctest.Wait()
 		if record(t, store, "a").Token.AccessToken != want.AccessToken {
-			t.Error("the store does not have the new login's token")
+			t.Error("the store has another token, want that of the login")
 		}
 	})
 }
 
+// 1. A refresh is due and loads the record, slowly. 2. A login replaces the record.
+// 3. The Load returns. Its record may be the old one, so the refresh starts over, and
+// finds that the token of the login is not due.
 func TestSessionSurvivesALoginDuringALoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -1018,21 +1043,22 @@ func TestSessionSurvivesALoginDuringALoad(t *testing.T) {
 		})
 		go sessions.TokenSource("a").Token()
 		time.Sleep(100 * time.Millisecond)
-		logIn(t, sessions, "a") // returns nil
+		logIn(t, sessions, "a")
 		time.Sleep(5 * time.Second)
-		if st := whoami(t, fc, token(t, sessions.TokenSource("a"))); st != 200 {
-			t.Errorf("token after Login answers %d", st)
+		if status := whoami(t, fc, token(t, sessions.TokenSource("a"))); status != 200 {
+			t.Errorf("FinCode answers %d to the token after Login, want 200", status)
 		}
 		time.Sleep(56 * time.Minute)
 		for range 100 {
 			if _, err := sessions.TokenSource("a").Token(); err != nil {
-				t.Fatalf("session is lost: %v", err)
+				t.Fatalf("got error %v, want a token", err)
 			}
 			time.Sleep(time.Second)
 		}
 	})
 }
 
+// The steps are those of TestSessionSurvivesALoginDuringALoad.
 func TestLoginDuringALoadIsNotFollowedByARefresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -1055,12 +1081,15 @@ func TestLoginDuringALoadIsNotFollowedByARefresh(t *testing.T) {
 		tok := token(t, sessions.TokenSource("a"))
 		time.Sleep(5 * time.Second)
 		if token(t, sessions.TokenSource("a")) != tok {
-			t.Error("the token of the Login was refreshed away")
+			t.Error("got another token than that of the Login")
 		}
 		wantCalls(t, fc, 0, 0)
 	})
 }
 
+// 1. One claims and presents the token. 2. Two sees the claim. 3. The store is down
+// for a minute: one cannot save the new token, and two cannot see whether the claim
+// changes. 4. The store is back. Two does not take over before one has saved.
 func TestStoreOutageIsNotMistakenForADeadOwner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -1070,7 +1099,7 @@ func TestStoreOutageIsNotMistakenForADeadOwner(t *testing.T) {
 		logIn(t, one, "a")
 		token(t, two.TokenSource("a"))
 		time.Sleep(56 * time.Minute)
-		token(t, one.TokenSource("a"))
+		token(t, one.TokenSource("a")) // starts the refresh in the background
 		time.Sleep(time.Second)
 		token(t, two.TokenSource("a")) // sees the claim
 		synctest.Wait()
@@ -1084,17 +1113,21 @@ func TestStoreOutageIsNotMistakenForADeadOwner(t *testing.T) {
 		for range 30 {
 			time.Sleep(200 * time.Millisecond)
 			if _, err := two.TokenSource("a").Token(); err != nil {
-				t.Errorf("two: %v", err)
+				t.Errorf("two got error %v, want a token", err)
 				break
 			}
 		}
 		time.Sleep(10 * time.Second)
 		if _, err := one.TokenSource("a").Token(); err != nil {
-			t.Errorf("one: %v", err)
+			t.Errorf("one got error %v, want a token", err)
 		}
 	})
 }
 
+// 1. One claims and presents the token. 2. For outage seconds the store can be read
+// but not written: one cannot save the new token, and two cannot save a takeover.
+// 3. The store is back. Two may claim first, but then it waits, so that one can save
+// its token over that claim.
 func TestWriteOutageIsNotMistakenForADeadOwner(t *testing.T) {
 	for outage := 35; outage < 75; outage++ {
 		t.Run("", func(t *testing.T) {
@@ -1108,7 +1141,7 @@ func TestWriteOutageIsNotMistakenForADeadOwner(t *testing.T) {
 				time.Sleep(56 * time.Minute)
 				token(t, one.TokenSource("a")) // claims, presents
 				time.Sleep(time.Second)
-				store.set(func(s *faultyStore) { // read-only
+				store.set(func(s *faultyStore) {
 					s.save = func(*fincodeauth.Record, func() error) error { return errStoreDown }
 				})
 				for range outage {
@@ -1120,19 +1153,21 @@ func TestWriteOutageIsNotMistakenForADeadOwner(t *testing.T) {
 				for range 300 {
 					time.Sleep(100 * time.Millisecond)
 					if _, err := two.TokenSource("a").Token(); err != nil {
-						t.Errorf("two: %v", err)
+						t.Errorf("two got error %v, want a token", err)
 						break
 					}
 				}
 				time.Sleep(10 * time.Second)
 				if _, err := one.TokenSource("a").Token(); err != nil {
-					t.Errorf("one: %v", err)
+					t.Errorf("one got error %v, want a token", err)
 				}
 			})
 		})
 	}
 }
 
+// FinCode refuses the token after 5 s, Credentials takes 14 s, and the login takes
+// 14 s. The owner renews its claim in between, so nobody takes over.
 func TestSlowCredentialsAreNotMistakenForADeadOwner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{RefreshLifetime: time.Hour})
@@ -1155,40 +1190,46 @@ func TestSlowCredentialsAreNotMistakenForADeadOwner(t *testing.T) {
 		wg.Wait()
 		time.Sleep(time.Minute)
 		if c := fc.Counts(); c.Logins != 2 || c.RefreshCalls != 1 {
-			t.Errorf("counts %+v", c)
+			t.Errorf("got counts %+v, want two logins and one refresh call", c)
 		}
 	})
 }
 
+// 1. Credentials returns the old password, slowly. 2. Meanwhile the store goes down:
+// the claim cannot be renewed, so no login is made. 3. The password changes. 4. The
+// next flight calls Credentials again.
 func TestCredentialsAreForgottenAfterTheFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{RefreshLifetime: time.Hour})
 		fc.AddUser("u@example.com", "new-password")
 		store := newFaultyStore()
-		pw := "old-password"
+		password := "old-password"
 		asked := 0
 		sessions := newSessions(t, fc, withStore(store), func(c *fincodeauth.Config) {
 			c.Credentials = func(context.Context, string, error) (fincodeauth.Credentials, error) {
 				asked++
 				time.Sleep(8 * time.Second)
-				return fincodeauth.Credentials{Email: "u@example.com", Password: pw}, nil
+				return fincodeauth.Credentials{Email: "u@example.com", Password: password}, nil
 			}
 		})
 		logIn(t, sessions, "a")
 		time.Sleep(2 * time.Hour)
 		go func() { time.Sleep(4 * time.Second); store.down(true) }()
 		if _, err := sessions.TokenSource("a").Token(); !errors.Is(err, errStoreDown) {
-			t.Fatalf("error %v, want the store's", err)
+			t.Fatalf("got error %v, want the store's", err)
 		}
 		store.down(false)
-		pw = "new-password"
+		password = "new-password"
 		time.Sleep(24 * time.Hour)
 		if _, err := sessions.TokenSource("a").Token(); err != nil {
-			t.Errorf("asked %d: %v", asked, err)
+			t.Errorf("got error %v after %d calls of Credentials, want a token", err, asked)
 		}
 	})
 }
 
+// 1. FinCode refuses one's token, and the login that follows fails. 2. One renews
+// its claim to log in again. The Save is slow. 3. One is closed, and gives the record
+// back without the refused token. 4. Two logs in without waiting.
 func TestTokenRefusedBeforeCloseIsNotPresentedByTheNextProcess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{RefreshLifetime: time.Hour})
@@ -1198,7 +1239,7 @@ func TestTokenRefusedBeforeCloseIsNotPresentedByTheNextProcess(t *testing.T) {
 		time.Sleep(2 * time.Hour)
 		fc.Inject(fincodetest.Login, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 503})
 		if _, err := one.TokenSource("a").Token(); err == nil {
-			t.Fatal("FinCode's 503 was not noticed")
+			t.Fatal("got no error, want FinCode's 503")
 		}
 		time.Sleep(2 * time.Second)
 		store.set(func(s *faultyStore) {
@@ -1211,12 +1252,15 @@ func TestTokenRefusedBeforeCloseIsNotPresentedByTheNextProcess(t *testing.T) {
 		}
 		store.down(false)
 		if waited := elapsed(func() { token(t, two.TokenSource("a")) }); waited > 0 {
-			t.Errorf("the next process waited %v for the claim of the one that is gone", waited)
+			t.Errorf("the next process waited %v, want no wait: the closed process released its claim", waited)
 		}
 		wantCalls(t, fc, 1, 0)
 	})
 }
 
+// 1. A refresh is under way. 2. A login replaces the session. 3. The refresh fails,
+// and FinCode asks to wait an hour. 4. The token of the login is refreshed as soon as
+// it is due: the wait was for the session that was replaced.
 func TestFailureBeforeALoginDelaysNoLaterRefresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -1230,8 +1274,8 @@ func TestFailureBeforeALoginDelaysNoLaterRefresh(t *testing.T) {
 		time.Sleep(55*time.Minute + 30*time.Second)
 		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Before: 2 * time.Second})
 		for range 400 {
-			if w := elapsed(func() { token(t, sessions.TokenSource("a")) }); w > 0 {
-				t.Errorf("waited %v", w)
+			if waited := elapsed(func() { token(t, sessions.TokenSource("a")) }); waited > 0 {
+				t.Errorf("a caller waited %v, want no wait: the token was refreshed before it expired", waited)
 			}
 			time.Sleep(time.Second)
 		}
@@ -1239,6 +1283,8 @@ func TestFailureBeforeALoginDelaysNoLaterRefresh(t *testing.T) {
 	})
 }
 
+// 1. A refresh is under way. 2. A login replaces the session. 3. The answer to the
+// refresh arrives. Callers keep getting the token of the login.
 func TestRefreshedTokenIsNotUsedAfterALogin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -1250,13 +1296,13 @@ func TestRefreshedTokenIsNotUsedAfterALogin(t *testing.T) {
 		go sessions.TokenSource("a").Token()
 		time.Sleep(time.Second)
 		logIn(t, sessions, "a")
-		mine := token(t, sessions.TokenSource("a"))
+		fromLogin := token(t, sessions.TokenSource("a"))
 		store.set(func(s *faultyStore) {
 			s.save = func(_ *fincodeauth.Record, save func() error) error { time.Sleep(time.Second); return save() }
 		})
-		time.Sleep(1500 * time.Millisecond) // the answer is here
-		if token(t, sessions.TokenSource("a")) != mine {
-			t.Error("a caller gets the token of the session that the login replaced")
+		time.Sleep(1500 * time.Millisecond) // the answer to the refresh has arrived
+		if token(t, sessions.TokenSource("a")) != fromLogin {
+			t.Error("got the token of the session that was replaced, want that of the login")
 		}
 		time.Sleep(10 * time.Second)
 	})

@@ -433,6 +433,20 @@ func TestZeroMemoryStoreIsEmpty(t *testing.T) {
 	token(t, sessions.TokenSource("a"))
 }
 
+// versionPrefixes returns what is before the dot in each Version that store takes from
+// now on.
+func versionPrefixes(store *faultyStore) *[]string {
+	saved := new([]string)
+	store.set(func(s *faultyStore) {
+		s.save = func(rec *fincodeauth.Record, save func() error) error {
+			session, _, _ := strings.Cut(rec.Version, ".")
+			*saved = append(*saved, session)
+			return save()
+		}
+	})
+	return saved
+}
+
 func TestVersionsOfOneLoginHaveTheSamePrefix(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})

@@ -333,17 +333,3 @@ func TestMoreSessionsThanMaxSessionsRefreshOnceEach(t *testing.T) {
 		}
 	})
 }
-
-// versionPrefixes returns what is before the dot in each Version that store takes from
-// now on.
-func versionPrefixes(store *faultyStore) *[]string {
-	saved := new([]string)
-	store.set(func(s *faultyStore) {
-		s.save = func(rec *fincodeauth.Record, save func() error) error {
-			session, _, _ := strings.Cut(rec.Version, ".")
-			*saved = append(*saved, session)
-			return save()
-		}
-	})
-	return saved
-}

@@ -376,15 +376,6 @@ func (m *mocked) fail(t *testing.T, req *http.Request) error {
 	return err
 }
 
-func request(t *testing.T, method string, body io.Reader) *http.Request {
-	t.Helper()
-	req, err := http.NewRequest(method, api+"/transfers", body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return req
-}
-
 func TestRequestIsReplayedOnceWithItsBodyAfterA401(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMocked(t)
