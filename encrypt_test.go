@@ -23,15 +23,15 @@ func TestEncryptRefusesBadKeysAndStores(t *testing.T) {
 		keys  [][]byte
 		want  string
 	}{
-		"none":           {store, nil, "no key"},
+		"no key":         {store, nil, "no key"},
 		"16 bytes":       {store, [][]byte{key1[:16]}, "16 bytes"},
-		"the second":     {store, [][]byte{key1, key2[:31]}, "key 2 has 31 bytes"},
+		"a short key 2":  {store, [][]byte{key1, key2[:31]}, "key 2 has 31 bytes"},
 		"no store":       {nil, [][]byte{key1}, "store is nil"},
 		"a nil store":    {(*fincodeauth.MemoryStore)(nil), [][]byte{key1}, "nil *fincodeauth.MemoryStore"},
 		"a broken store": {fincodeauth.LocalStore(nil, nil), [][]byte{key1}, "nil function"},
 	} {
 		if _, err := fincodeauth.Encrypt(test.store, test.keys...); err == nil || !strings.Contains(err.Error(), test.want) {
-			t.Errorf("%s: error %v, want one that says %q", name, err, test.want)
+			t.Errorf("%s: got error %v, want one that says %q", name, err, test.want)
 		}
 	}
 }
@@ -52,7 +52,7 @@ func TestEncryptedTokensAreNotReadableOnDisk(t *testing.T) {
 	}
 	for _, secret := range []string{"access-1", "refresh-1"} {
 		if bytes.Contains(data, []byte(secret)) {
-			t.Errorf("%s is legible in %s", secret, data)
+			t.Errorf("the file contains %s, want it encrypted: %s", secret, data)
 		}
 	}
 }
@@ -72,10 +72,10 @@ func TestReplacingTheEncryptionKeyKeepsSessions(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := token(t, newSessions(t, fc, withStore(encrypted(t, store, key2))).TokenSource("a")).AccessToken; got != want {
-		t.Error("another token under the new key")
+		t.Error("got another token with the new key, want the old token")
 	}
 	if _, err := encrypted(t, store, key1).Load(t.Context(), "a"); err == nil {
-		t.Error("the old key still decrypts")
+		t.Error("the old key still decrypts the record, want an error")
 	}
 }
 
@@ -86,15 +86,15 @@ func TestUnreadableRecordIsReportedAndNotOverwritten(t *testing.T) {
 	}
 	fc := fincodetest.New(fincodetest.Config{})
 	logIn(t, newSessions(t, fc, withStore(encrypted(t, files, key1))), "ada")
-	clear := &fincodeauth.Record{Version: "1", Token: &oauth2.Token{AccessToken: "t", RefreshToken: "r"}}
-	if err := files.Save(t.Context(), "clear", clear, ""); err != nil {
+	plain := &fincodeauth.Record{Version: "1", Token: &oauth2.Token{AccessToken: "t", RefreshToken: "r"}}
+	if err := files.Save(t.Context(), "clear", plain, ""); err != nil {
 		t.Fatal(err)
 	}
 	moved := record(t, files, "ada")
 	if err := files.Save(t.Context(), "moved", moved, ""); err != nil {
 		t.Fatal(err)
 	}
-	if err := files.Save(t.Context(), "garbled", clear, ""); err != nil {
+	if err := files.Save(t.Context(), "garbled", plain, ""); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(files.Path("garbled"), []byte(`{"version": "1", "token`), 0o600); err != nil {
@@ -102,10 +102,10 @@ func TestUnreadableRecordIsReportedAndNotOverwritten(t *testing.T) {
 	}
 
 	for key, store := range map[string]fincodeauth.Store{
-		"ada":     encrypted(t, files, key2), // another key
+		"ada":     encrypted(t, files, key2), // encrypted with another key
 		"clear":   encrypted(t, files, key1), // saved without Encrypt
-		"moved":   encrypted(t, files, key1), // another session's record
-		"garbled": files,
+		"moved":   encrypted(t, files, key1), // copied from another session
+		"garbled": files,                     // truncated
 	} {
 		t.Run(key, func(t *testing.T) {
 			before, err := os.ReadFile(files.Path(key))
@@ -119,12 +119,12 @@ func TestUnreadableRecordIsReportedAndNotOverwritten(t *testing.T) {
 				"Logout": sessions.Logout(t.Context(), key),
 			} {
 				if err == nil || errors.Is(err, fincodeauth.ErrLoginRequired) || !strings.Contains(err.Error(), key) || !strings.Contains(err.Error(), files.Path(key)) || !strings.Contains(err.Error(), "Sessions.Forget") {
-					t.Errorf("%s: error %v, want one that names the key, the file and Sessions.Forget", call, err)
+					t.Errorf("%s: got error %v, want one that names the key, the file and Sessions.Forget", call, err)
 				}
 			}
 			after, err := os.ReadFile(files.Path(key))
 			if err != nil || !bytes.Equal(before, after) {
-				t.Errorf("the record was overwritten (%v)", err)
+				t.Errorf("the file has changed, or reading it failed with error %v; want it unchanged", err)
 			}
 
 			if err := sessions.Forget(t.Context(), key); err != nil {
@@ -132,7 +132,7 @@ func TestUnreadableRecordIsReportedAndNotOverwritten(t *testing.T) {
 			}
 			logIn(t, sessions, key)
 			if status := whoami(t, fc, record(t, store, key).Token); status != http.StatusOK {
-				t.Errorf("after Forget and Login, the token answers %d", status)
+				t.Errorf("after Forget and Login, FinCode answers %d to the token, want 200", status)
 			}
 		})
 	}

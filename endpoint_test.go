@@ -30,18 +30,18 @@ func TestLoginErrorsAreDistinct(t *testing.T) {
 				return sessions.Login(t.Context(), "a", fincodeauth.Credentials{Email: email, Password: password})
 			}
 			if err := login("nobody@example.com", "x"); !errors.Is(err, fincodeauth.ErrUserNotFound) {
-				t.Errorf("no such user: %v", err)
+				t.Errorf("unknown user: got error %v, want ErrUserNotFound", err)
 			}
 			for range 5 {
 				if err := login("bob@example.com", "wrong"); !errors.Is(err, fincodeauth.ErrBadCredentials) {
-					t.Errorf("wrong password: %v", err)
+					t.Errorf("wrong password: got error %v, want ErrBadCredentials", err)
 				}
 			}
 			if err := login("bob@example.com", "b"); !errors.Is(err, fincodeauth.ErrAccountLocked) {
-				t.Errorf("locked account: %v", err)
+				t.Errorf("locked account: got error %v, want ErrAccountLocked", err)
 			}
 			if err := login("bob@example.com", ""); err == nil || errors.Is(err, fincodeauth.ErrBadCredentials) {
-				t.Errorf("no password: %v", err)
+				t.Errorf("no password: got error %v, want one other than ErrBadCredentials", err)
 			}
 		})
 	}
@@ -54,11 +54,11 @@ func TestFirewallPageIsNotReportedAsAWrongPassword(t *testing.T) {
 		err := newSessions(t, fc).Login(t.Context(), "a", credentials)
 		var ee *fincodeauth.EndpointError
 		if !errors.As(err, &ee) || ee.Status != status || ee.Op != "login" {
-			t.Errorf("%d: error %v, want an EndpointError", status, err)
+			t.Errorf("%d: got error %v, want an EndpointError", status, err)
 		}
 		for _, verdict := range []error{fincodeauth.ErrBadCredentials, fincodeauth.ErrAccountLocked, fincodeauth.ErrUserNotFound} {
 			if errors.Is(err, verdict) {
-				t.Errorf("%d: a firewall's page was taken for %v", status, verdict)
+				t.Errorf("%d: got an error that is %q, want another one: FinCode did not answer", status, verdict)
 			}
 		}
 	}
@@ -70,19 +70,19 @@ func TestUnreadableAnswerIsAnErrorWithoutTheBody(t *testing.T) {
 		"not JSON":             secret,
 		"not an object":        `["` + secret + `"]`,
 		"without a token":      `{"refresh_token": "` + secret + `"}`,
-		"a token of no text":   `{"access_token": {"a": "` + secret + `"}}`,
-		"no header's token":    `{"access_token": "` + secret + `\n"}`,
+		"a token of no string": `{"access_token": {"a": "` + secret + `"}}`,
+		"a token with a break": `{"access_token": "` + secret + `\n"}`,
 		"a failure":            `{"success": false, "access_token": "` + secret + `", "error": {"code": "SERVER_ERROR"}}`,
 		"longer than 1 MiB":    `{"access_token": "` + secret + `"}` + strings.Repeat(" ", 1<<20),
 		"cut off":              `{"access_token": "` + secret + `"`,
 		"empty":                ``,
-		"a token under a list": `{"data": [{"access_token": "` + secret + `"}]}`,
+		"a token in a list":    `{"data": [{"access_token": "` + secret + `"}]}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			sessions := newSessions(t, nil, func(c *fincodeauth.Config) { c.Base = answering(200, nil, body) })
 			err := sessions.Login(t.Context(), "a", credentials)
 			if err == nil || strings.Contains(err.Error(), secret) {
-				t.Errorf("error %v", err)
+				t.Errorf("got error %v, want one without the body", err)
 			}
 		})
 	}
@@ -97,20 +97,20 @@ func TestLifetimeIsReadFromEveryKnownField(t *testing.T) {
 		body   string
 		want   time.Duration // 0: unknown
 	}{
-		"a number":                 {nil, `{"access_token":"t","expires_in":60}`, time.Minute},
-		"a number in a string":     {nil, `{"access_token":"t","expires_in":"60"}`, time.Minute},
-		"camel case under data":    {nil, `{"success":true,"data":{"accessToken":"t","expiresIn":60}}`, time.Minute},
-		"before the JWT's":         {nil, `{"access_token":"` + both + `","expires_in":60}`, time.Minute},
-		"the JWT's":                {nil, `{"access_token":"` + both + `"}`, 15 * time.Minute},
-		"the JWT's, not nonsense":  {nil, `{"access_token":"` + both + `","expires_in":"soon"}`, 15 * time.Minute},
-		"the JWT's, not a zero":    {nil, `{"access_token":"` + both + `","expires_in":0}`, 15 * time.Minute},
-		"exp less the Date":        {date, `{"access_token":"` + expiryOnly + `"}`, 15 * time.Minute},
-		"exp less an ancient Date": {http.Header{"Date": {"Mon, 01 Jan 0001 00:00:00 GMT"}}, `{"access_token":"` + expiryOnly + `"}`, century},
-		"exp, with an iat of text": {date, `{"access_token":"e30.eyJleHAiOjE3MDAwMDA5MDAsImlhdCI6Im5vdyJ9.s"}`, 15 * time.Minute}, // {"exp":1700000900,"iat":"now"}
-		"exp without a Date":       {nil, `{"access_token":"` + expiryOnly + `"}`, 0},
-		"nowhere":                  {date, `{"access_token":"t"}`, 0},
-		"negative":                 {nil, `{"access_token":"t","expires_in":-5}`, 0},
-		"more than time can count": {nil, `{"access_token":"t","expires_in":1e300}`, century},
+		"a number":                  {nil, `{"access_token":"t","expires_in":60}`, time.Minute},
+		"a number in a string":      {nil, `{"access_token":"t","expires_in":"60"}`, time.Minute},
+		"camel case under data":     {nil, `{"success":true,"data":{"accessToken":"t","expiresIn":60}}`, time.Minute},
+		"both, expires_in wins":     {nil, `{"access_token":"` + both + `","expires_in":60}`, time.Minute},
+		"exp and iat of the JWT":    {nil, `{"access_token":"` + both + `"}`, 15 * time.Minute},
+		"JWT and a bad expires_in":  {nil, `{"access_token":"` + both + `","expires_in":"soon"}`, 15 * time.Minute},
+		"JWT and a zero":            {nil, `{"access_token":"` + both + `","expires_in":0}`, 15 * time.Minute},
+		"exp minus Date":            {date, `{"access_token":"` + expiryOnly + `"}`, 15 * time.Minute},
+		"exp minus a very old Date": {http.Header{"Date": {"Mon, 01 Jan 0001 00:00:00 GMT"}}, `{"access_token":"` + expiryOnly + `"}`, century},
+		"exp, with an iat of text":  {date, `{"access_token":"e30.eyJleHAiOjE3MDAwMDA5MDAsImlhdCI6Im5vdyJ9.s"}`, 15 * time.Minute}, // {"exp":1700000900,"iat":"now"}
+		"exp without a Date":        {nil, `{"access_token":"` + expiryOnly + `"}`, 0},
+		"nowhere":                   {date, `{"access_token":"t"}`, 0},
+		"negative":                  {nil, `{"access_token":"t","expires_in":-5}`, 0},
+		"more than time can count":  {nil, `{"access_token":"t","expires_in":1e300}`, century},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -118,7 +118,7 @@ func TestLifetimeIsReadFromEveryKnownField(t *testing.T) {
 				logIn(t, sessions, "a")
 				tok := token(t, sessions.TokenSource("a"))
 				if test.want == 0 && !tok.Expiry.IsZero() || test.want != 0 && time.Until(tok.Expiry) != test.want {
-					t.Errorf("expiry %v, now %v; want %v from now", tok.Expiry, time.Now(), test.want)
+					t.Errorf("the token expires at %v, and now is %v; want a lifetime of %v, where 0 is unknown", tok.Expiry, time.Now(), test.want)
 				}
 			})
 		})
@@ -126,36 +126,36 @@ func TestLifetimeIsReadFromEveryKnownField(t *testing.T) {
 }
 
 func TestFailedConnectionCountsAsNotSent(t *testing.T) {
-	// A real http.Transport reports its connections to httptrace; this address
-	// refuses them.
+	// The package learns from httptrace whether a connection was made, and only a
+	// real http.Transport calls httptrace.
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := listener.Addr().String()
+	refusing := listener.Addr().String()
 	listener.Close()
 	plain := fincodetest.NewServer(fincodetest.Config{})
 	defer plain.Close()
 	secured := fincodetest.NewTLSServer(fincodetest.Config{})
 	defer secured.Close()
-	for name, root := range map[string]string{
-		"refused":                 "http://" + addr,
-		"unknown certificate":     secured.URL,
-		"no TLS where it was due": strings.Replace(plain.URL, "http:", "https:", 1),
+	for name, baseURL := range map[string]string{
+		"refused":             "http://" + refusing,
+		"unknown certificate": secured.URL,
+		"https to plain http": strings.Replace(plain.URL, "http:", "https:", 1),
 	} {
 		t.Run(name, func(t *testing.T) {
 			store := fincodeauth.NewMemoryStore()
 			sessions := newSessions(t, nil, withStore(store), func(c *fincodeauth.Config) {
-				c.BaseURL, c.Base = root, &http.Transport{}
+				c.BaseURL, c.Base = baseURL, &http.Transport{}
 			})
 			if err := sessions.Adopt(t.Context(), "a", &oauth2.Token{RefreshToken: "r-1"}); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := sessions.TokenSource("a").Token(); err == nil {
-				t.Fatal("a refresh at nobody succeeded")
+				t.Fatal("got a token, want an error: there was no connection")
 			}
 			if rec := record(t, store, "a"); !rec.RefreshStarted.IsZero() {
-				t.Errorf("%v keeps its claim", rec)
+				t.Errorf("the store has %v, want the claim released", rec)
 			}
 		})
 	}
@@ -173,16 +173,16 @@ func TestRefreshTokenDoesNotFollowARedirect(t *testing.T) {
 		}
 		srv.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.Redirect, Status: status, Location: elsewhere.URL + "/securitymanagement/refresh-token"})
 		if _, err := sessions.TokenSource("a").Token(); err == nil || errors.Is(err, fincodeauth.ErrLoginRequired) {
-			t.Errorf("%d: error %v, want one that ends nothing", status, err)
+			t.Errorf("%d: got error %v, want one that does not end the session", status, err)
 		}
 	}
 	if n := elsewhere.Counts().RefreshCalls; n != 0 {
-		t.Errorf("the refresh token went elsewhere %d times", n)
+		t.Errorf("the refresh token was sent to another server %d times, want never", n)
 	}
 }
 
 func TestNetHTTPDoesNotRepeatARefresh(t *testing.T) {
-	// net/http repeats a request with an Idempotency-Key after a lost answer.
+	// net/http repeats a request with an Idempotency-Key if the connection breaks.
 	srv := fincodetest.NewServer(fincodetest.Config{})
 	defer srv.Close()
 	sessions := newSessions(t, nil, func(c *fincodeauth.Config) {
@@ -190,17 +190,17 @@ func TestNetHTTPDoesNotRepeatARefresh(t *testing.T) {
 		c.Header = fincodeauth.DefaultHeader()
 		c.Header.Set("Idempotency-Key", "always-the-same")
 	})
-	logIn(t, sessions, "a") // leaves a connection to be used again
+	logIn(t, sessions, "a") // leaves an open connection: net/http repeats only on a used one
 	refreshToken := token(t, sessions.TokenSource("a")).RefreshToken
 	if err := sessions.Adopt(t.Context(), "a", &oauth2.Token{RefreshToken: refreshToken}); err != nil {
 		t.Fatal(err)
 	}
 	srv.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.HangUp, TakesEffect: true})
 	if _, err := sessions.TokenSource("a").Token(); err == nil {
-		t.Error("the lost answer was not noticed")
+		t.Error("got a token, want an error for the lost answer")
 	}
 	if n := srv.Presented(refreshToken); n != 1 {
-		t.Errorf("the token was presented %d times", n)
+		t.Errorf("the refresh token was presented %d times, want once", n)
 	}
 }
 
@@ -227,14 +227,14 @@ func TestErrorsAndEventsContainNoSecret(t *testing.T) {
 	_, err := sessions.TokenSource("a").Token()
 	fmt.Fprintln(&text, err)
 	if got := text.String(); !strings.Contains(got, "cannot parse") || strings.Contains(got, secret) || strings.Contains(got, "longlong") {
-		t.Errorf("want the messages, without secrets or anything as long as a token:\n%s", got)
+		t.Errorf("got these errors and events, want FinCode's message in them, but no secret and no word as long as a token:\n%s", got)
 	}
 }
 
 func TestSecretIsRedactedInEverySpelling(t *testing.T) {
 	for name, message := range map[string]string{
 		"the request":         `cannot parse {"currentPassword":"s3cr3t of \"Ada\" \u0026 \u003csons\u003e"}`,
-		"another one's JSON":  `cannot parse {"currentPassword":"s3cr3t of \"Ada\" & <sons>"}`,
+		"the same, unescaped": `cannot parse {"currentPassword":"s3cr3t of \"Ada\" & <sons>"}`,
 		"the request, quoted": `cannot parse "{\"currentPassword\":\"s3cr3t of \\\"Ada\\\" \\u0026 <sons>\"}"`,
 		"over two lines":      "wrong password: s3cr3t of\n\"Ada\" & <sons>",
 	} {
@@ -246,7 +246,7 @@ func TestSecretIsRedactedInEverySpelling(t *testing.T) {
 			sessions := newSessions(t, nil, func(c *fincodeauth.Config) { c.Base = answering(400, nil, string(body)) })
 			err = sessions.Login(t.Context(), "a", fincodeauth.Credentials{Email: "ada@example.com", Password: secret})
 			if err == nil || !strings.HasSuffix(err.Error(), "answered 400: [redacted]") {
-				t.Errorf("error %v, want one whose message is redacted", err)
+				t.Errorf("got error %v, want one whose message is redacted", err)
 			}
 		})
 	}
@@ -260,7 +260,7 @@ func TestErrorDoesNotQuoteTheLocation(t *testing.T) {
 		err := sessions.Login(t.Context(), "a", credentials)
 		var ee *fincodeauth.EndpointError
 		if !errors.As(err, &ee) || ee.Status != 302 || strings.Contains(err.Error(), secret) {
-			t.Errorf("error %v, want an EndpointError without the Location", err)
+			t.Errorf("got error %v, want an EndpointError without the Location", err)
 		}
 	}
 }
@@ -275,12 +275,12 @@ func TestLoginFailsIfBaseBreaksItsContract(t *testing.T) {
 	} {
 		sessions := newSessions(t, nil, func(c *fincodeauth.Config) { c.Base = base })
 		if err := sessions.Login(t.Context(), "a", credentials); err == nil || errors.Is(err, fincodeauth.ErrAccountLocked) {
-			t.Errorf("%s: error %v", name, err)
+			t.Errorf("%s: got error %v, want one other than ErrAccountLocked", name, err)
 		}
 	}
 }
 
-// The body of such an answer is the connection, and no context ends reading it.
+// The body of a 101 is the connection itself, and no context ends a read of it.
 func TestBodyOfStatus101IsNotRead(t *testing.T) {
 	base := roundTripper(func(*http.Request) (*http.Response, error) {
 		return &http.Response{StatusCode: http.StatusSwitchingProtocols, Body: io.NopCloser(nil)}, nil // panics if read
@@ -288,19 +288,19 @@ func TestBodyOfStatus101IsNotRead(t *testing.T) {
 	sessions := newSessions(t, nil, func(c *fincodeauth.Config) { c.Base = base })
 	err := sessions.Login(t.Context(), "a", credentials)
 	if answered, ok := errors.AsType[*fincodeauth.EndpointError](err); !ok || answered.Status != http.StatusSwitchingProtocols {
-		t.Errorf("error %v, want an EndpointError with 101", err)
+		t.Errorf("got error %v, want an EndpointError with status 101", err)
 	}
 }
 
-// "403" is JSON too.
+// The part that arrives, "403", is valid JSON. It may be the start of a gateway's page.
 func TestTruncatedRefusalDoesNotEndTheSession(t *testing.T) {
-	page := &sameAnswer{answer: answer{status: 403, body: []byte("403"), cut: true}}
-	sessions := newSessions(t, nil, func(c *fincodeauth.Config) { c.Base = page })
+	truncated := &sameAnswer{answer: answer{status: 403, body: []byte("403"), cut: true}}
+	sessions := newSessions(t, nil, func(c *fincodeauth.Config) { c.Base = truncated })
 	if err := sessions.Adopt(t.Context(), "a", &oauth2.Token{RefreshToken: "r-1"}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := sessions.TokenSource("a").Token(); err == nil || errors.Is(err, fincodeauth.ErrLoginRequired) {
-		t.Errorf("error %v, want one that ends nothing", err)
+		t.Errorf("got error %v, want one that does not end the session", err)
 	}
 }
 
@@ -312,7 +312,7 @@ func TestRetryAfterIsAtMostACentury(t *testing.T) {
 		sessions := newSessions(t, nil, func(c *fincodeauth.Config) { c.Base = answering(503, header, "") })
 		var ee *fincodeauth.EndpointError
 		if err := sessions.Login(t.Context(), "a", credentials); !errors.As(err, &ee) || ee.RetryAfter != want {
-			t.Errorf("%s: %#v, want %v", value, ee, want)
+			t.Errorf("Retry-After %s: got error %#v, want RetryAfter %v", value, ee, want)
 		}
 	}
 }
@@ -352,7 +352,7 @@ func TestPrintedValuesContainNoSecret(t *testing.T) {
 	text.Write(plain)
 	for _, form := range []string{secret, fmt.Sprintf("%x", secret), fmt.Sprintf("%d", []byte(secret))} {
 		if form = strings.Trim(form, "[]"); strings.Contains(text.String(), form) {
-			t.Errorf("%q was printed:\n%s", form, text.String())
+			t.Errorf("the text contains %q, want no secret:\n%s", form, text.String())
 		}
 	}
 }
@@ -372,7 +372,7 @@ func TestRefusalInAnyJSONEndsTheSession(t *testing.T) {
 			logIn(t, sessions, "a")
 			time.Sleep(2 * time.Hour)
 			if _, err := sessions.TokenSource("a").Token(); !errors.Is(err, fincodeauth.ErrLoginRequired) {
-				t.Errorf("%s: %v", body, err)
+				t.Errorf("body %s: got error %v, want ErrLoginRequired", body, err)
 			}
 		})
 	}
@@ -380,6 +380,6 @@ func TestRefusalInAnyJSONEndsTheSession(t *testing.T) {
 
 func TestEndpointErrorLiteralMatchesItsStatus(t *testing.T) {
 	if !errors.Is(&fincodeauth.EndpointError{Op: "login", Status: 401}, fincodeauth.ErrBadCredentials) {
-		t.Error("a literal of Status 401 is not ErrBadCredentials")
+		t.Error("an EndpointError literal of login with status 401 is not ErrBadCredentials, want it to be")
 	}
 }

@@ -17,15 +17,15 @@ func TestEventTypeIsItsNameInTextAndJSON(t *testing.T) {
 	for typ := fincodeauth.LoggedIn; typ <= fincodeauth.Passed; typ++ {
 		name := fmt.Sprint(typ)
 		if strings.ContainsAny(name, "()") {
-			t.Errorf("event type %d has no name", uint8(typ))
+			t.Errorf("event type %d has the text %s, want a name", uint8(typ), name)
 		}
 		if data, err := json.Marshal(map[fincodeauth.EventType]fincodeauth.EventType{typ: typ}); err != nil || string(data) != fmt.Sprintf(`{%q:%q}`, name, name) {
-			t.Errorf("%s is %s in JSON (%v)", name, data, err)
+			t.Errorf("event type %s: got JSON %s, error %v; want its name", name, data, err)
 		}
 	}
 	for _, unknown := range []fincodeauth.EventType{0, fincodeauth.Passed + 1, 255} {
 		if got, want := fmt.Sprint(unknown), fmt.Sprintf("EventType(%d)", uint8(unknown)); got != want {
-			t.Errorf("%s, want %s", got, want)
+			t.Errorf("got text %s, want %s", got, want)
 		}
 	}
 }
@@ -40,7 +40,7 @@ func TestEventIsLoggedAsAGroup(t *testing.T) {
 		`"event":{"type":"Adopted","key":"a"}`,
 	} {
 		if !strings.Contains(out.String(), want) {
-			t.Errorf("logged %s, want %s in it", &out, want)
+			t.Errorf("logged %s, want this in it: %s", &out, want)
 		}
 	}
 }
@@ -90,9 +90,9 @@ func TestLogEventsWithoutALoggerUsesTheDefault(t *testing.T) {
 	before := slog.Default()
 	defer slog.SetDefault(before)
 	log := fincodeauth.LogEvents(nil)
-	slog.SetDefault(slog.New(slog.NewTextHandler(&out, nil))) // afterwards
+	slog.SetDefault(slog.New(slog.NewTextHandler(&out, nil))) // set after the call of LogEvents
 	log(fincodeauth.Event{Type: fincodeauth.LoggedIn, Key: "a"})
 	if !strings.Contains(out.String(), "session logged in") {
-		t.Errorf("logged %q", &out)
+		t.Errorf("the default logger got %q, want the event", &out)
 	}
 }

@@ -29,37 +29,37 @@ func TestNewSaysWhatToChange(t *testing.T) {
 		want string
 	}{
 		"no BaseURL":                {fincodeauth.Config{}, `Sandbox("your-tenant")`},
-		"one that does not parse":   {fincodeauth.Config{BaseURL: "https://a:b"}, "does not parse"},
-		"a password in that":        {fincodeauth.Config{BaseURL: "https://u:hunter2@a:b"}, "does not parse"},
+		"a BaseURL that is no URL":  {fincodeauth.Config{BaseURL: "https://a:b"}, "does not parse"},
+		"a password in no URL":      {fincodeauth.Config{BaseURL: "https://u:hunter2@a:b"}, "does not parse"},
 		"white space":               {fincodeauth.Config{BaseURL: " https://acme.fincode.tech"}, `" https://acme.fincode.tech" has white space`},
-		"a line break at its end":   {fincodeauth.Config{BaseURL: ok + "\n"}, `services\n" has white space`},
-		"a password beside that":    {fincodeauth.Config{BaseURL: "https://u:hunter 2@acme.fincode.tech"}, "has white space"},
+		"a line break at the end":   {fincodeauth.Config{BaseURL: ok + "\n"}, `services\n" has white space`},
+		"a password with a space":   {fincodeauth.Config{BaseURL: "https://u:hunter 2@acme.fincode.tech"}, "has white space"},
 		"the sandbox's domain":      {fincodeauth.Config{BaseURL: fincodeauth.Sandbox("acme.fincode.software")}, `the name alone, "acme"`},
 		"production's domain":       {fincodeauth.Config{BaseURL: fincodeauth.Production("Acme.fincode.tech")}, `the name alone, "acme"`},
 		"the other domain":          {fincodeauth.Config{BaseURL: fincodeauth.Production("acme.fincode.software")}, `the name alone, "acme"`},
 		"a URL for a tenant":        {fincodeauth.Config{BaseURL: fincodeauth.Sandbox("https://acme.fincode.software")}, `Sandbox("your-tenant")`},
-		"one without a scheme":      {fincodeauth.Config{BaseURL: "acme.fincode.tech/api"}, "https://"},
+		"no scheme":                 {fincodeauth.Config{BaseURL: "acme.fincode.tech/api"}, "https://"},
 		"http":                      {fincodeauth.Config{BaseURL: "http://acme.fincode.tech"}, "loopback"},
 		"http to a lookalike":       {fincodeauth.Config{BaseURL: "http://127.0.0.1.evil.example"}, "loopback"},
 		"another scheme":            {fincodeauth.Config{BaseURL: "ftp://acme.fincode.tech"}, "https"},
-		"a user in it":              {fincodeauth.Config{BaseURL: "https://u:hunter2@acme.fincode.tech"}, "leave only"},
+		"a user in the BaseURL":     {fincodeauth.Config{BaseURL: "https://u:hunter2@acme.fincode.tech"}, "leave only"},
 		"a query":                   {fincodeauth.Config{BaseURL: ok + "?a=b"}, "leave only"},
 		"an empty query":            {fincodeauth.Config{BaseURL: ok + "?"}, "leave only"},
 		"an empty fragment":         {fincodeauth.Config{BaseURL: ok + "#"}, "leave only"},
 		"no tenant":                 {fincodeauth.Config{BaseURL: fincodeauth.Sandbox("")}, "no host"},
-		"a tenant that escapes":     {fincodeauth.Config{BaseURL: fincodeauth.Sandbox("evil.example/")}, "does not parse"},
+		"a tenant with a slash":     {fincodeauth.Config{BaseURL: fincodeauth.Sandbox("evil.example/")}, "does not parse"},
 		"negative RefreshBefore":    {fincodeauth.Config{BaseURL: ok, RefreshBefore: -1}, "RefreshBefore"},
 		"negative RefreshTimeout":   {fincodeauth.Config{BaseURL: ok, RefreshTimeout: -1}, "RefreshTimeout"},
 		"negative MaxSessions":      {fincodeauth.Config{BaseURL: ok, MaxSessions: -1}, "MaxSessions"},
 		"unknown TokenHeaders":      {fincodeauth.Config{BaseURL: ok, TokenHeaders: 4}, "TokenHeaders"},
-		"a token's header":          {fincodeauth.Config{BaseURL: ok, Header: http.Header{"authorization": {"x"}}}, "remove it"},
-		"an extra token's header":   {fincodeauth.Config{BaseURL: ok, ExtraHeader: http.Header{"X-Auth-Token": {"x"}}}, "ExtraHeader"},
+		"a header of the token":     {fincodeauth.Config{BaseURL: ok, Header: http.Header{"authorization": {"x"}}}, "remove it"},
+		"an extra token header":     {fincodeauth.Config{BaseURL: ok, ExtraHeader: http.Header{"X-Auth-Token": {"x"}}}, "ExtraHeader"},
 		"a header with a space":     {fincodeauth.Config{BaseURL: ok, Header: http.Header{"X Partner": {"x"}}}, `"X Partner"`},
 		"a header without a name":   {fincodeauth.Config{BaseURL: ok, ExtraHeader: http.Header{"": {"x"}}}, `field ""`},
 		"a header with an umlaut":   {fincodeauth.Config{BaseURL: ok, Header: http.Header{"X-Pärtner": {"x"}}}, "X-Pärtner"},
 		"a value with a line break": {fincodeauth.Config{BaseURL: ok, Header: http.Header{"X-Partner": {"x", "hunter2\r\nX: y"}}}, "control character"},
 		"a header of net/http":      {fincodeauth.Config{BaseURL: ok, Header: http.Header{"host": {"x"}}}, "net/http sets it"},
-		"a nil store in a Store":    {fincodeauth.Config{BaseURL: ok, Store: (*fincodeauth.MemoryStore)(nil)}, "nil *fincodeauth.MemoryStore"},
+		"a nil MemoryStore":         {fincodeauth.Config{BaseURL: ok, Store: (*fincodeauth.MemoryStore)(nil)}, "nil *fincodeauth.MemoryStore"},
 		"a nil filestore":           {fincodeauth.Config{BaseURL: ok, Store: (*filestore.Store)(nil)}, "nil *filestore.Store"},
 		"a URL for a host":          {fincodeauth.Config{BaseURL: ok, Hosts: []string{"https://files.example"}}, "Hosts"},
 		"an empty host":             {fincodeauth.Config{BaseURL: ok, Hosts: []string{""}}, "Hosts"},
@@ -69,24 +69,24 @@ func TestNewSaysWhatToChange(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			_, err := fincodeauth.New(test.cfg)
 			if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "hunter") {
-				t.Errorf("error %v, want one that says %q", err, test.want)
+				t.Errorf("got error %v, want one that says %q and has no password", err, test.want)
 			}
 		})
 	}
 }
 
 func TestNewAcceptsEveryValidBaseURL(t *testing.T) {
-	for _, root := range []string{fincodeauth.Sandbox("remitjunction"), fincodeauth.Production("acme"), "https://api.stag.songhaiexchange.io",
+	for _, baseURL := range []string{fincodeauth.Sandbox("remitjunction"), fincodeauth.Production("acme"), "https://api.stag.songhaiexchange.io",
 		"https://acme.fincode.tech/api/v6/services/", "http://localhost:8080", "http://127.0.0.1:1", "http://[::1]:1/x"} {
-		if _, err := fincodeauth.New(fincodeauth.Config{BaseURL: root}); err != nil {
-			t.Errorf("%s: %v", root, err)
+		if _, err := fincodeauth.New(fincodeauth.Config{BaseURL: baseURL}); err != nil {
+			t.Errorf("New with BaseURL %s returned error %v, want none", baseURL, err)
 		}
 	}
 	if got := fincodeauth.Sandbox("remitjunction"); got != "https://remitjunction.fincode.software/api/v6/services" {
-		t.Errorf("Sandbox: %s", got)
+		t.Errorf("Sandbox returned %s, want the root of the sandbox", got)
 	}
 	if got := fincodeauth.Production("acme"); got != "https://acme.fincode.tech/api/v6/services" {
-		t.Errorf("Production: %s", got)
+		t.Errorf("Production returned %s, want the root of production", got)
 	}
 }
 
@@ -101,16 +101,16 @@ func TestExtraHeaderIsSentInAdditionToTheDefaults(t *testing.T) {
 		})
 		c.ExtraHeader = extra
 	})
-	extra.Set("X-Partner", "changed later")
+	extra.Set("X-Partner", "changed later") // New has made a copy
 	logIn(t, sessions, "a")
 	get(t, sessions.Transport("a"), api+"/whoami")
 	for _, h := range sent {
 		if h.Get("Content-Type") != "application/json" || h.Get("Platform") != "fincode" || h.Get("Uuid") != "7" || h.Get("X-Partner") != "acme" {
-			t.Errorf("sent %v", h)
+			t.Errorf("sent header %v, want the defaults, with Uuid 7 and X-Partner acme", h)
 		}
 	}
 	if len(sent) != 2 {
-		t.Errorf("%d requests, want a login and a call", len(sent))
+		t.Errorf("sent %d requests, want 2: a login and an API request", len(sent))
 	}
 }
 
@@ -118,7 +118,7 @@ func TestExtraHeaderReplacesTheSameFieldOfHeader(t *testing.T) {
 	mock := httpmock.NewMockTransport()
 	mock.RegisterNoResponder(func(r *http.Request) (*http.Response, error) {
 		if !slices.Equal(r.Header["X-Both"], []string{"extra"}) || r.Header.Get("Platform") != "" || r.Header.Get("X-Mine") != "mine" {
-			t.Errorf("sent %v", r.Header)
+			t.Errorf("sent header %v, want X-Both extra, X-Mine mine and no Platform", r.Header)
 		}
 		return httpmock.NewStringResponse(200, ""), nil
 	})
@@ -163,11 +163,11 @@ func TestZeroValuesSayWhatToCall(t *testing.T) {
 		{"RoundTrip of a nil TokenSource", nilSourceErr, "Sessions.Transport"},
 	} {
 		if test.err == nil || !strings.Contains(test.err.Error(), test.want) || strings.Count(test.err.Error(), "fincodeauth: ") != 1 {
-			t.Errorf("%s: error %v, want one that names %s", test.call, test.err, test.want)
+			t.Errorf("%s: got error %v, want one that names %s", test.call, test.err, test.want)
 		}
 	}
-	_ = fmt.Sprint(&sessions, new(fincodeauth.TokenSource), new(fincodeauth.Transport))
-	new(fincodeauth.Transport).CloseIdleConnections()
+	_ = fmt.Sprint(&sessions, new(fincodeauth.TokenSource), new(fincodeauth.Transport)) // must not panic
+	new(fincodeauth.Transport).CloseIdleConnections()                                   // must not panic
 }
 
 func TestBaseURLMayEndInASlash(t *testing.T) {
@@ -181,7 +181,7 @@ func TestTokenBeforeTheFirstLoginIsASessionErrorWithErrNotFound(t *testing.T) {
 	_, err := sessions.TokenSource("nobody").Token()
 	wantSessionError(t, err, false, false)
 	if !errors.Is(err, fincodeauth.ErrNotFound) || !strings.Contains(err.Error(), `"nobody"`) {
-		t.Errorf("error %v, want ErrNotFound and the key", err)
+		t.Errorf("got error %v, want ErrNotFound, with the key", err)
 	}
 }
 
@@ -194,7 +194,7 @@ func TestEmptyKeyIsRefused(t *testing.T) {
 		"Forget": sessions.Forget(t.Context(), ""),
 	} {
 		if err == nil || !strings.Contains(err.Error(), "key is empty") {
-			t.Errorf("%s: error %v", name, err)
+			t.Errorf("%s: got error %v, want one that says that the key is empty", name, err)
 		}
 	}
 }
@@ -202,13 +202,13 @@ func TestEmptyKeyIsRefused(t *testing.T) {
 func TestIncompleteCredentialsAreNotSent(t *testing.T) {
 	sessions := newSessions(t, nil, func(c *fincodeauth.Config) {
 		c.Base = roundTripper(func(*http.Request) (*http.Response, error) {
-			t.Error("FinCode was called")
+			t.Error("FinCode was called, want no call")
 			return nil, errors.New("called")
 		})
 	})
 	for _, c := range []fincodeauth.Credentials{{}, {Email: credentials.Email}, {Password: credentials.Password}} {
 		if err := sessions.Login(t.Context(), "a", c); err == nil || !strings.Contains(err.Error(), "lack the email or the password") {
-			t.Errorf("error %v, want one that says what is missing", err)
+			t.Errorf("got error %v, want one that says what is missing", err)
 		}
 	}
 }
@@ -226,7 +226,7 @@ func TestSessionSurvivesARestart(t *testing.T) {
 		var seen events
 		after := newSessions(t, fc, withStore(store), seen.observe)
 		if token(t, after.TokenSource("a")).AccessToken != tok.AccessToken {
-			t.Error("another token after the restart")
+			t.Error("got another token after the restart, want the one from before")
 		}
 		time.Sleep(2 * time.Hour)
 		token(t, after.TokenSource("a"))
@@ -240,7 +240,7 @@ func TestAdoptUsesAndSavesAPairFromElsewhere(t *testing.T) {
 		elsewhere := newSessions(t, fc)
 		logIn(t, elsewhere, "x")
 		pair := *token(t, elsewhere.TokenSource("x"))
-		pair.Expiry = time.Time{} // as from a browser: its JWT says it
+		pair.Expiry = time.Time{} // as from a browser: only the JWT has the expiry
 		store := fincodeauth.NewMemoryStore()
 		var seen events
 		sessions := newSessions(t, fc, withStore(store), seen.observe)
@@ -250,7 +250,7 @@ func TestAdoptUsesAndSavesAPairFromElsewhere(t *testing.T) {
 		seen.want(t, fincodeauth.Adopted)
 		tok := token(t, sessions.TokenSource("a"))
 		if tok.AccessToken != pair.AccessToken || tok == &pair || record(t, store, "a").Token.RefreshToken != pair.RefreshToken {
-			t.Error("the pair is not in use, not copied or not saved")
+			t.Error("the pair is not in use, was not copied, or was not saved; want all three")
 		}
 		time.Sleep(time.Hour)
 		token(t, sessions.TokenSource("a"))
@@ -267,10 +267,11 @@ func TestAdoptAcceptsARefreshTokenAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	if token(t, sessions.TokenSource("a")).AccessToken == "" {
-		t.Error("no access token")
+		t.Error("got a token without an access token")
 	}
 }
 
+// A 401 must not end such a session, because there is nothing to refresh with.
 func TestAccessTokenAloneIsUsedUntilItExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sessions := newSessions(t, fincodetest.New(fincodetest.Config{}))
@@ -282,7 +283,7 @@ func TestAccessTokenAloneIsUsedUntilItExpires(t *testing.T) {
 		time.Sleep(58 * time.Minute)
 		tok := token(t, src)
 		if same, err := src.Refresh(t.Context(), tok); err != nil || same != tok {
-			t.Errorf("error %v: a rejection ended a session that has nothing to refresh with", err)
+			t.Errorf("Refresh returned error %v, or another token; want the same token", err)
 		}
 		time.Sleep(2 * time.Minute)
 		_, err = src.Token()
@@ -294,7 +295,7 @@ func TestAdoptRefusesUnusableTokens(t *testing.T) {
 	sessions := newSessions(t, fincodetest.New(fincodetest.Config{}))
 	for _, tok := range []*oauth2.Token{nil, {}, {AccessToken: "with a space"}} {
 		if err := sessions.Adopt(t.Context(), "a", tok); err == nil {
-			t.Errorf("an unusable token was adopted")
+			t.Errorf("Adopt accepted an unusable token, want an error")
 		}
 	}
 }
@@ -305,10 +306,10 @@ func TestLoginDoesNotCallFinCodeIfTheStoreIsDown(t *testing.T) {
 	store.down(true)
 	sessions := newSessions(t, fc, withStore(store))
 	if err := sessions.Login(t.Context(), "a", credentials); !errors.Is(err, errStoreDown) {
-		t.Errorf("error %v, want the store's", err)
+		t.Errorf("got error %v, want the store's", err)
 	}
 	if n := fc.Counts().Logins; n != 0 {
-		t.Errorf("%d logins for nothing", n)
+		t.Errorf("FinCode made %d logins, want none", n)
 	}
 }
 
@@ -327,12 +328,13 @@ func TestLoginReplacesEveryKindOfRecord(t *testing.T) {
 			sessions := newSessions(t, fc, withStore(store))
 			logIn(t, sessions, "a")
 			if status := whoami(t, fc, record(t, store, "a").Token); status != http.StatusOK {
-				t.Errorf("the token in the store answers %d", status)
+				t.Errorf("FinCode answers %d to the token in the store, want 200", status)
 			}
 		})
 	}
 }
 
+// One context can be used with the Sessions of two tenants.
 func TestContextNamesASessionForEveryTenant(t *testing.T) {
 	fc := fincodetest.New(fincodetest.Config{})
 	one, two := newSessions(t, fc), newSessions(t, fc)
@@ -343,13 +345,14 @@ func TestContextNamesASessionForEveryTenant(t *testing.T) {
 		for _, sessions := range []*fincodeauth.Sessions{one, two} {
 			tok, err := sessions.TokenSource("").TokenContext(ctx)
 			if err != nil || tok != token(t, sessions.TokenSource("a")) {
-				t.Errorf("token %v, error %v, want that tenant's own", tok, err)
+				t.Errorf("got token %v and error %v, want the token of that tenant", tok, err)
 			}
 		}
 	}
 }
 
-// Loggers and mocks print contexts while requests are under way.
+// Loggers and mocks print contexts while requests use them, so printing must not
+// read the fields of the context.
 func TestContextIsPrintedWithItsKeyOnly(t *testing.T) {
 	for parent, want := range map[context.Context]string{
 		context.Background():                            "context.Background",
@@ -357,8 +360,8 @@ func TestContextIsPrintedWithItsKeyOnly(t *testing.T) {
 	} {
 		ctx := fincodeauth.WithSession(parent, "a")
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s"} {
-			if got := fmt.Sprintf(verb, ctx); got != want+`.WithSession("a")` {
-				t.Errorf("%s prints %s", verb, got)
+			if got, want := fmt.Sprintf(verb, ctx), want+`.WithSession("a")`; got != want {
+				t.Errorf("%s prints %s, want %s", verb, got, want)
 			}
 		}
 	}
@@ -374,11 +377,11 @@ func TestEveryCloseNamesTheUnsavedSessions(t *testing.T) {
 		for range 2 {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			if err := sessions.Close(ctx); err == nil || !strings.Contains(err.Error(), `"a"`) {
-				t.Errorf("error %v, want one that names the session", err)
+				t.Errorf("got error %v, want one that names the session", err)
 			}
 			cancel()
 			synctest.Wait()
-			sessions.TokenSource("b").Token() // is no reason to forget it
+			sessions.TokenSource("b").Token() // must not drop "a" from memory
 		}
 	})
 }
@@ -405,7 +408,7 @@ func TestEveryMethodReturnsErrClosedAfterClose(t *testing.T) {
 		"Forget": sessions.Forget(t.Context(), "a"),
 	} {
 		if !errors.Is(err, fincodeauth.ErrClosed) {
-			t.Errorf("%s: error %v", name, err)
+			t.Errorf("%s: got error %v, want ErrClosed", name, err)
 		}
 	}
 }
@@ -422,7 +425,7 @@ func TestAdoptUsesExpiresIn(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := token(t, sessions.TokenSource("a")); time.Until(got.Expiry) != time.Hour {
-			t.Errorf("expiry %v", got.Expiry)
+			t.Errorf("the token expires at %v, want in an hour", got.Expiry)
 		}
 	})
 }
@@ -433,46 +436,46 @@ func TestZeroMemoryStoreIsEmpty(t *testing.T) {
 	token(t, sessions.TokenSource("a"))
 }
 
-// versionPrefixes returns what is before the dot in each Version that store takes from
-// now on.
+// versionPrefixes returns a list. From now on, the list gets the part before the
+// first dot of each Version that is saved.
 func versionPrefixes(store *faultyStore) *[]string {
-	saved := new([]string)
+	prefixes := new([]string)
 	store.set(func(s *faultyStore) {
 		s.save = func(rec *fincodeauth.Record, save func() error) error {
-			session, _, _ := strings.Cut(rec.Version, ".")
-			*saved = append(*saved, session)
+			prefix, _, _ := strings.Cut(rec.Version, ".")
+			*prefixes = append(*prefixes, prefix)
 			return save()
 		}
 	})
-	return saved
+	return prefixes
 }
 
 func TestVersionsOfOneLoginHaveTheSamePrefix(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		store := newFaultyStore()
-		saved := versionPrefixes(store)
+		prefixes := versionPrefixes(store)
 		sessions := newSessions(t, fc, withStore(store))
 		src := sessions.TokenSource("a")
 		logIn(t, sessions, "a")
 		time.Sleep(2 * time.Hour)
 		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 429})
-		if _, err := src.Token(); err == nil { // claims and releases
-			t.Error("no error of a call that FinCode did not take")
+		if _, err := src.Token(); err == nil { // saves a claim, and releases it
+			t.Error("got no error, want FinCode's 429")
 		}
 		time.Sleep(2 * time.Second)
-		token(t, src) // claims and replaces
+		token(t, src) // saves a claim, and the new token over it
 		if err := sessions.Logout(t.Context(), "a"); err != nil {
 			t.Fatal(err)
 		}
-		first := *saved
+		first := *prefixes
 		if len(first) != 6 || len(slices.Compact(slices.Clone(first))) != 1 {
-			t.Errorf("versions of one login begin with %q", first)
+			t.Errorf("the versions of one login begin with %q, want the same prefix six times", first)
 		}
 		logIn(t, sessions, "a")
-		logIn(t, sessions, "a") // over the record of the one before
-		if all := *saved; len(slices.Compact(slices.Clone(all))) != 3 {
-			t.Errorf("versions of three logins begin with %q", all)
+		logIn(t, sessions, "a") // over the record of the login before
+		if all := *prefixes; len(slices.Compact(slices.Clone(all))) != 3 {
+			t.Errorf("the versions of three logins begin with %q, want three prefixes", all)
 		}
 	})
 }
@@ -481,13 +484,13 @@ func TestNewLoginWithCredentialsKeepsTheVersionPrefix(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{RefreshLifetime: time.Hour})
 		store := newFaultyStore()
-		saved := versionPrefixes(store)
+		prefixes := versionPrefixes(store)
 		sessions := newSessions(t, fc, withStore(store), withCredentials)
 		logIn(t, sessions, "a")
 		time.Sleep(2 * time.Hour)
 		token(t, sessions.TokenSource("a"))
-		if s := *saved; len(s) != 3 || len(slices.Compact(s)) != 1 {
-			t.Errorf("versions of a login, a claim and a login begin with %q", *saved)
+		if p := *prefixes; len(p) != 3 || len(slices.Compact(p)) != 1 {
+			t.Errorf("the versions of a login, a claim and a new login begin with %q, want the same prefix", *prefixes)
 		}
 	})
 }
@@ -497,7 +500,7 @@ func TestAdoptDropsAnExpiryThatNoStoreCanWrite(t *testing.T) {
 	sessions := newSessions(t, fincodetest.New(fincodetest.Config{}), withStore(files))
 	err := sessions.Adopt(t.Context(), "a", &oauth2.Token{AccessToken: "t", Expiry: time.Date(20000, 1, 1, 0, 0, 0, 0, time.UTC)})
 	if err != nil || record(t, files, "a").Token.AccessToken != "t" {
-		t.Errorf("error %v, want it saved", err)
+		t.Errorf("got error %v, or another token in the store; want the token saved", err)
 	}
 }
 
@@ -509,10 +512,12 @@ func TestAdoptDropsTheExpiryOfAJWTInTheFarFuture(t *testing.T) {
 		t.Fatal(err)
 	}
 	if tok := record(t, store, "a").Token; tok.AccessToken != jwt || !tok.Expiry.IsZero() {
-		t.Errorf("expiry %v was saved, want none", tok.Expiry)
+		t.Errorf("the store has expiry %v, want the token saved with none", tok.Expiry)
 	}
 }
 
+// 1. A refresh is due and loads the record, slowly. 2. Close is called, and its
+// context ends. 3. The Load returns. Nothing is presented.
 func TestNothingIsPresentedAfterClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -526,7 +531,7 @@ func TestNothingIsPresentedAfterClose(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if err := sessions.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("error %v, want that of the context", err)
+			t.Errorf("got error %v, want the error of the context", err)
 		}
 		wantCalls(t, fc, 0, 0)
 		time.Sleep(time.Minute)
@@ -557,14 +562,16 @@ func TestCloseWaitsForARefreshAndItsSave(t *testing.T) {
 			t.Error(err)
 		}
 		if rec := record(t, store, "a"); !isSuccessor(rec) || fc.Presented(rec.Token.RefreshToken) != 0 || fc.Counts().Refreshes != 1 {
-			t.Errorf("%v is not the new token's", rec)
+			t.Errorf("the store has %v, want the record of the new token", rec)
 		}
 		if _, err := sessions.TokenSource("a").Token(); !errors.Is(err, fincodeauth.ErrClosed) {
-			t.Errorf("error %v after Close, want ErrClosed", err)
+			t.Errorf("got error %v after Close, want ErrClosed", err)
 		}
 	})
 }
 
+// 1. FinCode refuses the token, and Credentials is called. 2. Close is called.
+// 3. Credentials returns. No login is made. 4. The next process logs in.
 func TestNoLoginIsMadeAfterClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{RefreshLifetime: time.Hour})
@@ -587,9 +594,9 @@ func TestNoLoginIsMadeAfterClose(t *testing.T) {
 		}
 		synctest.Wait()
 		if n := fc.Counts().Logins; !errors.Is(err, fincodeauth.ErrClosed) || n != 1 {
-			t.Errorf("error %v after %d logins, want ErrClosed after the first", err, n)
+			t.Errorf("got error %v after %d logins, want ErrClosed after one login", err, n)
 		}
-		token(t, newSessions(t, fc, withStore(store), withCredentials).TokenSource("a")) // the next process does it, and waits for nobody
+		token(t, newSessions(t, fc, withStore(store), withCredentials).TokenSource("a"))
 		wantCalls(t, fc, 1, 0)
 	})
 }
@@ -608,13 +615,13 @@ func TestCloseNamesTheSessionsWhoseTokensAreLost(t *testing.T) {
 		for range 2 {
 			err := sessions.Close(ctx)
 			if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, errStoreDown) || !strings.Contains(err.Error(), "alice") {
-				t.Errorf("error %v, want one that names the session, and has the store's in its chain", err)
+				t.Errorf("got error %v, want one that names the session and wraps the store's error", err)
 			}
 		}
 	})
 }
 
-// A store that hangs has returned no error yet.
+// A store that hangs has not returned an error that Close could report.
 func TestCloseSaysThatTheStoreDidNotAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -627,7 +634,7 @@ func TestCloseSaysThatTheStoreDidNotAnswer(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if err := sessions.Close(ctx); err == nil || !strings.Contains(err.Error(), "has not answered") {
-			t.Errorf("error %v, want one that says that the store has not answered", err)
+			t.Errorf("got error %v, want one that says that the store has not answered", err)
 		}
 		time.Sleep(2 * time.Hour)
 	})
@@ -650,7 +657,7 @@ func TestCloseTriesOnceMoreIfItsContextHasEnded(t *testing.T) {
 			t.Error(err)
 		}
 		if !isSuccessor(record(t, store, "a")) {
-			t.Error("the new token was not saved")
+			t.Error("the store does not have the new token")
 		}
 	})
 }
@@ -673,10 +680,10 @@ func TestCloseDoesNotWaitForAnotherProcess(t *testing.T) {
 				t.Error(err)
 			}
 		}); waited > 0 {
-			t.Errorf("Close waited %v", waited)
+			t.Errorf("Close waited %v, want no wait", waited)
 		}
 		if err := <-failed; !errors.Is(err, fincodeauth.ErrClosed) {
-			t.Errorf("error %v, want ErrClosed", err)
+			t.Errorf("got error %v, want ErrClosed", err)
 		}
 	})
 }

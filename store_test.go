@@ -18,12 +18,12 @@ import (
 	"github.com/fincodeauth/fincodeauth/storetest"
 )
 
-// tokens are what the functions of a LocalStore keep.
+// A tokens has the two functions of a LocalStore, and keeps its tokens.
 type tokens struct {
 	mu    sync.Mutex
 	byKey map[string]oauth2.Token
 	saves int
-	err   error // of the next save
+	err   error // what the next save returns
 }
 
 func (k *tokens) store() fincodeauth.Store { return fincodeauth.LocalStore(k.load, k.save) }
@@ -83,14 +83,14 @@ func TestLocalStoreSavesOncePerRotation(t *testing.T) {
 	kept.saves = 0
 	tok := token(t, sessions.TokenSource("a"))
 	if kept.saves != 1 || kept.byKey["a"].RefreshToken != tok.RefreshToken {
-		t.Errorf("%d saves for a rotation, want one, of the new token", kept.saves)
+		t.Errorf("got %d saves, or another token saved; want one save for the rotation, with the new token", kept.saves)
 	}
 	restarted := newSessions(t, fc, withStore(kept.store()))
 	if token(t, restarted.TokenSource("a")).AccessToken != tok.AccessToken {
-		t.Error("another token after a restart")
+		t.Error("got another token after the restart, want the one from before")
 	}
 	if err := restarted.Logout(t.Context(), "a"); err != nil || len(kept.byKey) != 0 {
-		t.Errorf("after the logout: error %v, %d tokens kept", err, len(kept.byKey))
+		t.Errorf("after Logout: got error %v and %d tokens kept, want none", err, len(kept.byKey))
 	}
 }
 
@@ -99,10 +99,10 @@ func TestLocalStoreIsUnchangedAfterAFailedSave(t *testing.T) {
 	store := kept.store()
 	rec := &fincodeauth.Record{Version: "1", Token: &oauth2.Token{AccessToken: "t"}}
 	if err := store.Save(t.Context(), "a", rec, ""); !errors.Is(err, errStoreDown) {
-		t.Errorf("error %v, want the function's", err)
+		t.Errorf("got error %v, want that of the save function", err)
 	}
 	if _, err := store.Load(t.Context(), "a"); !errors.Is(err, fincodeauth.ErrNotFound) {
-		t.Errorf("error %v, want ErrNotFound", err)
+		t.Errorf("got error %v, want ErrNotFound", err)
 	}
 	if err := store.Save(t.Context(), "a", rec, ""); err != nil {
 		t.Error(err)
@@ -125,7 +125,7 @@ func TestRecordWithoutAVersionIsReportedAtOnce(t *testing.T) {
 			"Logout": func() { err = sessions.Logout(t.Context(), "a") },
 		} {
 			if waited := elapsed(do); err == nil || !strings.Contains(err.Error(), "has no version") || waited > 0 {
-				t.Errorf("%s: error %v after %v, want one that says what is wrong, at once", call, err, waited)
+				t.Errorf("%s: got error %v after %v, want one at once that says that the record has no version", call, err, waited)
 			}
 		}
 		wantCalls(t, fc, 0, 0)
@@ -143,22 +143,22 @@ func TestLocalStoreDeletesATokenThatCannotBeLoaded(t *testing.T) {
 		func(context.Context, string) (*oauth2.Token, error) { return nil, errDamaged },
 		func(_ context.Context, _ string, tok *oauth2.Token) error { saved = append(saved, tok); return nil })
 	if _, err := store.Load(t.Context(), "a"); !errors.Is(err, errDamaged) {
-		t.Errorf("error %v, want that of load", err)
+		t.Errorf("got error %v, want that of the load function", err)
 	}
 	if err := store.Delete(t.Context(), "a"); err != nil || len(saved) != 1 || saved[0] != nil {
-		t.Errorf("error %v and %d saves, want one of a nil token", err, len(saved))
+		t.Errorf("got error %v and saves of %v, want one save of a nil token", err, saved)
 	}
 }
 
 func TestSlowSaveOfOneKeyDoesNotBlockOtherKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		hang := make(chan struct{})
-		var armed atomic.Bool
+		release := make(chan struct{})
+		var hangs atomic.Bool
 		store := fincodeauth.LocalStore(
 			func(context.Context, string) (*oauth2.Token, error) { return nil, nil },
 			func(ctx context.Context, key string, tok *oauth2.Token) error {
-				if armed.Load() && key == "a" {
-					<-hang
+				if hangs.Load() && key == "a" {
+					<-release
 				}
 				return nil
 			})
@@ -167,7 +167,7 @@ func TestSlowSaveOfOneKeyDoesNotBlockOtherKeys(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		armed.Store(true)
+		hangs.Store(true)
 		go store.Save(context.Background(), "a", &fincodeauth.Record{Version: "v", Token: &oauth2.Token{AccessToken: "t"}}, "")
 		synctest.Wait()
 		blocked := 0
@@ -178,9 +178,9 @@ func TestSlowSaveOfOneKeyDoesNotBlockOtherKeys(t *testing.T) {
 			}
 			cancel()
 		}
-		close(hang)
+		close(release)
 		if blocked > 0 {
-			t.Errorf("%d of 300 other keys blocked by one slow save", blocked)
+			t.Errorf("%d of 300 other keys were blocked by one slow save, want none", blocked)
 		}
 	})
 }

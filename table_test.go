@@ -26,7 +26,7 @@ func TestLeastRecentlyUsedSessionIsDroppedAndLoadedAgain(t *testing.T) {
 	for _, key := range []string{"a", "b", "c"} {
 		logIn(t, sessions, key)
 	}
-	held := sessions.TokenSource("b")
+	held := sessions.TokenSource("b") // a source that stays must count as use, too
 	token(t, held)
 	use("a")
 	logIn(t, sessions, "d") // drops c
@@ -46,8 +46,8 @@ func TestLeastRecentlyUsedSessionIsDroppedAndLoadedAgain(t *testing.T) {
 	seen.want(t, fincodeauth.Adopted)
 }
 
-// With so many sessions that they are dropped by the hundred, those in use stay,
-// and everybody gets the token of the right one, whoever else comes and goes.
+// There are so many sessions that hundreds of them are dropped. The sessions in use
+// stay, and every caller gets the token of the right session.
 func TestSessionsInUseAreNotDroppedWhileOthersComeAndGo(t *testing.T) {
 	store := fincodeauth.NewMemoryStore()
 	name := func(i int) string { return fmt.Sprint("user-", i) }
@@ -70,7 +70,7 @@ func TestSessionsInUseAreNotDroppedWhileOthersComeAndGo(t *testing.T) {
 	use := func(i int) {
 		tok, err := each.TokenContext(fincodeauth.WithSession(t.Context(), name(i)))
 		if err != nil || tok.AccessToken != name(i) {
-			t.Errorf("session %s has token %v, error %v", name(i), tok, err)
+			t.Errorf("session %s: got token %v, error %v; want the session's own token", name(i), tok, err)
 		}
 	}
 	for i := range users {
@@ -79,12 +79,12 @@ func TestSessionsInUseAreNotDroppedWhileOthersComeAndGo(t *testing.T) {
 	}
 	for i := range loaded[:100] {
 		if n := loaded[i].Load(); n != 1 {
-			t.Errorf("session %d, always in use, was loaded %d times", i, n)
+			t.Errorf("session %d, which is always in use, was loaded %d times, want once", i, n)
 		}
 	}
 	before := loaded[100].Load()
 	if use(100); loaded[100].Load() == before {
-		t.Error("the session used least recently is still in memory")
+		t.Error("the least recently used session is still in memory, want it dropped")
 	}
 	var wg sync.WaitGroup
 	for g := range 4 {
@@ -97,8 +97,8 @@ func TestSessionsInUseAreNotDroppedWhileOthersComeAndGo(t *testing.T) {
 	wg.Wait()
 }
 
-// Of two new sessions that are looked up at once and belong into the same slot,
-// nobody gets the other's.
+// Two new sessions may belong into the same slot of the table. If both are looked up
+// at the same time, each caller must get the right one.
 func TestConcurrentLookupsOfNewSessionsFindTheRightOnes(t *testing.T) {
 	const users, callers, rounds = 16, 4, 2000
 	var names [users]string
@@ -120,7 +120,7 @@ func TestConcurrentLookupsOfNewSessionsFindTheRightOnes(t *testing.T) {
 					name := names[(i+g)%users]
 					tok, err := each.TokenContext(fincodeauth.WithSession(t.Context(), name))
 					if err != nil || tok.AccessToken != name {
-						t.Errorf("session %s has token %v, error %v", name, tok, err)
+						t.Errorf("session %s: got token %v, error %v; want the session's own token", name, tok, err)
 					}
 				}
 			})
@@ -139,15 +139,16 @@ func TestSourceAndContextWorkAfterTheirSessionWasDropped(t *testing.T) {
 	for range 2 {
 		tok, err := each.TokenContext(ctx)
 		if err != nil || tok.AccessToken != want {
-			t.Errorf("token %v, error %v by the context, want the session's", tok, err)
+			t.Errorf("with the context: got token %v, error %v; want the token of the session", tok, err)
 		}
 		if token(t, src).AccessToken != want {
-			t.Error("another token by the source")
+			t.Error("with the source: got another token, want the token of the session")
 		}
 		logIn(t, sessions, "b") // "a" is dropped
 	}
 }
 
+// A session that is dropped forgets how long FinCode asked to wait.
 func TestSessionIsNotDroppedDuringABackoff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -159,36 +160,37 @@ func TestSessionIsNotDroppedDuringABackoff(t *testing.T) {
 		for range 20 {
 			for _, key := range []string{"a", "b"} {
 				if _, err := sessions.TokenSource(key).Token(); err == nil {
-					t.Fatal("a token although FinCode refuses")
+					t.Fatal("got a token, want FinCode's 429")
 				}
 			}
 		}
 		if n := fc.Counts().RefreshCalls; n != 2 {
-			t.Errorf("%d calls although FinCode asked to wait an hour, want one for each session", n)
+			t.Errorf("got %d refresh calls, want one for each of two sessions: FinCode asked to wait an hour", n)
 		}
 	})
 }
 
-// What a session in trouble knows is in no store: dropped, it would wait for its
-// own claim, present a token that was refused, or take a breach for an interruption.
+// What a session knows of its own claim is not in the store. If the session were
+// dropped, it would wait for its own claim, present a refused token again, or report
+// a breach as an interruption.
 func TestSessionWithAClaimIsNotDropped(t *testing.T) {
 	for name, test := range map[string]struct {
-		fault       func(*fincodetest.FinCode, *faultyStore)
-		stolen      bool
-		presented   int
-		loginsAgain int
+		fault     func(*fincodetest.FinCode, *faultyStore)
+		stolen    bool // a thief has used the refresh token
+		presented int  // how often the refresh token is presented in all
+		asked     int  // how often Credentials is called
 	}{
 		"a request that was lost": {fault: func(fc *fincodetest.FinCode, _ *faultyStore) {
 			fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.HangUp})
 		}, presented: 2},
-		"a claim that could not be given back": {fault: func(fc *fincodetest.FinCode, store *faultyStore) {
+		"a claim that could not be released": {fault: func(fc *fincodetest.FinCode, store *faultyStore) {
 			fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 429})
 			store.set(successorsFail)
 		}, stolen: true, presented: 3},
-		"a login again that failed": {fault: func(fc *fincodetest.FinCode, _ *faultyStore) {
+		"a new login that failed": {fault: func(fc *fincodetest.FinCode, _ *faultyStore) {
 			fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 401})
 			fc.Inject(fincodetest.Login, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 503})
-		}, presented: 1, loginsAgain: 2},
+		}, presented: 1, asked: 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -211,32 +213,34 @@ func TestSessionWithAClaimIsNotDropped(t *testing.T) {
 				time.Sleep(2 * time.Hour)
 				test.fault(fc, store)
 				if _, err := sessions.TokenSource("a").Token(); err == nil {
-					t.Fatal("no error")
+					t.Fatal("got no error, want that of the fault")
 				}
 				store.down(false)
 				time.Sleep(2 * time.Second)
-				sessions.TokenSource("b").Token() // would drop it
+				sessions.TokenSource("b").Token() // "a" is the one to drop
 				var err error
 				waited := elapsed(func() { _, err = sessions.TokenSource("a").Token() })
 				if waited > 0 {
-					t.Errorf("waited %v for a claim of its own", waited)
+					t.Errorf("waited %v, want no wait: the claim is this process's own", waited)
 				}
 				if test.stolen {
 					wantSessionError(t, err, true, false)
 				} else if err != nil {
-					t.Error(err)
+					t.Errorf("got error %v, want a token", err)
 				}
 				if n := fc.Presented(old); n != test.presented {
-					t.Errorf("its token was presented %d times, want %d", n, test.presented)
+					t.Errorf("the refresh token was presented %d times, want %d", n, test.presented)
 				}
-				if asked != test.loginsAgain {
-					t.Errorf("asked for credentials %d times, want %d", asked, test.loginsAgain)
+				if asked != test.asked {
+					t.Errorf("Credentials was called %d times, want %d", asked, test.asked)
 				}
 			})
 		})
 	}
 }
 
+// A session that is dropped forgets that its replays were rejected, and would refresh
+// for every 401.
 func TestSessionWithRejectedReplaysIsNotDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -258,19 +262,21 @@ func TestSessionWithRejectedReplaysIsNotDropped(t *testing.T) {
 			sessions.TokenSource("b").Token()
 		}
 		if n := fc.Counts().Refreshes; n > 10 {
-			t.Errorf("%d rotations for an endpoint that always answers 401", n)
+			t.Errorf("got %d rotations, want at most 10 for an endpoint that always answers 401", n)
 		}
 	})
 }
 
-// The session may be dropped between two steps of a Refresh.
+// 1. Refresh looks up the current token, which is the rejected one. 2. The session is
+// dropped from memory. 3. Refresh goes on with a new session, which loads the rejected
+// token from the store. Refresh must not return this token.
 func TestRejectionIsRememberedIfTheSessionIsDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		var sessions *fincodeauth.Sessions
-		var armed atomic.Bool
+		var dropNext atomic.Bool
 		now := func() time.Time {
-			if armed.CompareAndSwap(true, false) {
+			if dropNext.CompareAndSwap(true, false) {
 				sessions.TokenSource("b").Token() // "a" is dropped
 			}
 			return time.Now()
@@ -283,10 +289,11 @@ func TestRejectionIsRememberedIfTheSessionIsDropped(t *testing.T) {
 		logIn(t, sessions, "a")
 		time.Sleep(30 * time.Minute)
 		tok := token(t, sessions.TokenSource("a"))
-		armed.Store(true)
+		dropNext.Store(true)
 		next, err := sessions.TokenSource("a").Refresh(t.Context(), tok)
 		if err != nil || next.AccessToken == tok.AccessToken || fc.Counts().Refreshes != 1 {
-			t.Errorf("error %v after %d refreshes, want another token after one", err, fc.Counts().Refreshes)
+			t.Errorf("got error %v, same token %t, after %d refreshes; want another token after one refresh",
+				err, next != nil && next.AccessToken == tok.AccessToken, fc.Counts().Refreshes)
 		}
 	})
 }
@@ -301,7 +308,7 @@ func TestSessionWithAnUnsavedTokenIsNotDropped(t *testing.T) {
 			logIn(t, sessions, fmt.Sprint(n))
 		}
 		for n := range 5 {
-			token(t, sessions.TokenSource(fmt.Sprint(n))) // the store does not have it
+			token(t, sessions.TokenSource(fmt.Sprint(n))) // the store does not have this token
 		}
 		store.down(false)
 		if err := sessions.Close(t.Context()); err != nil {
@@ -329,7 +336,7 @@ func TestMoreSessionsThanMaxSessionsRefreshOnceEach(t *testing.T) {
 		wg.Wait()
 		wantCalls(t, fc, users, users)
 		if twice := fc.PresentedMoreThanOnce(); len(twice) != 0 {
-			t.Errorf("presented twice: %v", twice)
+			t.Errorf("these tokens were presented more than once, want none: %v", twice)
 		}
 	})
 }

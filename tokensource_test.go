@@ -34,7 +34,7 @@ func TestFiveThousandCallersAtExpiryMakeOneRefresh(t *testing.T) {
 			wg.Go(func() {
 				tok, err := src.Token()
 				if err != nil || tok.AccessToken == old.AccessToken {
-					t.Errorf("old token %t, error %v; want a new token", tok == old, err)
+					t.Errorf("got the old token %t, error %v; want a new token", tok == old, err)
 				}
 			})
 		}
@@ -55,11 +55,11 @@ func TestRefreshGoesOnAfterItsCallerLeft(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if _, err := sessions.TokenSource("a").TokenContext(ctx); !errors.Is(err, context.DeadlineExceeded) {
-			t.Fatalf("error %v, want that of the context", err)
+			t.Fatalf("got error %v, want the error of the context", err)
 		}
 		time.Sleep(10 * time.Second)
 		if token(t, sessions.TokenSource("a")).AccessToken != record(t, store, "a").Token.AccessToken {
-			t.Error("the rotated token is not the one in the store")
+			t.Error("the store has another token, want the one in use")
 		}
 		wantCalls(t, fc, 1, 1)
 	})
@@ -74,7 +74,7 @@ func TestCanceledCallerStartsNoRefresh(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		if _, err := sessions.TokenSource("a").TokenContext(ctx); !errors.Is(err, context.Canceled) {
-			t.Errorf("error %v, want that of the context", err)
+			t.Errorf("got error %v, want the error of the context", err)
 		}
 		synctest.Wait()
 		wantCalls(t, fc, 0, 0)
@@ -92,15 +92,15 @@ func TestNoCallerWaitsWhileTheTokenIsValid(t *testing.T) {
 
 		for range 4 * 60 * 60 { // one request a second for four hours
 			if waited := elapsed(func() { token(t, src) }); waited > 0 {
-				t.Fatalf("a caller waited %v", waited)
+				t.Fatalf("a caller waited %v, want no wait", waited)
 			}
 			time.Sleep(time.Second)
 		}
 		if token(t, src) == first {
-			t.Error("the token was never refreshed")
+			t.Error("the first token is still in use, want it refreshed")
 		}
 		if c := fc.Counts(); c.Refreshes != 4 || c.MaxParallelRefreshes != 1 {
-			t.Errorf("counts %+v, want four refreshes in four hours, one at a time", c)
+			t.Errorf("got counts %+v, want four refreshes in four hours, one at a time", c)
 		}
 	})
 }
@@ -130,7 +130,7 @@ func TestTokenReceivedExpiredIsRefreshedOnceMore(t *testing.T) {
 		time.Sleep(2 * time.Hour)
 		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{After: 2 * time.Hour}) // as if the machine slept
 		if status := whoami(t, fc, token(t, sessions.TokenSource("a"))); status != http.StatusOK {
-			t.Errorf("the token answers %d", status)
+			t.Errorf("FinCode answers %d to the token, want 200", status)
 		}
 		wantCalls(t, fc, 2, 2)
 	})
@@ -145,7 +145,7 @@ func TestTwoTokensReceivedExpiredAreAnError(t *testing.T) {
 		fc.Inject(fincodetest.Refresh, 10, fincodetest.Fault{After: 2 * time.Hour})
 		_, err := sessions.TokenSource("a").Token()
 		if err == nil || !strings.Contains(err.Error(), "already expired") || errors.Is(err, fincodeauth.ErrLoginRequired) {
-			t.Errorf("error %v, want one that says that the tokens come too late", err)
+			t.Errorf("got error %v, want one that says that the token had already expired", err)
 		}
 		wantCalls(t, fc, 2, 2)
 	})
@@ -164,13 +164,14 @@ func TestShortLivedTokenIsRefreshedInItsLastFifth(t *testing.T) {
 		wantCalls(t, fc, 0, 0)
 		time.Sleep(5 * time.Millisecond)
 		if token(t, src) != first {
-			t.Error("a valid token was not handed out")
+			t.Error("got another token, want the first one, which is still valid")
 		}
 		synctest.Wait()
 		wantCalls(t, fc, 1, 1)
 	})
 }
 
+// A request takes time to arrive, so a token counts as expired 10 s early.
 func TestTokenIsNotHandedOutTenSecondsBeforeExpiry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -180,7 +181,7 @@ func TestTokenIsNotHandedOutTenSecondsBeforeExpiry(t *testing.T) {
 		first := token(t, src)
 		time.Sleep(time.Hour - 10*time.Second)
 		if token(t, src) == first {
-			t.Error("the token was handed out 10 s before its expiry")
+			t.Error("got the token that expires in 10 s, want a new one")
 		}
 	})
 }
@@ -195,7 +196,7 @@ func TestFailedRefreshIsRetriedWithBackoffAndHiddenUntilExpiry(t *testing.T) {
 		src := sessions.TokenSource("a")
 		time.Sleep(56 * time.Minute)
 
-		ask := func(n int) { // once every 100 ms
+		ask := func(n int) { // n times, every 100 ms
 			for range n {
 				token(t, src)
 				time.Sleep(100 * time.Millisecond)
@@ -205,17 +206,17 @@ func TestFailedRefreshIsRetriedWithBackoffAndHiddenUntilExpiry(t *testing.T) {
 		wantCalls(t, fc, 1, 0)
 		ask(600)
 		if n := fc.Counts().RefreshCalls; n < 6 || n > 9 { // at 0, ~1, ~3, ~7, ~15, ~31, ~60 s
-			t.Errorf("%d calls in a minute, want the backoff to have doubled from one second", n)
+			t.Errorf("got %d refresh calls in a minute, want 6 to 9: pauses that double from one second", n)
 		}
 		time.Sleep(4 * time.Minute)
 		_, err := src.Token()
 		var ee *fincodeauth.EndpointError
 		if !errors.As(err, &ee) || ee.Status != 429 || ee.Op != "refresh-token" {
-			t.Errorf("error %v after expiry, want FinCode's", err)
+			t.Errorf("got error %v after expiry, want FinCode's 429", err)
 		}
 		before := fc.Counts().RefreshCalls
 		if _, err := src.Token(); !errors.As(err, &ee) {
-			t.Errorf("error %v during the backoff, want FinCode's", err)
+			t.Errorf("got error %v during the backoff, want FinCode's", err)
 		}
 		wantCalls(t, fc, before, 0)
 		fc.ClearFaults()
@@ -225,7 +226,7 @@ func TestFailedRefreshIsRetriedWithBackoffAndHiddenUntilExpiry(t *testing.T) {
 
 		for _, typ := range seen.types()[1:before] {
 			if typ != fincodeauth.RefreshFailed {
-				t.Errorf("event %v, want one RefreshFailed a call", typ)
+				t.Errorf("got event %v, want one RefreshFailed for each call", typ)
 			}
 		}
 	})
@@ -235,7 +236,7 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 	for name, value := range map[string]string{"seconds": "90", "date": ""} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				// FinCode's clock is wrong: its date means what it means to FinCode.
+				// FinCode's clock is wrong. A date in Retry-After is by that clock.
 				fc := fincodetest.New(fincodetest.Config{ClockOffset: -7 * time.Hour})
 				sessions := newSessions(t, fc)
 				logIn(t, sessions, "a")
@@ -247,11 +248,11 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 				src := sessions.TokenSource("a")
 				var ee *fincodeauth.EndpointError
 				if _, err := src.Token(); !errors.As(err, &ee) || ee.RetryAfter.Round(time.Second) != 90*time.Second {
-					t.Fatalf("error %v, want one with RetryAfter of 90 s", err)
+					t.Fatalf("got error %v, want one with RetryAfter of 90 s", err)
 				}
 				time.Sleep(88 * time.Second)
 				if _, err := src.Token(); err == nil {
-					t.Error("FinCode was asked again too soon")
+					t.Error("got a token before the end of Retry-After, want an error")
 				}
 				time.Sleep(3 * time.Second)
 				token(t, src)
@@ -274,7 +275,7 @@ func TestWrongClockOfFinCodeChangesNothing(t *testing.T) {
 					time.Sleep(time.Minute)
 				}
 				if c := fc.Counts(); c.Refreshes != 6 && c.Refreshes != 7 {
-					t.Errorf("%d refreshes in six hours", c.Refreshes)
+					t.Errorf("got %d refreshes in six hours, want 6 or 7", c.Refreshes)
 				}
 			})
 		})
@@ -312,7 +313,7 @@ func TestEveryShapeOfAnswerIsUnderstood(t *testing.T) {
 				for hour := range 3 {
 					tok := token(t, sessions.TokenSource("a"))
 					if left := time.Until(tok.Expiry); left != time.Hour || tok.Type() != "Bearer" {
-						t.Errorf("hour %d: a %s token that lives %v more, want a Bearer token and an hour", hour, tok.Type(), left)
+						t.Errorf("hour %d: got a %s token that expires in %v, want a Bearer token that expires in an hour", hour, tok.Type(), left)
 					}
 					resp, err := sessions.Client("a").Get(fincodeauth.Sandbox("test") + "/whoami")
 					if err != nil {
@@ -320,7 +321,7 @@ func TestEveryShapeOfAnswerIsUnderstood(t *testing.T) {
 					}
 					resp.Body.Close()
 					if resp.StatusCode != http.StatusOK {
-						t.Errorf("hour %d: status %d", hour, resp.StatusCode)
+						t.Errorf("hour %d: got status %d, want 200", hour, resp.StatusCode)
 					}
 					time.Sleep(time.Hour)
 				}
@@ -339,11 +340,11 @@ func TestTokenOfUnknownLifetimeIsUsedUntilItIsRejected(t *testing.T) {
 		tok := token(t, src)
 		wantCalls(t, fc, 0, 0)
 		if !tok.Expiry.IsZero() {
-			t.Errorf("expiry %v, want none", tok.Expiry)
+			t.Errorf("the token expires at %v, want no expiry", tok.Expiry)
 		}
 		next, err := src.Refresh(t.Context(), tok)
 		if err != nil || next.AccessToken == tok.AccessToken {
-			t.Errorf("error %v, same token %t; want another token", err, next == tok)
+			t.Errorf("got error %v, same token %t; want another token", err, next == tok)
 		}
 	})
 }
@@ -367,7 +368,7 @@ func TestRefreshKeepsTheValuesOfTheCallersContext(t *testing.T) {
 			t.Fatal(err)
 		}
 		if trace != "span" {
-			t.Errorf("the refresh saw %v of its caller's context", trace)
+			t.Errorf("the context of the refresh has value %v, want the value \"span\" of its caller", trace)
 		}
 	})
 }
@@ -382,11 +383,11 @@ func TestRefreshReturnsTheCurrentTokenIfTheOldWasReplaced(t *testing.T) {
 		time.Sleep(time.Minute)
 		next, err := src.Refresh(t.Context(), old)
 		if err != nil || next == old {
-			t.Fatalf("error %v, same token %t", err, next == old)
+			t.Fatalf("got error %v, same token %t; want another token", err, next == old)
 		}
 		again, err := src.Refresh(t.Context(), old)
 		if err != nil || again != next {
-			t.Errorf("error %v, another token %t; want the current one", err, again != next)
+			t.Errorf("got error %v, another token %t; want the current token", err, again != next)
 		}
 		wantCalls(t, fc, 1, 1)
 	})
@@ -401,16 +402,18 @@ func TestYoungTokenIsNotRefreshedAgain(t *testing.T) {
 		tok := token(t, src)
 		time.Sleep(9 * time.Second)
 		if same, err := src.Refresh(t.Context(), tok); err != nil || same != tok {
-			t.Errorf("error %v, same token %t; want the young one", err, same == tok)
+			t.Errorf("at 9 s: got error %v, same token %t; want the same token", err, same == tok)
 		}
 		time.Sleep(2 * time.Second)
 		if next, err := src.Refresh(t.Context(), nil); err != nil || next == tok {
-			t.Errorf("error %v, same token %t; want another one", err, next == tok)
+			t.Errorf("at 11 s: got error %v, same token %t; want another token", err, next == tok)
 		}
 		wantCalls(t, fc, 1, 1)
 	})
 }
 
+// 1. One's refresh is under way. 2. The API rejects two's token, which has not
+// expired. 3. Two waits for the token of one, and does not refresh itself.
 func TestRefreshWaitsForTheTokenOfAnotherProcess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -424,7 +427,7 @@ func TestRefreshWaitsForTheTokenOfAnotherProcess(t *testing.T) {
 		time.Sleep(time.Second)
 		next, err := two.TokenSource("a").Refresh(t.Context(), tok)
 		if err != nil || next.AccessToken == tok.AccessToken {
-			t.Errorf("error %v, want the other process's token", err)
+			t.Errorf("got error %v, or the old token; want the token of one", err)
 		}
 		wantCalls(t, fc, 1, 1)
 	})
@@ -432,6 +435,7 @@ func TestRefreshWaitsForTheTokenOfAnotherProcess(t *testing.T) {
 
 var _ oauth2.TokenSource = (*fincodeauth.TokenSource)(nil)
 
+// The store of this test loses the expiry.
 func TestMissingExpiryIsReadFromTheJWT(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -446,12 +450,15 @@ func TestMissingExpiryIsReadFromTheJWT(t *testing.T) {
 			func(context.Context, string, *oauth2.Token) error { return nil })))
 		token(t, sessions.TokenSource("a"))
 		time.Sleep(2 * time.Hour)
-		if st := whoami(t, fc, token(t, sessions.TokenSource("a"))); st != 200 {
-			t.Errorf("a token whose JWT says that it expired an hour ago is handed out: %d", st)
+		if status := whoami(t, fc, token(t, sessions.TokenSource("a"))); status != 200 {
+			t.Errorf("FinCode answers %d to the token, want 200: the JWT says that the first one has expired", status)
 		}
 	})
 }
 
+// A process whose clock is three hours ahead saves an expiry that is three hours too
+// late. ExpiresIn still says how long the token lives, so no process uses the token
+// for longer.
 func TestTokenSavedByAClockAheadIsNotHandedOutExpired(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -466,8 +473,8 @@ func TestTokenSavedByAClockAheadIsNotHandedOutExpired(t *testing.T) {
 		}
 		two := newSessions(t, fc, withStore(store))
 		for range 4 * 60 {
-			if st := whoami(t, fc, token(t, two.TokenSource("a"))); st != 200 {
-				t.Fatalf("a dead token was handed out, expires_in %d", rec.Token.ExpiresIn)
+			if status := whoami(t, fc, token(t, two.TokenSource("a"))); status != 200 {
+				t.Fatalf("FinCode answers %d to the token, want 200; ExpiresIn of the record is %d", status, rec.Token.ExpiresIn)
 			}
 			time.Sleep(time.Minute)
 		}
@@ -481,12 +488,12 @@ func TestCanceledCallerGetsTheCauseBeforeAndDuringTheWait(t *testing.T) {
 		sessions := newSessions(t, fc)
 		logIn(t, sessions, "a")
 		time.Sleep(2 * time.Hour)
-		mine := errors.New("mine")
+		cause := errors.New("the caller's cause")
 		ctx, cancel := context.WithCancelCause(t.Context())
-		go func() { time.Sleep(time.Second); cancel(mine) }()
-		for range 2 {
-			if _, err := sessions.TokenSource("a").TokenContext(ctx); !errors.Is(err, context.Canceled) || !errors.Is(err, mine) {
-				t.Errorf("error %v, want both that of the context and its cause", err)
+		go func() { time.Sleep(time.Second); cancel(cause) }()
+		for range 2 { // the first call is canceled while it waits, the second before
+			if _, err := sessions.TokenSource("a").TokenContext(ctx); !errors.Is(err, context.Canceled) || !errors.Is(err, cause) {
+				t.Errorf("got error %v, want the error of the context and its cause", err)
 			}
 		}
 		time.Sleep(time.Minute)
@@ -495,11 +502,11 @@ func TestCanceledCallerGetsTheCauseBeforeAndDuringTheWait(t *testing.T) {
 
 func TestRefreshThatReturnsTheSameAccessTokenIsMadeOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := 0
+		calls := 0 // the first is the login
 		sessions := newSessions(t, nil, func(c *fincodeauth.Config) {
 			c.Base = roundTripper(func(r *http.Request) (*http.Response, error) {
-				n++
-				return &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(fmt.Sprintf(`{"access_token":"same","refresh_token":"r%d","expires_in":3600}`, n))), Request: r}, nil
+				calls++
+				return &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(fmt.Sprintf(`{"access_token":"same","refresh_token":"r%d","expires_in":3600}`, calls))), Request: r}, nil
 			})
 		})
 		logIn(t, sessions, "a")
@@ -508,14 +515,14 @@ func TestRefreshThatReturnsTheSameAccessTokenIsMadeOnce(t *testing.T) {
 		if _, err := sessions.TokenSource("a").Refresh(t.Context(), tok); err != nil {
 			t.Fatal(err)
 		}
-		if n > 2 {
-			t.Errorf("one Refresh made %d rotations", n-1)
+		if calls > 2 {
+			t.Errorf("one Refresh made %d rotations, want 1", calls-1)
 		}
 	})
 }
 
 func TestTokenThatExpiredCenturiesAgoIsRefreshed(t *testing.T) {
-	for _, year := range []int{1, 1440, 1677} { // in nanoseconds, these may look like the future
+	for _, year := range []int{1, 1440, 1677} { // as int64 nanoseconds, these years may overflow into the future
 		synctest.Test(t, func(t *testing.T) {
 			fc := fincodetest.New(fincodetest.Config{})
 			store := fincodeauth.NewMemoryStore()
@@ -528,12 +535,14 @@ func TestTokenThatExpiredCenturiesAgoIsRefreshed(t *testing.T) {
 				t.Fatal(err)
 			}
 			if token(t, newSessions(t, fc, withStore(store)).TokenSource("a")).AccessToken == old {
-				t.Errorf("the token of %d is handed out", year)
+				t.Errorf("got the token that expired in the year %d, want a new one", year)
 			}
 		})
 	}
 }
 
+// 1. A caller waits for a refresh. 2. A login replaces the session. 3. The refresh
+// fails. The caller gets the token of the login.
 func TestCallerGetsTheTokenOfALoginDuringItsRefresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -543,12 +552,15 @@ func TestCallerGetsTheTokenOfALoginDuringItsRefresh(t *testing.T) {
 		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 429, Before: 2 * time.Second})
 		go func() { time.Sleep(time.Second); logIn(t, sessions, "a") }()
 		if _, err := sessions.TokenSource("a").Token(); err != nil {
-			t.Errorf("after Login returned nil: %v", err)
+			t.Errorf("got error %v, want the token of the login", err)
 		}
 	})
 }
 
-// A flight may be held up between its last look and its landing.
+// 1. A flight adopts a token, and is delayed before it returns. 2. The session is
+// logged out or replaced. 3. A new caller joins the flight that is still under way.
+// 4. The flight returns the token of the earlier session. The new caller must not get
+// this token.
 func TestNewCallerGetsNoTokenOfAnEarlierSession(t *testing.T) {
 	for name, replace := range map[string]func(*testing.T, *fincodeauth.Sessions){
 		"Logout": func(t *testing.T, s *fincodeauth.Sessions) {
@@ -568,9 +580,9 @@ func TestNewCallerGetsNoTokenOfAnEarlierSession(t *testing.T) {
 				store := fincodeauth.NewMemoryStore()
 				logIn(t, newSessions(t, fc, withStore(store)), "a")
 				var adopted atomic.Bool
-				var late chan error
+				var late chan error // the error of the new caller
 				var sessions *fincodeauth.Sessions
-				now := func() time.Time { // which the flight reads after the event
+				now := func() time.Time { // the flight calls now after the event Adopted, so it is delayed here
 					if adopted.CompareAndSwap(true, false) {
 						replace(t, sessions)
 						late = make(chan error, 1)
@@ -592,13 +604,16 @@ func TestNewCallerGetsNoTokenOfAnEarlierSession(t *testing.T) {
 				}
 				_, _ = sessions.TokenSource("a").Token()
 				if err := <-late; !errors.Is(err, fincodeauth.ErrLoginRequired) {
-					t.Errorf("a caller who came after %s got error %v, want that a login is required", name, err)
+					t.Errorf("a caller after %s got error %v, want ErrLoginRequired", name, err)
 				}
 			})
 		})
 	}
 }
 
+// 1. A flight fails, and is delayed before it returns. 2. Adopt replaces the session.
+// 3. A new caller joins the flight that is still under way. 4. The flight returns its
+// error. The new caller must not get this error.
 func TestNewCallerGetsNoErrorOfAnEarlierSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -606,8 +621,8 @@ func TestNewCallerGetsNoErrorOfAnEarlierSession(t *testing.T) {
 		logIn(t, elsewhere, "a")
 		pair := token(t, elsewhere.TokenSource("a"))
 		var sessions *fincodeauth.Sessions
-		late := make(chan error, 1)
-		adopt := func() { // while the flight that failed is held up
+		late := make(chan error, 1) // the error of the new caller
+		adopt := func() {           // the flight that failed calls this, so it is delayed here
 			if err := sessions.Adopt(t.Context(), "a", &oauth2.Token{RefreshToken: pair.RefreshToken}); err != nil {
 				t.Error(err)
 			}
@@ -630,20 +645,20 @@ func TestNewCallerGetsNoErrorOfAnEarlierSession(t *testing.T) {
 		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 429, RetryAfter: "60"})
 		_, _ = sessions.TokenSource("a").Token()
 		if err := <-late; err != nil {
-			t.Errorf("a caller who came after Adopt got error %v", err)
+			t.Errorf("a caller after Adopt got error %v, want a token", err)
 		}
 	})
 }
 
-// oauth2's own wrappers call Token, which has no context.
+// The wrappers of package oauth2 call Token, which has no context.
 func TestTokenWithoutAKeySaysThatItHasNoContext(t *testing.T) {
 	sessions := newSessions(t, fincodetest.New(fincodetest.Config{}))
 	_, err := sessions.TokenSource("").Token()
 	if err == nil || !strings.Contains(err.Error(), "call TokenContext") {
-		t.Errorf("error %v, want one that says which method has a context", err)
+		t.Errorf("got error %v, want one that says which method has a context", err)
 	}
 	_, err = sessions.TokenSource("").TokenContext(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "WithSession") {
-		t.Errorf("error %v, want one that names WithSession", err)
+		t.Errorf("got error %v, want one that names WithSession", err)
 	}
 }

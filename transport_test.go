@@ -22,11 +22,11 @@ import (
 	"github.com/fincodeauth/fincodeauth/fincodetest"
 )
 
-// The API of these tests is an httpmock; fincodetest answers for the endpoint
-// where tokens are to be refreshed.
+// In these tests httpmock is the API, and fincodetest answers the login and the
+// refreshes.
 
-// fixed returns a Transport with a fixed token over mock.
-func fixed(mock *httpmock.MockTransport) *fincodeauth.Transport {
+// fixedTransport returns a Transport that sends the fixed token t-1 to mock.
+func fixedTransport(mock *httpmock.MockTransport) *fincodeauth.Transport {
 	return &fincodeauth.Transport{
 		Source:  oauth2.StaticTokenSource(&oauth2.Token{AccessToken: "t-1"}),
 		BaseURL: api,
@@ -37,25 +37,25 @@ func fixed(mock *httpmock.MockTransport) *fincodeauth.Transport {
 func TestRequestGetsTheTokenAndFinCodeHeaders(t *testing.T) {
 	for name, test := range map[string]struct {
 		edit func(*fincodeauth.Transport)
-		has  http.Header // of the request
-		want map[string]string
+		has  http.Header       // the caller's fields
+		want map[string]string // the fields that are sent; "": not sent
 	}{
 		"all by default": {nil, nil, map[string]string{"Authorization": "Bearer t-1", "X-Auth-Token": "t-1",
 			"Content-Type": "application/json", "platform": "fincode", "uuid": "200"}},
-		"Authorization alone": {func(tr *fincodeauth.Transport) { tr.TokenHeaders = fincodeauth.BearerToken },
+		"only Authorization": {func(tr *fincodeauth.Transport) { tr.TokenHeaders = fincodeauth.BearerToken },
 			http.Header{"X-Auth-Token": {"mine"}}, map[string]string{"Authorization": "Bearer t-1", "X-Auth-Token": ""}},
-		"X-Auth-Token alone": {func(tr *fincodeauth.Transport) { tr.TokenHeaders = fincodeauth.XAuthToken },
+		"only X-Auth-Token": {func(tr *fincodeauth.Transport) { tr.TokenHeaders = fincodeauth.XAuthToken },
 			http.Header{"Authorization": {"mine"}}, map[string]string{"Authorization": "", "X-Auth-Token": "t-1"}},
 		"the caller's fields stay": {nil, http.Header{"Content-Type": {"text/csv"}, "Uuid": {"7"}, "Accept": {"text/csv"}},
 			map[string]string{"Content-Type": "text/csv", "uuid": "7", "Accept": "text/csv", "platform": "fincode"}},
-		"a request ID of its own": {func(tr *fincodeauth.Transport) { tr.RequestID = func() string { return "id-1" } },
+		"a generated request ID": {func(tr *fincodeauth.Transport) { tr.RequestID = func() string { return "id-1" } },
 			nil, map[string]string{"uuid": "id-1"}},
 		"the caller's request ID": {func(tr *fincodeauth.Transport) { tr.RequestID = func() string { return "id-1" } },
 			http.Header{"Uuid": {"7"}}, map[string]string{"uuid": "7"}},
 		"another header": {func(tr *fincodeauth.Transport) { tr.Header = http.Header{"x-tenant": {"acme"}} },
 			nil, map[string]string{"X-Tenant": "acme", "platform": ""}},
-		"a field that the caller wrote in both ways": {nil, http.Header{"platform": {"a"}, "Platform": {"b"}}, map[string]string{"platform": "b"}},
-		"a field that the caller emptied":            {nil, http.Header{"Platform": nil}, map[string]string{"platform": ""}},
+		"a field that the caller spelled in two ways": {nil, http.Header{"platform": {"a"}, "Platform": {"b"}}, map[string]string{"platform": "b"}},
+		"a field that the caller emptied":             {nil, http.Header{"Platform": nil}, map[string]string{"platform": ""}},
 		"a request ID that is not needed": {func(tr *fincodeauth.Transport) { tr.RequestID = func() string { panic("asked for") } },
 			http.Header{"uuid": {"7"}}, map[string]string{"uuid": ""}},
 	} {
@@ -66,7 +66,7 @@ func TestRequestGetsTheTokenAndFinCodeHeaders(t *testing.T) {
 				got = r.Header
 				return httpmock.NewStringResponse(200, ""), nil
 			})
-			tr := fixed(mock)
+			tr := fixedTransport(mock)
 			if test.edit != nil {
 				test.edit(tr)
 			}
@@ -85,11 +85,11 @@ func TestRequestGetsTheTokenAndFinCodeHeaders(t *testing.T) {
 			resp.Body.Close()
 			for name, want := range test.want {
 				if got.Get(name) != want {
-					t.Errorf("%s is %q, want %q", name, got.Get(name), want)
+					t.Errorf("sent %s %q, want %q", name, got.Get(name), want)
 				}
 			}
 			if after := fmt.Sprint(req.Header); after != before {
-				t.Errorf("the caller's header became %s", after)
+				t.Errorf("the caller's header became %s, want it unchanged: %s", after, before)
 			}
 		})
 	}
@@ -99,7 +99,7 @@ func TestHeaderNamesThatAreNotCanonicalAreNotSentTwice(t *testing.T) {
 	mock := httpmock.NewMockTransport()
 	mock.RegisterNoResponder(func(r *http.Request) (*http.Response, error) {
 		if len(r.Header) != 5 || r.Header.Get("uuid")+r.Header.Get("Content-Type") != "" || r.Header.Get("Authorization") != "Bearer t-1" {
-			t.Errorf("header %v, want five fields, the caller's uuid and the Transport's token", r.Header)
+			t.Errorf("sent header %v, want five fields, with the caller's uuid and the Transport's token", r.Header)
 		}
 		return httpmock.NewStringResponse(200, ""), nil
 	})
@@ -110,7 +110,7 @@ func TestHeaderNamesThatAreNotCanonicalAreNotSentTwice(t *testing.T) {
 	for _, name := range []string{"uuid", "platform", "CONTENT-TYPE", "authorization", "X-AUTH-TOKEN"} {
 		req.Header[name] = []string{"mine"}
 	}
-	resp, err := fixed(mock).RoundTrip(req)
+	resp, err := fixedTransport(mock).RoundTrip(req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,15 +145,15 @@ func TestTokenIsSentOnlyToBaseURLAndHosts(t *testing.T) {
 			got = r.Header
 			return httpmock.NewStringResponse(200, ""), nil
 		})
-		tr := fixed(mock)
+		tr := fixedTransport(mock)
 		tr.Hosts = []string{"files.example", "ports.example:8443", "127.0.0.1:9000"}
 		get(t, tr, test.url)
-		// A URL's user makes http.Client send an Authorization of its own.
+		// If the URL has a user, http.Client sends an Authorization of its own.
 		if sent := got.Get("Authorization") == "Bearer t-1" || got.Get("X-Auth-Token") != ""; sent != test.sent {
 			t.Errorf("%s: token sent %t, want %t", test.url, sent, test.sent)
 		}
-		if touched := got.Get("platform") != ""; touched != test.sent {
-			t.Errorf("%s: touched %t, want %t", test.url, touched, test.sent)
+		if added := got.Get("platform") != ""; added != test.sent {
+			t.Errorf("%s: FinCode's header added %t, want %t", test.url, added, test.sent)
 		}
 	}
 }
@@ -162,7 +162,7 @@ func TestPassedIsReportedOncePerOrigin(t *testing.T) {
 	var seen events
 	sessions := newSessions(t, nil, seen.observe, func(c *fincodeauth.Config) {
 		c.BaseURL = "http://127.0.0.1:8080"
-		c.Base = nothing
+		c.Base = emptyAPI
 	})
 	if err := sessions.Adopt(t.Context(), "a", &oauth2.Token{AccessToken: "t-1"}); err != nil {
 		t.Fatal(err)
@@ -178,28 +178,28 @@ func TestPassedIsReportedOncePerOrigin(t *testing.T) {
 			roundTrip(t, sessions.Transport(""), req)
 		}
 	}
-	var told []string
+	var origins []string
 	for _, e := range seen.all {
 		if e.Type != fincodeauth.Passed || e.Key != "a" || e.Err == nil || !strings.Contains(e.Err.Error(), "127.0.0.1:8080") {
-			t.Fatalf("event %+v", e)
+			t.Fatalf("got event %+v, want Passed of key a, with the BaseURL in its error", e)
 		}
-		told = append(told, strings.Fields(e.Err.Error())[2])
+		origins = append(origins, strings.Fields(e.Err.Error())[2])
 	}
-	if want := []string{`"http://localhost:8080"`, `"https://files.example"`}; !slices.Equal(told, want) {
-		t.Errorf("told of %v, want %v", told, want)
+	if want := []string{`"http://localhost:8080"`, `"https://files.example"`}; !slices.Equal(origins, want) {
+		t.Errorf("got Passed for the origins %v, want %v", origins, want)
 	}
 }
 
-// A program that crawls the web through the client tells of some origins only,
-// and remembers no more.
+// The origins are kept in memory. A program that crawls the web with the client must
+// not fill the memory.
 func TestPassedIsReportedForAtMostAHundredOrigins(t *testing.T) {
 	var seen events
-	sessions := newSessions(t, nil, seen.observe, func(c *fincodeauth.Config) { c.Base = nothing })
+	sessions := newSessions(t, nil, seen.observe, func(c *fincodeauth.Config) { c.Base = emptyAPI })
 	for i := range 300 {
 		get(t, sessions.Transport("a"), fmt.Sprintf("https://%d.example/", i))
 	}
 	if n := len(seen.types()); n != 100 {
-		t.Errorf("%d events, want 100", n)
+		t.Errorf("got %d events, want 100", n)
 	}
 }
 
@@ -212,12 +212,12 @@ func TestRedirectToAnotherOriginCarriesNoToken(t *testing.T) {
 	})
 	mock.RegisterResponder("GET", "https://files.example/statement.pdf", func(r *http.Request) (*http.Response, error) {
 		if r.Header.Get("Authorization")+r.Header.Get("X-Auth-Token") != "" {
-			t.Error("the token went along")
+			t.Error("the token was sent to another origin, want no token")
 		}
 		return httpmock.NewStringResponse(200, ""), nil
 	})
-	if status := get(t, fixed(mock), api+"/statement"); status != 200 {
-		t.Errorf("status %d", status)
+	if status := get(t, fixedTransport(mock), api+"/statement"); status != 200 {
+		t.Errorf("got status %d, want 200", status)
 	}
 }
 
@@ -233,7 +233,7 @@ func TestMisconfiguredTransportSaysWhatIsWrong(t *testing.T) {
 		"header":   {func(tr *fincodeauth.Transport) { tr.Header = http.Header{"A B": nil} }, `"A B" in Header`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			tr := fixed(httpmock.NewMockTransport())
+			tr := fixedTransport(httpmock.NewMockTransport())
 			test.edit(tr)
 			body := &closable{Reader: strings.NewReader("x")}
 			req, err := http.NewRequest("POST", api, body)
@@ -241,16 +241,16 @@ func TestMisconfiguredTransportSaysWhatIsWrong(t *testing.T) {
 				t.Fatal(err)
 			}
 			if _, err := tr.RoundTrip(req); err == nil || !strings.Contains(err.Error(), test.want) {
-				t.Errorf("error %v, want %q", err, test.want)
+				t.Errorf("got error %v, want one that says %q", err, test.want)
 			}
 			if !body.closed {
-				t.Error("the body was not closed")
+				t.Error("the request's body is open, want it closed")
 			}
 		})
 	}
 }
 
-// closable is a body that cannot be had again.
+// A closable is a body that can be read only once.
 type closable struct {
 	io.Reader
 	closed bool
@@ -264,7 +264,7 @@ func (c *closable) Close() error {
 func TestIncompleteAnswerOfBaseIsAnErrorOrAnEmptyBody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		for name, c := range map[string]struct {
+		for name, test := range map[string]struct {
 			resp *http.Response
 			ok   bool
 		}{
@@ -272,19 +272,19 @@ func TestIncompleteAnswerOfBaseIsAnErrorOrAnEmptyBody(t *testing.T) {
 			"no body":                {&http.Response{StatusCode: http.StatusUnauthorized}, true},
 			"a body that is missing": {&http.Response{StatusCode: http.StatusOK, ContentLength: 5}, false},
 		} {
-			sessions := newSessions(t, fc, func(c2 *fincodeauth.Config) {
-				c2.Base = roundTripper(func(r *http.Request) (*http.Response, error) {
+			sessions := newSessions(t, fc, func(c *fincodeauth.Config) {
+				c.Base = roundTripper(func(r *http.Request) (*http.Response, error) {
 					if r.Method == http.MethodPut {
 						return fc.RoundTrip(r)
 					}
-					return c.resp, nil
+					return test.resp, nil
 				})
 			})
 			logIn(t, sessions, "a")
-			time.Sleep(30 * time.Minute) // so that a 401 has a request sent again
+			time.Sleep(30 * time.Minute) // after a 401, a token of this age is refreshed and the request is replayed
 			resp, err := sessions.Client("a").Get(fincodeauth.Sandbox("test") + "/balance")
-			if (err == nil) != c.ok {
-				t.Errorf("%s: error %v", name, err)
+			if (err == nil) != test.ok {
+				t.Errorf("%s: got error %v, want an answer %t", name, err, test.ok)
 			}
 			if err == nil {
 				resp.Body.Close()
@@ -302,21 +302,21 @@ func TestRequestWithoutATokenIsNotSentAndItsBodyIsClosed(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := sessions.Transport("nobody").RoundTrip(req); !errors.Is(err, fincodeauth.ErrNotFound) {
-		t.Errorf("error %v, want ErrNotFound", err)
+		t.Errorf("got error %v, want ErrNotFound", err)
 	}
 	if !body.closed || mock.GetTotalCallCount() != 0 {
-		t.Errorf("body closed %t, %d calls", body.closed, mock.GetTotalCallCount())
+		t.Errorf("got body closed %t and %d requests, want the body closed and no request", body.closed, mock.GetTotalCallCount())
 	}
 }
 
-// A mocked is a session over a mocked API, whose tokens come from fincodetest.
+// A mocked is a session with a mocked API. Its tokens come from fincodetest.
 type mocked struct {
 	fc       *fincodetest.FinCode
 	mock     *httpmock.MockTransport
 	sessions *fincodeauth.Sessions
 	events   events
-	revoked  atomic.Int32 // the API accepts no token older than that many refreshes
-	requests atomic.Int32 // at the API
+	revoked  atomic.Int32 // the API answers 401 until FinCode has made that many refreshes
+	requests atomic.Int32 // how many requests the API received
 }
 
 func newMocked(t *testing.T) *mocked {
@@ -325,15 +325,16 @@ func newMocked(t *testing.T) *mocked {
 	m.mock.RegisterRegexpResponder("PUT", regexp.MustCompile("/securitymanagement/"), m.fc.RoundTrip)
 	m.sessions = newSessions(t, m.fc, m.events.observe, func(c *fincodeauth.Config) { c.Base = m.mock })
 	logIn(t, m.sessions, "a")
-	time.Sleep(time.Minute) // no token is young any more
+	time.Sleep(time.Minute) // a younger token is not refreshed for a 401
 	m.events.types()
 	return m
 }
 
-// revoke makes the API accept no token that the session has.
+// revoke makes the API answer 401 until the session has a new token.
 func (m *mocked) revoke() { m.revoked.Store(int32(m.fc.Counts().Refreshes) + 1) }
 
-// answer is an API that echoes the body, or answers 401.
+// answer is a responder of httpmock. It echoes the body, or answers 401 to a revoked
+// token.
 func (m *mocked) answer(r *http.Request) (*http.Response, error) {
 	m.requests.Add(1)
 	var body []byte
@@ -350,7 +351,7 @@ func (m *mocked) answer(r *http.Request) (*http.Response, error) {
 	return httpmock.NewStringResponse(200, string(body)), nil
 }
 
-// do sends a request as the session and returns the answer, its body read.
+// do sends a request as the session, and returns the status and the body.
 func (m *mocked) do(t *testing.T, req *http.Request) (int, string) {
 	t.Helper()
 	resp, err := m.sessions.Client("a").Do(req)
@@ -371,7 +372,7 @@ func (m *mocked) fail(t *testing.T, req *http.Request) error {
 	resp, err := m.sessions.Client("a").Do(req)
 	if err == nil {
 		resp.Body.Close()
-		t.Fatalf("status %d, want an error", resp.StatusCode)
+		t.Fatalf("got status %d, want an error", resp.StatusCode)
 	}
 	return err
 }
@@ -383,10 +384,10 @@ func TestRequestIsReplayedOnceWithItsBodyAfterA401(t *testing.T) {
 		m.revoke()
 		status, body := m.do(t, request(t, "POST", strings.NewReader(`{"amount": 5}`)))
 		if status != 200 || body != `{"amount": 5}` {
-			t.Errorf("status %d, body %q", status, body)
+			t.Errorf("got status %d and body %q, want 200 and the body of the request", status, body)
 		}
 		if n := m.requests.Load(); n != 2 {
-			t.Errorf("%d requests, want the first and its replay", n)
+			t.Errorf("the API received %d requests, want 2: the first and its replay", n)
 		}
 		m.events.want(t, fincodeauth.Refreshed, fincodeauth.Replayed)
 		wantCalls(t, m.fc, 1, 1)
@@ -401,7 +402,7 @@ func TestRequestWithoutABodyIsReplayedAfterA401(t *testing.T) {
 				m.mock.RegisterResponder("GET", api+"/transfers", m.answer)
 				m.revoke()
 				if status, _ := m.do(t, request(t, "GET", body)); status != 200 {
-					t.Errorf("status %d", status)
+					t.Errorf("got status %d, want 200", status)
 				}
 			})
 		})
@@ -415,33 +416,34 @@ func TestRequestWhoseBodyCannotBeRepeatedIsNotReplayed(t *testing.T) {
 		m.revoke()
 		status, body := m.do(t, request(t, "POST", &closable{Reader: strings.NewReader("once")}))
 		if status != 401 || body != "no: once" || m.requests.Load() != 1 {
-			t.Errorf("status %d, body %q, %d requests; want the first answer, unread", status, body, m.requests.Load())
+			t.Errorf("got status %d and body %q after %d requests, want the 401 with its body, after one request", status, body, m.requests.Load())
 		}
-		// But the next request has a new token.
+		// The token was refreshed all the same, so the next request succeeds.
 		if status, _ := m.do(t, request(t, "POST", strings.NewReader(""))); status != 200 || m.requests.Load() != 2 {
-			t.Errorf("status %d after %d requests", status, m.requests.Load())
+			t.Errorf("got status %d after %d requests, want 200 after two", status, m.requests.Load())
 		}
 	})
 }
 
-// Whoever gets the bare 401 sends a user who is logged in to the login page.
+// A caller that got the plain 401 would send a user who is logged in to the login
+// page.
 func Test401BecomesTheErrorOfAFailedRefresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMocked(t)
 		m.mock.RegisterResponder("POST", api+"/transfers", m.answer)
 		m.revoke()
 		m.fc.Inject(fincodetest.Refresh, -1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 503})
-		for range 3 { // FinCode is asked once: the others fail by the backoff
+		for range 3 { // FinCode is called once: the other two requests come during the backoff
 			err := m.fail(t, request(t, "POST", strings.NewReader("x")))
 			if answer, ok := errors.AsType[*fincodeauth.EndpointError](err); !ok || answer.Status != 503 || errors.Is(err, fincodeauth.ErrLoginRequired) {
-				t.Errorf("error %v, want that of the refresh", err)
+				t.Errorf("got error %v, want the 503 of the refresh", err)
 			}
 		}
 		wantCalls(t, m.fc, 1, 0)
 		m.fc.ClearFaults()
 		time.Sleep(time.Minute)
 		if status, body := m.do(t, request(t, "POST", strings.NewReader("x"))); status != 200 || body != "x" {
-			t.Errorf("after FinCode recovered: status %d, body %q", status, body)
+			t.Errorf("after FinCode recovered: got status %d and body %q, want 200 and %q", status, body, "x")
 		}
 	})
 }
@@ -465,11 +467,11 @@ func Test401BecomesTheErrorOfAnEndedContext(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if err := m.fail(t, request(t, "GET", nil).WithContext(ctx)); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("error %v, want the context's", err)
+			t.Errorf("got error %v, want the error of the context", err)
 		}
-		time.Sleep(10 * time.Second)
+		time.Sleep(10 * time.Second) // the refresh goes on without its caller
 		if status, _ := m.do(t, request(t, "GET", nil)); status != 200 {
-			t.Errorf("status %d, want that of the token that arrived meanwhile", status)
+			t.Errorf("got status %d, want 200 with the new token", status)
 		}
 	})
 }
@@ -482,7 +484,7 @@ func TestRevokedTokenIsReplacedAtOnceForAllRequests(t *testing.T) {
 		for range 100 {
 			go func() {
 				if status, _ := m.do(t, request(t, "GET", nil)); status != 200 {
-					t.Errorf("status %d", status)
+					t.Errorf("got status %d, want 200", status)
 				}
 			}()
 		}
@@ -495,37 +497,39 @@ func TestEndpointThatAlwaysAnswers401CausesFewRotations(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMocked(t)
 		m.mock.RegisterResponder("GET", api+"/transfers", httpmock.NewStringResponder(401, "<html>no</html>"))
-		for range 60 * 60 { // a request a second for an hour
+		for range 60 * 60 { // one request a second for an hour
 			if status, _ := m.do(t, request(t, "GET", nil)); status != 401 {
-				t.Fatalf("status %d", status)
+				t.Fatalf("got status %d, want 401", status)
 			}
 			time.Sleep(time.Second)
 		}
 		if n := m.fc.Counts().Refreshes; n < 2 || n > 10 {
-			t.Errorf("%d rotations in an hour", n)
+			t.Errorf("got %d rotations in an hour, want 2 to 10", n)
 		}
 	})
 }
 
+// With every rejected replay, a token must be older before a 401 refreshes it. An
+// accepted replay resets this age.
 func TestAcceptedReplayMakesYoungTokensReplaceableAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMocked(t)
 		m.mock.RegisterResponder("GET", api+"/never", httpmock.NewStringResponder(401, ""))
 		m.mock.RegisterResponder("GET", api+"/transfers", m.answer)
-		for range 300 { // strikes: the minimum age grows to minutes
+		for range 300 { // the minimum age grows to minutes
 			get(t, m.sessions.Transport("a"), api+"/never")
 			time.Sleep(time.Second)
 		}
 		time.Sleep(10 * time.Minute)
 		m.revoke()
 		if status, _ := m.do(t, request(t, "GET", nil)); status != 200 {
-			t.Fatalf("status %d: the replay was not made", status)
+			t.Fatalf("got status %d, want 200 from the replay", status)
 		}
 		before := m.fc.Counts().Refreshes
 		time.Sleep(11 * time.Second)
 		m.revoke()
 		if status, _ := m.do(t, request(t, "GET", nil)); status != 200 || m.fc.Counts().Refreshes != before+1 {
-			t.Errorf("status %d, %d rotations; want a token of 11 s replaced", status, m.fc.Counts().Refreshes-before)
+			t.Errorf("got status %d after %d rotations, want 200 after 1: a token of 11 s is replaced", status, m.fc.Counts().Refreshes-before)
 		}
 	})
 }
@@ -533,8 +537,8 @@ func TestAcceptedReplayMakesYoungTokensReplaceableAgain(t *testing.T) {
 func TestFixedTokenIsUsedAndIts401IsReturned(t *testing.T) {
 	mock := httpmock.NewMockTransport()
 	mock.RegisterResponder("GET", api+"/balance", httpmock.NewStringResponder(401, ""))
-	if status := get(t, fixed(mock), api+"/balance"); status != 401 || mock.GetTotalCallCount() != 1 {
-		t.Errorf("status %d after %d calls", status, mock.GetTotalCallCount())
+	if status := get(t, fixedTransport(mock), api+"/balance"); status != 401 || mock.GetTotalCallCount() != 1 {
+		t.Errorf("got status %d after %d requests, want 401 after 1", status, mock.GetTotalCallCount())
 	}
 }
 
@@ -547,7 +551,7 @@ func TestContextChoosesTheSessionOfEachRequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	client := sessions.Client("")
-	seen := make(map[string]string)
+	users := make(map[string]string) // by session key
 	for _, key := range []string{"ada", "bob", "ada"} {
 		req, err := http.NewRequestWithContext(fincodeauth.WithSession(t.Context(), key), "GET", api+"/whoami", nil)
 		if err != nil {
@@ -565,18 +569,18 @@ func TestContextChoosesTheSessionOfEachRequest(t *testing.T) {
 		err = json.NewDecoder(resp.Body).Decode(&whoami)
 		resp.Body.Close()
 		if err != nil || resp.StatusCode != 200 {
-			t.Fatalf("status %d, error %v", resp.StatusCode, err)
+			t.Fatalf("got status %d, error %v; want 200", resp.StatusCode, err)
 		}
-		if who, ok := seen[key]; ok && who != whoami.Data.User {
-			t.Errorf("%s was somebody else before", key)
+		if user, ok := users[key]; ok && user != whoami.Data.User {
+			t.Errorf("the requests of %s were sent as user %s, then as user %s; want the same user", key, user, whoami.Data.User)
 		}
-		seen[key] = whoami.Data.User
+		users[key] = whoami.Data.User
 	}
-	if seen["ada"] == seen["bob"] {
-		t.Error("both requests were sent as the same user")
+	if users["ada"] == users["bob"] {
+		t.Errorf("the requests of ada and bob were both sent as user %s, want two users", users["ada"])
 	}
 	if _, err := client.Get(api + "/whoami"); err == nil || !strings.Contains(err.Error(), "WithSession") {
-		t.Errorf("error %v for a request without a session, want one that says what to do", err)
+		t.Errorf("got error %v for a request without a session, want one that names WithSession", err)
 	}
 }
 
@@ -590,18 +594,20 @@ func TestContextEndsTheWaitForAToken(t *testing.T) {
 		defer cancel()
 		waited := elapsed(func() {
 			if _, err := m.sessions.Client("a").Do(request(t, "GET", nil).WithContext(ctx)); !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("error %v, want that of the context", err)
+				t.Errorf("got error %v, want the error of the context", err)
 			}
 		})
 		if waited != time.Second || m.requests.Load() != 0 {
-			t.Errorf("waited %v, %d requests", waited, m.requests.Load())
+			t.Errorf("waited %v, and the API received %d requests; want 1 s and no request", waited, m.requests.Load())
 		}
-		if err := m.sessions.Close(t.Context()); err != nil { // the refresh goes on without its caller
+		if err := m.sessions.Close(t.Context()); err != nil { // waits for the refresh, which goes on without its caller
 			t.Error(err)
 		}
 	})
 }
 
+// The replays of one endpoint are always rejected. The successful requests to other
+// endpoints must not make the session forget that.
 func TestEndpointThatAlwaysAnswers401CausesFewRotationsAmongGoodTraffic(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{RevokeOnRotation: true})
@@ -639,14 +645,14 @@ func TestEndpointThatAlwaysAnswers401CausesFewRotationsAmongGoodTraffic(t *testi
 			time.Sleep(time.Second)
 		}
 		if n := fc.Counts().Refreshes; n > 15 {
-			t.Errorf("%d rotations in an hour", n)
+			t.Errorf("got %d rotations in an hour, want at most 15", n)
 		}
 		time.Sleep(10 * time.Minute)
 	})
 }
 
 func TestRequestsShareNoHeaderValues(t *testing.T) {
-	tr := fixed(nil)
+	tr := fixedTransport(nil)
 	tr.Base = roundTripper(func(r *http.Request) (*http.Response, error) {
 		for _, v := range r.Header {
 			v[0] = "changed"
@@ -658,13 +664,13 @@ func TestRequestsShareNoHeaderValues(t *testing.T) {
 		req.Header.Set("X-Mine", "1")
 		tr.RoundTrip(req)
 		if req.Header.Get("X-Mine") != "1" {
-			t.Error("the caller's header changed")
+			t.Error("the caller's header was changed, want it unchanged")
 		}
 	}
 	mock := httpmock.NewMockTransport()
 	mock.RegisterNoResponder(func(r *http.Request) (*http.Response, error) {
 		if r.Header.Get("Platform") != "fincode" || r.Header.Get("Authorization") != "Bearer t-1" {
-			t.Error("shared values were changed for every later request")
+			t.Errorf("sent header %v, want the defaults and token t-1: an earlier request changed values that are shared", r.Header)
 		}
 		return httpmock.NewStringResponse(200, ""), nil
 	})
@@ -673,19 +679,20 @@ func TestRequestsShareNoHeaderValues(t *testing.T) {
 }
 
 func TestNilTokenOfASourceIsAnError(t *testing.T) {
-	tr := fixed(httpmock.NewMockTransport())
+	tr := fixedTransport(httpmock.NewMockTransport())
 	tr.Source = nilSource{}
 	body := &closable{Reader: strings.NewReader("x")}
 	if _, err := tr.RoundTrip(request(t, "POST", body)); err == nil || !body.closed {
-		t.Errorf("error %v, body closed %t", err, body.closed)
+		t.Errorf("got error %v, body closed %t; want an error and the body closed", err, body.closed)
 	}
 }
 
+// A nilSource returns neither a token nor an error.
 type nilSource struct{}
 
 func (nilSource) Token() (*oauth2.Token, error) { return nil, nil }
 
-// A stalled body never ends.
+// A stalled body never ends, until it is closed.
 type stalled struct{ closed chan struct{} }
 
 func (s stalled) Read([]byte) (int, error) { <-s.closed; return 0, io.EOF }
@@ -703,7 +710,7 @@ func TestStalledBodyOfA401DoesNotDelayTheReplay(t *testing.T) {
 		})
 		m.revoke()
 		if status, _ := m.do(t, request(t, "GET", nil)); status != 200 {
-			t.Errorf("status %d", status)
+			t.Errorf("got status %d, want 200", status)
 		}
 	})
 }
