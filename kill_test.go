@@ -8,8 +8,8 @@ import (
 	"github.com/fincodeauth/fincodeauth/internal/torture"
 )
 
-// Processes that share a folder are killed at any instruction. No refresh token
-// is presented twice except by a takeover, and the folder is always readable.
+// Processes that share a folder are killed at random instants. A refresh token is
+// presented twice only after a takeover, and the folder is always readable.
 func TestProcessesKilledAtAnyMomentShareOneFolder(t *testing.T) {
 	dir := t.TempDir()
 	store, err := filestore.New(dir)

@@ -8,7 +8,8 @@ import (
 	"github.com/fincodeauth/fincodeauth/internal/torture"
 )
 
-// The kill test starts this binary again, as processes that share a folder.
+// TestProcessesKilledAtAnyMomentShareOneFolder starts this binary again, once for
+// each of its processes.
 func TestMain(m *testing.M) {
 	torture.Main(m, func(dir string) (fincodeauth.Store, error) { return filestore.New(dir) })
 }

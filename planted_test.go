@@ -11,15 +11,16 @@ import (
 	"testing"
 )
 
-// A plantedBug is one line of the package that is wrong.
+// A plantedBug is a change of one line of the package that makes the line wrong.
 type plantedBug struct {
 	name   string
 	file   string
-	right  string // part of one line
-	wrong  string
-	within int // seeds, in which TestSimulation finds it
+	right  string // part of the line; it must be in the file exactly once
+	wrong  string // what stands there instead
+	within int    // TestSimulation must find the bug within this many seeds
 }
 
+// plantedBugs are the rows of the table in docs/protocol.md.
 var plantedBugs = []plantedBug{
 	{"no claim is saved", "rotation.go",
 		`err := s.save(ctx, s.all.cfg.RefreshTimeout, claimed, rec.Version)`,
@@ -61,11 +62,11 @@ var plantedBugs = []plantedBug{
 		`tok.Expiry = before.Add(lifetime)`,
 		`tok.Expiry = before.Add(lifetime); if c := claimsOf(tok.AccessToken); c.Expiry > 0 { tok.Expiry = c.expiry() }`,
 		500},
-	{"a claim's age is that of the monotonic clock alone", "rotation.go",
+	{"a claim's age is taken from the monotonic clock alone", "rotation.go",
 		`age := max(now.Sub(c.since), now.Round(0).Sub(c.since.Round(0)))`,
 		`age := now.Sub(c.since)`,
 		20000},
-	{"a token is handed out that expired on its way", "rotation.go",
+	{"a token is handed out although it expired on its way here", "rotation.go",
 		`case l.valid(s.all.now()):`,
 		`case l != nil:`,
 		20000},
@@ -77,15 +78,15 @@ var plantedBugs = []plantedBug{
 		`if last.mayLandOver(rec) {`,
 		`if last != nil && !last.landed {`,
 		5000},
-	{"a clock that is set back makes the verdict forgotten", "rotation.go",
+	{"a clock that is set back makes the process forget the verdict", "rotation.go",
 		`if mine := s.rotation.mine; !mine.is(rec) && !mine.mayLandOver(rec) {`,
 		`if true {`,
 		20000},
-	{"a token is revoked that somebody has built on", "pending.go",
+	{"a token is revoked although another process goes on from it", "pending.go",
 		`hasTokens(rec.Token) && !p.found.hasComeOf(rec) {`,
 		`hasTokens(rec.Token) {`,
 		20000},
-	{"a login overwrites what came of it", "pending.go",
+	{"a login overwrites a record that came after it", "pending.go",
 		`return !p.unheard || sessionOf(there.Version) == sessionOf(p.prev)`,
 		`return true`,
 		20000},
@@ -97,7 +98,7 @@ var plantedBugs = []plantedBug{
 		"\t\ts.renew(nil, nil)\n\t}",
 		"\t}",
 		20000},
-	{"a theft is not called one", "rotation.go",
+	{"a theft is reported as something else", "rotation.go",
 		`reused := answer != nil &&`,
 		`reused := false && answer != nil &&`,
 		500},
@@ -109,7 +110,7 @@ var plantedBugs = []plantedBug{
 		`r.retryAt = s.all.now().Add(delay)`,
 		`r.retryAt = s.all.now()`,
 		500},
-	{"a store that fails passes for one without the session", "rotation.go",
+	{"an error of the store counts as no session", "rotation.go",
 		`s.rotation.seen = "" // while`,
 		`return nil, &SessionError{Key: s.key, Err: err} // while`,
 		500},
@@ -117,7 +118,7 @@ var plantedBugs = []plantedBug{
 		`a.work.Wait()`,
 		``,
 		5000},
-	{"a save is tried as patiently as a call", "pending.go",
+	{"a save may take as long as a call", "pending.go",
 		`err := s.saveNow(ctx, p, s.all.cfg.RefreshTimeout/4)`,
 		`err := s.saveNow(ctx, p, s.all.cfg.RefreshTimeout)`,
 		20000},
@@ -127,8 +128,8 @@ var plantedBugs = []plantedBug{
 		500},
 }
 
-// TestPlantedBugsAreFound builds the package with each of them, and has
-// TestSimulation find it.
+// TestPlantedBugsAreFound builds the package once with each planted bug, and checks
+// that TestSimulation finds the bug.
 func TestPlantedBugsAreFound(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds the package for each planted bug")
@@ -136,22 +137,23 @@ func TestPlantedBugsAreFound(t *testing.T) {
 	for _, bug := range plantedBugs {
 		t.Run(bug.name, func(t *testing.T) {
 			t.Parallel()
-			hunt := exec.Command(bug.plant(t), "-test.run", "^TestSimulation$", "-seeds", fmt.Sprint(bug.within), "-broken", "1")
-			hunt.Env = append(os.Environ(), "GOMAXPROCS=1") // others hunt on the other cores
-			out, err := hunt.CombinedOutput()
+			simulation := exec.Command(bug.plant(t), "-test.run", "^TestSimulation$", "-seeds", fmt.Sprint(bug.within), "-broken", "1")
+			simulation.Env = append(os.Environ(), "GOMAXPROCS=1") // the other cores look for other bugs
+			out, err := simulation.CombinedOutput()
 			if err == nil {
-				t.Fatalf("not found in %d seeds", bug.within)
+				t.Fatalf("%d seeds broke no promise, want the planted bug found", bug.within)
 			}
 			found := regexp.MustCompile(`seed (\d+):\n\s+(.*)`).FindStringSubmatch(string(out))
 			if found == nil {
-				t.Fatalf("found, but not by a broken promise:\n%s", out)
+				t.Fatalf("the simulation failed, but not by a broken promise:\n%s", out)
 			}
 			t.Logf("seed %s: %s", found[1], found[2])
 		})
 	}
 }
 
-// plant returns a program with the tests of the package that has the bug.
+// plant builds the tests of the package with the bug, and returns the path of the
+// program.
 func (b plantedBug) plant(t *testing.T) string {
 	t.Helper()
 	right, err := os.ReadFile(b.file)
@@ -159,7 +161,7 @@ func (b plantedBug) plant(t *testing.T) string {
 		t.Fatal(err)
 	}
 	if n := strings.Count(string(right), b.right); n != 1 {
-		t.Fatalf("%s has %q %d times, not once: bring the planted bug up to date", b.file, b.right, n)
+		t.Fatalf("%s contains %q %d times, want once: update the planted bug", b.file, b.right, n)
 	}
 	dir := t.TempDir()
 	wrong := filepath.Join(dir, b.file)

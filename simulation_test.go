@@ -20,13 +20,14 @@ import (
 )
 
 var (
-	seeds    = flag.Int("seeds", 500, "how many seeds are played")
-	fromSeed = flag.Uint64("from", 1, "the first of them")
-	oneSeed  = flag.Uint64("seed", 0, "play this seed alone, and show what happens")
-	enough   = flag.Uint64("broken", 3, "stop after so many seeds that break a promise")
+	seeds     = flag.Int("seeds", 500, "how many seeds to play")
+	fromSeed  = flag.Uint64("from", 1, "the first seed to play")
+	oneSeed   = flag.Uint64("seed", 0, "play only this seed, and print all that happens")
+	maxBroken = flag.Uint64("broken", 3, "stop after this many seeds that break a promise")
 )
 
-// TestSimulation plays what package internal/simulation is about.
+// TestSimulation plays many seeds in the world of package internal/simulation, and
+// fails if one of them breaks a promise of the package.
 func TestSimulation(t *testing.T) {
 	if *oneSeed != 0 {
 		result := play(t, *oneSeed, true)
@@ -34,8 +35,8 @@ func TestSimulation(t *testing.T) {
 		report(t, *oneSeed, result)
 		return
 	}
-	defer debug.SetGCPercent(debug.SetGCPercent(400)) // a third faster, for 20 MB
-	var next, failed atomic.Uint64
+	defer debug.SetGCPercent(debug.SetGCPercent(400)) // a third faster, for 20 MB more
+	var next, broken atomic.Uint64
 	next.Store(*fromSeed)
 	var mu sync.Mutex
 	var stats simulation.Stats
@@ -45,12 +46,12 @@ func TestSimulation(t *testing.T) {
 				t.Parallel()
 				for {
 					seed := next.Add(1) - 1
-					if seed >= *fromSeed+uint64(*seeds) || failed.Load() >= *enough {
+					if seed >= *fromSeed+uint64(*seeds) || broken.Load() >= *maxBroken {
 						return
 					}
 					result := play(t, seed, false)
 					if len(result.Broken) > 0 {
-						failed.Add(1)
+						broken.Add(1)
 						result.Trace = play(t, seed, true).Trace
 						report(t, seed, result)
 					}
@@ -63,34 +64,35 @@ func TestSimulation(t *testing.T) {
 	})
 	stats.Print(t.Output())
 	if *seeds >= 5000 && !t.Failed() {
-		everythingHappened(t, &stats)
+		wantEverythingHappened(t, &stats)
 	}
 }
 
-// everythingHappened fails if something did not that the package is to survive.
-func everythingHappened(t *testing.T, s *simulation.Stats) {
+// wantEverythingHappened checks that each fault and each event happened at least once.
+// If one never happened, the simulation did not test that the package survives it.
+func wantEverythingHappened(t *testing.T, s *simulation.Stats) {
 	for f, n := range s.Faults {
 		if n == 0 {
-			t.Errorf("it never happened: %v", simulation.Fault(f))
+			t.Errorf("this fault never happened, want it at least once: %v", simulation.Fault(f))
 		}
 	}
 	if s.Takeovers == 0 || s.Interrupted == 0 || s.Breaches == 0 || slices.Contains(s.Events[fincodeauth.LoggedIn:], 0) {
-		t.Errorf("there was no takeover, no end of a session, or an event is missing: %+v", *s)
+		t.Errorf("there was no takeover, no interrupted session, no breach or no event of some type; want each of them: %+v", *s)
 	}
 }
 
-// play plays one seed in a bubble of its own.
+// play plays one seed in its own synctest bubble.
 func play(t *testing.T, seed uint64, trace bool) (result simulation.Result) {
-	hangs := time.AfterFunc(time.Minute, func() { panic(fmt.Sprintf("seed %d hangs: %s", seed, again(seed))) })
-	defer hangs.Stop()
+	watchdog := time.AfterFunc(time.Minute, func() { panic(fmt.Sprintf("seed %d hangs: %s", seed, commandFor(seed))) })
+	defer watchdog.Stop()
 	defer func() {
 		if r := recover(); r != nil {
 			stacks := make([]byte, 1<<20)
-			t.Fatalf("seed %d: %v\n%s\n%s", seed, r, again(seed), stacks[:runtime.Stack(stacks, true)])
+			t.Fatalf("seed %d panicked: %v\nthe whole story: %s\n%s", seed, r, commandFor(seed), stacks[:runtime.Stack(stacks, true)])
 		}
 	}()
 	synctest.Test(t, func(t *testing.T) {
-		// With GODEBUG=tracebacklabels=1, a panic of another goroutine tells the seed.
+		// With GODEBUG=tracebacklabels=1, the stack of every goroutine shows the seed.
 		pprof.Do(t.Context(), pprof.Labels("seed", fmt.Sprint(seed)), func(context.Context) {
 			result = simulation.Run(seed, fincodeauth.NewOn, trace)
 		})
@@ -98,44 +100,55 @@ func play(t *testing.T, seed uint64, trace bool) (result simulation.Result) {
 	return result
 }
 
-// again is the command that tells a seed's whole story.
-func again(seed uint64) string {
+// commandFor returns the command that plays a seed again and prints all that happens.
+func commandFor(seed uint64) string {
 	return fmt.Sprintf("go test -run '^TestSimulation$' -v . -seed %d", seed)
 }
 
-// report says what went wrong with a seed, what happened before, and how to see
-// it all again.
+// report fails if the seed broke a promise. It prints the promise, what happened
+// before, and the command that prints everything.
 func report(t *testing.T, seed uint64, result simulation.Result) {
 	if len(result.Broken) == 0 {
 		return
 	}
-	broken := slices.IndexFunc(result.Trace, func(line string) bool { return strings.Contains(line, "BROKEN") })
-	before := []string{"(played again, it broke no promise: seeds do not decide everything)"}
-	if broken >= 0 {
-		before = result.Trace[max(0, broken-40) : broken+1]
+	first := slices.IndexFunc(result.Trace, func(line string) bool { return strings.Contains(line, "BROKEN") })
+	before := []string{"(the seed broke no promise when it was played again, so the seed does not decide everything)"}
+	if first >= 0 {
+		before = result.Trace[max(0, first-40) : first+1]
 	}
-	t.Errorf("seed %d:\n\t%s\nwhat happened before the first of them:\n\t%s\nthe whole story:\n\t%s",
-		seed, strings.Join(result.Broken, "\n\t"), strings.Join(before, "\n\t"), again(seed))
+	// TestPlantedBugsAreFound reads the first two lines.
+	t.Errorf("seed %d:\n\t%s\nwhat happened before the first broken promise:\n\t%s\nthe whole story:\n\t%s",
+		seed, strings.Join(result.Broken, "\n\t"), strings.Join(before, "\n\t"), commandFor(seed))
 }
 
-// TestSeedDecidesEverything: what happens at one instant may do so in any order,
-// and changes nothing; but of two callers who come at one, the second may join the
-// first, or fail by itself as the first did.
+// TestSeedDecidesEverything checks that a seed tells the same story each time. Only
+// the order within one instant may differ, so the lines are sorted. Of two callers at
+// one instant, the second may join the flight of the first, or fail by itself in the
+// same way, so equal lines count once.
 func TestSeedDecidesEverything(t *testing.T) {
 	for seed := *fromSeed; seed < *fromSeed+uint64(*seeds); seed++ {
-		once, again := play(t, seed, true).Trace, play(t, seed, true).Trace
-		once, again = sortedSet(once), sortedSet(again)
-		if !slices.Equal(once, again) {
+		first, second := sortedSet(play(t, seed, true).Trace), sortedSet(play(t, seed, true).Trace)
+		if !slices.Equal(first, second) {
 			i := 0
-			for i < min(len(once), len(again)) && once[i] == again[i] {
+			for i < min(len(first), len(second)) && first[i] == second[i] {
 				i++
 			}
-			t.Fatalf("seed %d: line %d of the sorted trace was\n\t%s\nand is\n\t%s", seed, i, once[i], again[i])
+			t.Fatalf("seed %d: two plays differ in line %d of the sorted trace, want the same lines. The first play has\n\t%s\nand the second has\n\t%s",
+				seed, i, lineOf(first, i), lineOf(second, i))
 		}
 	}
 }
 
+// sortedSet sorts lines, and removes the lines that are there more than once.
 func sortedSet(lines []string) []string {
 	slices.Sort(lines)
 	return slices.Compact(lines)
+}
+
+// lineOf returns line i, or says that lines has no such line.
+func lineOf(lines []string, i int) string {
+	if i < len(lines) {
+		return lines[i]
+	}
+	return "(no more lines)"
 }
