@@ -13,7 +13,7 @@ import (
 	"github.com/fincodeauth/fincodeauth"
 )
 
-// What a program's configuration says, and the URLs of its requests.
+// These tests try configurations, URLs of requests and public keys.
 
 func FuzzOrigin(f *testing.F) {
 	const api = "https://test.fincode.software/api/v6/services"
@@ -40,7 +40,8 @@ func FuzzOrigin(f *testing.F) {
 	})
 }
 
-// A lastRequest is a FinCode that logs in whoever asks, and keeps what it was sent.
+// A lastRequest is a FinCode that answers every call with a token, and keeps the last
+// request.
 type lastRequest struct{ *http.Request }
 
 func (l *lastRequest) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -48,8 +49,8 @@ func (l *lastRequest) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: 200, Body: io.NopCloser(strings.NewReader(`{"access_token":"` + secretAccess + `"}`)), Request: r}, nil
 }
 
-// checkOrigin: the token goes to the origins that base and host name, and to no
-// other; the password to that of base.
+// checkOrigin checks that the password is sent only to the origin of base, and the
+// token only to the origins of base and host.
 func checkOrigin(t *testing.T, base, host, target string) {
 	var sent lastRequest
 	cfg := fincodeauth.Config{BaseURL: base, Base: &sent}
@@ -59,17 +60,17 @@ func checkOrigin(t *testing.T, base, host, target string) {
 	sessions, err := fincodeauth.New(cfg)
 	if err != nil {
 		if sessions != nil || !strings.HasPrefix(err.Error(), "fincodeauth: Config: ") {
-			t.Errorf("New = %v, %v", sessions, err)
+			t.Errorf("New returned %v and error %v, want nil and an error about Config", sessions, err)
 		}
 		return
 	}
 	logIn(t, sessions, "a")
 	root, err := url.Parse(base)
 	if err != nil || !isPrivate(root) {
-		t.Fatalf("BaseURL %q was taken", base)
+		t.Fatalf("New accepted BaseURL %q, want an error", base)
 	}
 	if u := sent.URL; !isSameOrigin(u, root) || u.RawQuery != "" || !strings.HasSuffix(u.Path, "/securitymanagement/login") {
-		t.Errorf("the password went to %s, with BaseURL %q", u, base)
+		t.Errorf("the password was sent to %s, want the login of BaseURL %q", u, base)
 	}
 	req, err := http.NewRequest(http.MethodGet, target, nil)
 	if err != nil {
@@ -82,11 +83,11 @@ func checkOrigin(t *testing.T, base, host, target string) {
 	_, bare := sent.Header["X-Auth-Token"]
 	want := isPrivate(req.URL) && (isSameOrigin(req.URL, root) || host != "" && isHost(req.URL, host))
 	if bearer != want || bare != want {
-		t.Errorf("BaseURL %q, host %q: a request to %s carried the token: %t, %t", base, host, target, bearer, bare)
+		t.Errorf("BaseURL %q, host %q: a request to %s had Authorization %t and X-Auth-Token %t, want both %t", base, host, target, bearer, bare, want)
 	}
 }
 
-// isPrivate tells whether u is https, or a loopback address.
+// isPrivate reports whether u is https, or http to a loopback address.
 func isPrivate(u *url.URL) bool {
 	if u.Scheme == "https" {
 		return true
@@ -96,14 +97,14 @@ func isPrivate(u *url.URL) bool {
 	return u.Scheme == "http" && (isLoopback || strings.EqualFold(u.Hostname(), "localhost"))
 }
 
-// isSameOrigin compares two URLs as RFC 6454 does.
+// isSameOrigin reports whether two URLs have the same origin (RFC 6454).
 func isSameOrigin(a, b *url.URL) bool {
 	return a.Scheme == b.Scheme && hostOf(a) == hostOf(b) && portOf(a) == portOf(b)
 }
 
 func hostOf(u *url.URL) string { return strings.ToLower(u.Hostname()) }
 
-// portOf is where u leads.
+// portOf returns the port of u, or the default port of its scheme.
 func portOf(u *url.URL) string {
 	if port := u.Port(); port != "" {
 		return port
@@ -111,8 +112,8 @@ func portOf(u *url.URL) string {
 	return map[string]string{"https": "443", "http": "80"}[u.Scheme]
 }
 
-// isHost tells whether u leads to host, as Config.Hosts has it: with no port, to
-// that of https or to any of a loopback address.
+// isHost reports whether u goes to host by the rules of Config.Hosts. A host without a
+// port means the port of https, or any port of a loopback address.
 func isHost(u *url.URL, host string) bool {
 	h := &url.URL{Scheme: u.Scheme, Host: host}
 	if h.Port() == "" && u.Scheme == "http" {
@@ -121,7 +122,8 @@ func isHost(u *url.URL, host string) bool {
 	return isSameOrigin(u, h)
 }
 
-// checkTenant: whatever a tenant is called, its password goes to FinCode.
+// checkTenant checks that the password is sent to FinCode, whatever the tenant's name
+// is.
 func checkTenant(t *testing.T, base, host string) {
 	var sent lastRequest
 	sessions, err := fincodeauth.New(fincodeauth.Config{BaseURL: base, Base: &sent})
@@ -130,24 +132,24 @@ func checkTenant(t *testing.T, base, host string) {
 	}
 	logIn(t, sessions, "a")
 	if u := sent.URL; u.Scheme != "https" || u.Host != host || u.User != nil || u.Path != "/api/v6/services/securitymanagement/login" {
-		t.Errorf("the password went to %s, with BaseURL %q", u, base)
+		t.Errorf("the password was sent to %s, want the login of %s, with BaseURL %q", u, host, base)
 	}
 }
 
-// publicKeys are two of 2048 and 512 bits, and one that is no RSA key.
+// Public keys: RSA with 2048 bits, RSA with 512 bits, and one that is not RSA.
 const (
 	rsaKey = "MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAvnolKIM0Hv5RFSxuznpWD8FwrfFyqsg4IzE6WMOzw+OZ5H9u3Q4X7U477/rmscaC821j1c9kgTxc" +
 		"Jw82sECYsiVM4kyYeDzO3qdoYselTxGC7YBimWvK1hJpRISPjakA1kXNDofbdAEx2cALSy5Z76Lnpp87HYa+H+8mctc4ZNtdoovfk6pVPtTfBpVYdxBBrReJ" +
 		"FxVYOvu0Ny+Lhf/YfdmcHUDZyszZiy03YDGVYMS1pfd/hzN0IZR8urgkEcgBXwIgT2Fuu4nm04oYPhWD0sgB7TkHGDD/fc+M3tWL/MpIMEjmpkmKi8QWnAvr" +
 		"AfBfc6CkTuc0CEXnu37Pm7tnBQIDAQAB"
-	weak = "MFwwDQYJKoZIhvcNAQEBBQADSwAwSAJBAONGYyI6IRD3EyV1ovfTAfC+fwJSFSe4LQX/MdQQR4CkEQw7vFVuTW6pBdPoEsGWXqLl4jSeiG8PmwDkhtAkRzEC" +
+	weakKey = "MFwwDQYJKoZIhvcNAQEBBQADSwAwSAJBAONGYyI6IRD3EyV1ovfTAfC+fwJSFSe4LQX/MdQQR4CkEQw7vFVuTW6pBdPoEsGWXqLl4jSeiG8PmwDkhtAkRzEC" +
 		"AwEAAQ=="
 	ecKey = "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEplAKFsLa3DT59Taww05pzjxazG6jcJkpZQjkV34NFvHLBDW0gYVBRljNRpSfmDjEhuYNARaXUbkSNp6HzP6q" +
 		"9g=="
 )
 
 func FuzzPublicKey(f *testing.F) {
-	for _, key := range []string{rsaKey, weak, ecKey} {
+	for _, key := range []string{rsaKey, weakKey, ecKey} {
 		f.Add(key)
 		f.Add(key[:len(key)-4])
 		f.Add("-----BEGIN PUBLIC KEY-----\n" + key + "\n-----END PUBLIC KEY-----")
@@ -159,7 +161,7 @@ func FuzzPublicKey(f *testing.F) {
 		key, err := fincodeauth.ParsePublicKey(text)
 		if err != nil {
 			if key != nil || !strings.HasPrefix(err.Error(), "fincodeauth: public key is ") || len(err.Error()) > 500 {
-				t.Errorf("ParsePublicKey = %v, %.600v", key, err)
+				t.Errorf("ParsePublicKey returned %v and error %.600v, want nil and a short error about the public key", key, err)
 			}
 			return
 		}
@@ -169,13 +171,14 @@ func FuzzPublicKey(f *testing.F) {
 		}
 		again, err := fincodeauth.ParsePublicKey(" " + base64.StdEncoding.EncodeToString(der[:3]) + "\n" + base64.StdEncoding.EncodeToString(der[3:]))
 		if err != nil || !again.Equal(key) {
-			t.Errorf("the same key again: %v, %v", again, err)
+			t.Errorf("for the same key with white space: got %v and error %v, want an equal key", again, err)
 		}
 		checkEncrypted(t, fincodeauth.Credentials{Email: "ada@example.com", Password: secret, PublicKey: key})
 	})
 }
 
-// checkEncrypted: with whatever key, the password is sent encrypted or not at all.
+// checkEncrypted checks that the password is sent encrypted or not at all, whatever the
+// public key is.
 func checkEncrypted(t *testing.T, c fincodeauth.Credentials) {
 	var sent lastRequest
 	sessions := newSessions(t, nil, func(c *fincodeauth.Config) { c.Base = &sent })
@@ -184,13 +187,13 @@ func checkEncrypted(t *testing.T, c fincodeauth.Credentials) {
 		wantClearError(t, err, "encrypting the password", secret)
 	}
 	if (err == nil) != (sent.Request != nil) {
-		t.Errorf("a request was sent: %t, with error %v", sent.Request != nil, err)
+		t.Errorf("got error %v, and a request was sent: %t; want either an error or a request", err, sent.Request != nil)
 	}
 	if sent.Request == nil {
 		return
 	}
 	body, err := io.ReadAll(sent.Body)
 	if err != nil || strings.Contains(string(body), "s3cr3t") || !strings.Contains(string(body), `"currentPassword":"`) {
-		t.Errorf("the request's body is %s (%v)", body, err)
+		t.Errorf("the body of the request is %s (error %v), want an encrypted password", body, err)
 	}
 }

@@ -19,7 +19,7 @@ import (
 	"github.com/fincodeauth/fincodeauth"
 )
 
-// What a Store holds may have been changed by anybody who reached it.
+// Anybody who can reach a store may have changed its records.
 
 func FuzzRecord(f *testing.F) {
 	for _, token := range []string{
@@ -46,52 +46,52 @@ func FuzzRecord(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		rec := new(fincodeauth.Record)
 		if json.Unmarshal(data, rec) != nil {
-			return // the stores refuse it
+			return // a store reports this as an error
 		}
 		synctest.Test(t, func(t *testing.T) { checkRecord(t, rec) })
 	})
 }
 
-// checkRecord: a session goes on with the token of its record if that is good,
-// else with the next, and presents its refresh token at most once.
+// checkRecord checks what a session does with the record: it uses the record's token
+// if that is valid, and else refreshes it. It presents the refresh token at most once.
 func checkRecord(t *testing.T, rec *fincodeauth.Record) {
-	s := answer{status: 200, body: []byte(`{"access_token":"next","refresh_token":"next","expires_in":3600}`)}.scene(t)
-	if err := s.store.Save(t.Context(), "a", rec, ""); err != nil {
-		return // it has a time that JSON has no form for
+	f := answer{status: 200, body: []byte(`{"access_token":"next","refresh_token":"next","expires_in":3600}`)}.fixture(t)
+	if err := f.store.Save(t.Context(), "a", rec, ""); err != nil {
+		return // the record has a time that JSON cannot write
 	}
 	var tok *oauth2.Token
 	var err error
-	if waited := elapsed(func() { tok, err = s.sessions.TokenSource("a").Token() }); waited > time.Minute {
-		t.Errorf("nothing for %v", waited)
+	if waited := elapsed(func() { tok, err = f.sessions.TokenSource("a").Token() }); waited > time.Minute {
+		t.Errorf("Token waited %v, want at most a minute", waited)
 	}
 	had := rec.Token
 	if had == nil {
 		had = new(oauth2.Token)
 	}
-	switch calls := s.fincode.calls; {
+	switch calls := f.fincode.calls; {
 	case rec.Version == "":
 		if err == nil || errors.Is(err, fincodeauth.ErrLoginRequired) || len(calls) > 0 {
-			t.Errorf("error %v and calls %v with no version", err, calls)
+			t.Errorf("for a record without a version: got error %v and calls %v, want an error that does not end the session, and no call", err, calls)
 		}
 	case rec.Ended != "":
 		if !errors.Is(err, fincodeauth.ErrLoginRequired) || len(calls) > 0 {
-			t.Errorf("error %v and calls %v after %q", err, calls, rec.Ended)
+			t.Errorf("for a session that ended with %q: got error %v and calls %v, want ErrLoginRequired and no call", rec.Ended, err, calls)
 		}
 		if reused := strings.HasPrefix(rec.Ended, "refresh token reused"); errors.Is(err, fincodeauth.ErrTokenReused) != reused {
-			t.Errorf("%v, want it reused: %t", err, reused)
+			t.Errorf("got error %v, want ErrTokenReused: %t", err, reused)
 		}
 	case len(calls) == 0 && err == nil:
 		if had.AccessToken == "" || tok.AccessToken != had.AccessToken || !had.Expiry.IsZero() && !had.Expiry.After(time.Now()) {
-			t.Errorf("%v gave the token %q, that expires at %v", rec, tok.AccessToken, tok.Expiry)
+			t.Errorf("for %v: got token %q, which expires at %v, want the record's token, and only if it is valid", rec, tok.AccessToken, tok.Expiry)
 		}
 	case had.RefreshToken == "":
 		if !errors.Is(err, fincodeauth.ErrLoginRequired) || len(calls) > 0 {
-			t.Errorf("error %v and calls %v without a refresh token", err, calls)
+			t.Errorf("for a record without a refresh token: got error %v and calls %v, want ErrLoginRequired and no call", err, calls)
 		}
 	case err != nil || tok.AccessToken != "next" || !slices.Equal(calls, []string{"refresh-token"}):
-		t.Errorf("%v, error %v and calls %v; want one refresh", tok, err, calls)
+		t.Errorf("got token %v, error %v and calls %v; want the new token after one refresh", tok, err, calls)
 	default:
-		wantSaved(t, record(t, s.store, "a"), tok)
+		wantSaved(t, record(t, f.store, "a"), tok)
 	}
 }
 
@@ -123,22 +123,23 @@ func FuzzEncryptedField(f *testing.F) {
 		switch {
 		case err != nil:
 			wantClearError(t, err, "log in again", secret, secretAccess, string(key1), string(key2))
-		case hasSecrets(got.Token): // nothing but spelling changed
-		case tampered == "" && got.Token.AccessToken == "" && got.Token.RefreshToken == "": // as one that ended
+		case hasSecrets(got.Token): // the ciphertext is the same, or only spelled in another way
+		case tampered == "" && got.Token.AccessToken == "" && got.Token.RefreshToken == "": // without an access token, a record counts as ended
 		default:
-			t.Errorf("%q was taken for another token", tampered)
+			t.Errorf("%q was decrypted to a different token, want an error", tampered)
 		}
 	})
 }
 
-// flipped returns text with one byte changed, counted from the end if at is
-// negative.
+// flipped returns text with the byte at the index changed. A negative index counts
+// from the end.
 func flipped(text string, at int, flip byte) string {
 	data := []byte(text)
 	data[(at%len(data)+len(data))%len(data)] ^= flip
 	return string(data)
 }
 
+// saveSecrets saves a record whose tokens are secretAccess and secret.
 func saveSecrets(t *testing.T, store fincodeauth.Store, key string) {
 	t.Helper()
 	tok := &oauth2.Token{AccessToken: secretAccess, RefreshToken: secret}
@@ -147,20 +148,22 @@ func saveSecrets(t *testing.T, store fincodeauth.Store, key string) {
 	}
 }
 
+// hasSecrets reports whether tok is the token of saveSecrets.
 func hasSecrets(tok *oauth2.Token) bool {
 	return tok != nil && tok.AccessToken == secretAccess && tok.RefreshToken == secret
 }
 
-// wantClearError checks that err says what to do, and is fit for a log.
-func wantClearError(t *testing.T, err error, todo string, secrets ...string) {
+// wantClearError checks that err contains advice, and can be logged: its text is short
+// and has none of the secrets.
+func wantClearError(t *testing.T, err error, advice string, secrets ...string) {
 	t.Helper()
 	text := fmt.Sprintf("%v %+v %#v", err, err, err)
-	if !strings.Contains(text, todo) || len(text) > 2000 {
-		t.Errorf("error %.2000s, want one that says %q", text, todo)
+	if !strings.Contains(text, advice) || len(text) > 2000 {
+		t.Errorf("got error %.2000s, want a short one that says %q", text, advice)
 	}
 	for _, secret := range secrets {
 		if strings.Contains(text, secret) {
-			t.Errorf("the error %q holds %q", text, secret)
+			t.Errorf("the error %q contains the secret %q, want no secret", text, secret)
 		}
 	}
 }
@@ -173,31 +176,32 @@ func FuzzEncrypt(f *testing.F) {
 	f.Add(bytes.Repeat([]byte("k"), 1<<10), key2, "a", "\u2028<&>", "\x00\"\\", "mac", int64(1))
 	f.Fuzz(func(t *testing.T, one, two []byte, session, access, refresh, kind string, expiry int64) {
 		if !checkKeys(t, one, two) || !utf8.ValidString(access) || !utf8.ValidString(refresh) || !utf8.ValidString(kind) {
-			return // JSON carries no other tokens
+			return // JSON cannot write such a token
 		}
 		tok := &oauth2.Token{AccessToken: access, RefreshToken: refresh, TokenType: kind, Expiry: time.Unix(expiry%250e9, 0).UTC()}
 		if tok.Expiry.Year() < 0 {
-			return // as above
+			return // JSON cannot write such a time
 		}
 		inner := newJSONStore()
-		checkSealed(t, inner, encrypted(t, inner, one), session, tok, "")
-		checkSealed(t, inner, encrypted(t, inner, two, one), session, tok, "+")
+		checkSealed(t, inner, encrypted(t, inner, one), session, tok, false)
+		checkSealed(t, inner, encrypted(t, inner, two, one), session, tok, true)
 		if access == "" && refresh == "" {
 			return // there is nothing to encrypt
 		}
 		for _, store := range []fincodeauth.Store{inner, encrypted(t, inner, one)} {
 			rec, err := store.Load(t.Context(), session)
 			if err == nil && reflect.DeepEqual(rec.Token, tok) && !bytes.Equal(one, two) {
-				t.Errorf("%v shows the token", store)
+				t.Errorf("%v returned the token, want an error or the encrypted token", store)
 			}
 		}
 		if _, err := encrypted(t, movedStore{inner, session}, two).Load(t.Context(), session+"2"); err == nil {
-			t.Error("a record was moved to another session")
+			t.Error("a record of another session was decrypted, want an error")
 		}
 	})
 }
 
-// checkKeys tells whether Encrypt takes the keys, and checks that it says why not.
+// checkKeys reports whether Encrypt accepts the keys. If it does not, checkKeys checks
+// that the error says why.
 func checkKeys(t *testing.T, keys ...[]byte) bool {
 	_, err := fincodeauth.Encrypt(fincodeauth.NewMemoryStore(), keys...)
 	for i, key := range keys {
@@ -207,24 +211,25 @@ func checkKeys(t *testing.T, keys ...[]byte) bool {
 		}
 	}
 	if err != nil {
-		t.Errorf("keys of 32 bytes: %v", err)
+		t.Errorf("for keys of 32 bytes: got error %v, want none", err)
 	}
 	return err == nil
 }
 
-// checkSealed saves tok through store, and wants it back, with nothing of it
-// legible in inner.
-func checkSealed(t *testing.T, inner, store fincodeauth.Store, session string, tok *oauth2.Token, prev string) {
+// checkSealed saves tok in store, which encrypts into inner. It checks that store
+// returns tok again, and that no token can be read in inner. With replace set, there
+// is a record already.
+func checkSealed(t *testing.T, inner, store fincodeauth.Store, session string, tok *oauth2.Token, replace bool) {
 	t.Helper()
-	was := ""
-	if prev != "" {
-		was = record(t, store, session).Version
+	prev := ""
+	if replace {
+		prev = record(t, store, session).Version
 	}
-	if err := store.Save(t.Context(), session, &fincodeauth.Record{Version: was + "+", Token: tok}, was); err != nil {
+	if err := store.Save(t.Context(), session, &fincodeauth.Record{Version: prev + "+", Token: tok}, prev); err != nil {
 		t.Fatal(err)
 	}
 	if got := record(t, store, session).Token; !reflect.DeepEqual(got, tok) {
-		t.Errorf("%#v came back as %#v", *tok, *got)
+		t.Errorf("saved %#v, loaded %#v; want the same token", *tok, *got)
 	}
 	data, err := json.Marshal(record(t, inner, session))
 	if err != nil {
@@ -232,12 +237,12 @@ func checkSealed(t *testing.T, inner, store fincodeauth.Store, session string, t
 	}
 	for _, secret := range []string{tok.AccessToken, tok.RefreshToken} {
 		if len(secret) > 20 && bytes.Contains(data, []byte(secret)) {
-			t.Errorf("%q is legible in %s", secret, data)
+			t.Errorf("the store contains %q, want it encrypted: %s", secret, data)
 		}
 	}
 }
 
-// A movedStore has the record of another session under every key.
+// A movedStore returns the record of one session under every key.
 type movedStore struct {
 	jsonStore
 	from string
@@ -259,31 +264,32 @@ func FuzzKey(f *testing.F) {
 			sessions := newSessions(t, nil, seen.observe, func(c *fincodeauth.Config) { c.Base = &sameAnswer{answer: pair} })
 			err := sessions.Login(t.Context(), one, credentials)
 			if (err == nil) != (one != "") {
-				t.Fatalf("login as %q: %v", one, err)
+				t.Fatalf("Login with key %q: got error %v, want one only for the empty key", one, err)
 			}
 			for _, key := range []string{one, two} {
 				ctx := fincodeauth.WithSession(t.Context(), key)
 				for _, src := range []*fincodeauth.TokenSource{sessions.TokenSource(key), sessions.TokenSource("")} {
 					_, err := src.TokenContext(ctx)
 					if (err == nil) != (key == one && key != "") || key != "" && err != nil && !errors.Is(err, fincodeauth.ErrNotFound) {
-						t.Errorf("token of %q after a login as %q: %v", key, one, err)
+						t.Errorf("Token with key %q after a Login with key %q: got error %v, want none for the same key, and ErrNotFound for another", key, one, err)
 					}
 					wantOneLine(t, err)
 				}
 			}
 			for _, ev := range seen.all {
 				if ev.Key != one {
-					t.Errorf("an event of %q, want %q", ev.Key, one)
+					t.Errorf("got an event with key %q, want key %q", ev.Key, one)
 				}
 			}
 		})
 	})
 }
 
-// wantOneLine checks that err is fit for a log, whatever the key in it.
+// wantOneLine checks that err can be logged, whatever the key in it is: the text is one
+// line without control characters.
 func wantOneLine(t *testing.T, err error) {
 	t.Helper()
 	if err != nil && strings.ContainsFunc(err.Error(), func(r rune) bool { return r < ' ' || r == 0x7f || r == utf8.RuneError }) {
-		t.Errorf("error %q is not one line of text", err)
+		t.Errorf("got error %q, want one line of text", err)
 	}
 }

@@ -23,8 +23,9 @@ import (
 	"github.com/fincodeauth/fincodeauth"
 )
 
-// What FinCode, or whoever answers in its place, may say: any status, any header,
-// any body. What that means is read here in another way than the package does.
+// FinCode, or a gateway that answers in its place, may send any status, any header
+// and any body. These tests work out the meaning of an answer in another way than the
+// package does, and compare the two.
 
 func FuzzEndpointAnswer(f *testing.F) {
 	for _, body := range answers() {
@@ -56,8 +57,8 @@ func FuzzEndpointAnswer(f *testing.F) {
 	})
 }
 
-// answers are bodies of every shape that FINCODE.md knows, and of some that it
-// does not.
+// answers returns bodies of every shape that FINCODE.md knows, and of some that
+// FINCODE.md does not know.
 func answers() []string {
 	const jwt = "e30.eyJleHAiOjE3MDAwMDA5MDAsImlhdCI6MTcwMDAwMDAwMH0.s" // {"exp":1700000900,"iat":1700000000}
 	quoted, _ := json.Marshal(secret)
@@ -93,51 +94,51 @@ func answers() []string {
 	return bodies
 }
 
-// A scene is Sessions at a FinCode that gives one answer.
-type scene struct {
+// A fixture is Sessions with a FinCode that gives the same answer to every call.
+type fixture struct {
 	fincode  *sameAnswer
 	store    fincodeauth.Store
 	sessions *fincodeauth.Sessions
 	seen     *events
-	secrets  []string // what no text may hold
+	secrets  []string // no error and no event may contain these
 }
 
-func (s *scene) adopt(t *testing.T, tok *oauth2.Token) {
+func (f *fixture) adopt(t *testing.T, tok *oauth2.Token) {
 	t.Helper()
-	if err := s.sessions.Adopt(t.Context(), "a", tok); err != nil {
+	if err := f.sessions.Adopt(t.Context(), "a", tok); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// close fails unless everything was saved, or if an event tells a secret.
-func (s *scene) close(t *testing.T) {
+// close fails if something is not saved, or if an event contains a secret.
+func (f *fixture) close(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	if err := s.sessions.Close(ctx); err != nil {
+	if err := f.sessions.Close(ctx); err != nil {
 		t.Error(err)
 	}
-	for _, ev := range s.seen.all {
-		s.wantNoSecret(t, ev.Err)
-		s.wantNoSecretIn(t, ev)
+	for _, ev := range f.seen.all {
+		f.wantNoSecret(t, ev.Err)
+		f.wantNoSecretIn(t, ev)
 	}
 }
 
-// A reading is what an answer means.
-type reading struct {
+// A meaning is an answer and what it means.
+type meaning struct {
 	answer
-	verdict  int            // the status that it means; 200: a success, 0: nobody knows
-	credible bool           // it is FinCode's, and no gateway's
-	object   map[string]any // nil: no JSON object
+	verdict     int            // the status that the answer means; 200: a success, 0: unknown
+	fromFinCode bool           // the answer comes from FinCode and not from a gateway
+	object      map[string]any // the body; nil: it is no JSON object
 }
 
 // maxAnswer is how much of an answer is read, in bytes.
 const maxAnswer = 1 << 20
 
-// code is the status that goes with the code of a failure.
-func (r reading) code() int {
-	detail, ok := r.object["error"].(map[string]any)
+// code returns the status that belongs to the error code in the body.
+func (m meaning) code() int {
+	detail, ok := m.object["error"].(map[string]any)
 	if !ok {
-		detail = r.object
+		detail = m.object
 	}
 	code, _ := detail["code"].(string)
 	status, ok := map[string]int{"AUTH_REQUIRED": 401, "FORBIDDEN": 403, "NOT_FOUND": 404, "VALIDATION_ERROR": 422,
@@ -148,44 +149,44 @@ func (r reading) code() int {
 	return status
 }
 
-// ends tells whether the answer may end a session.
-func (r reading) ends() bool {
-	return r.credible && (r.verdict == http.StatusUnauthorized || r.verdict == http.StatusForbidden)
+// endsSession reports whether the answer may end a session.
+func (m meaning) endsSession() bool {
+	return m.fromFinCode && (m.verdict == http.StatusUnauthorized || m.verdict == http.StatusForbidden)
 }
 
-// wantPair checks that tok is what the answer says; old is the refresh token
-// that stays if there is no other.
-func (r reading) wantPair(t *testing.T, tok *oauth2.Token, old string) {
+// wantPair checks that tok is the pair in the answer. If the answer has no refresh
+// token, the refresh token must be old.
+func (m meaning) wantPair(t *testing.T, tok *oauth2.Token, old string) {
 	t.Helper()
-	if r.verdict != http.StatusOK {
-		t.Errorf("an answer that means %d was taken for a success", r.verdict)
+	if m.verdict != http.StatusOK {
+		t.Errorf("got a token from an answer that means %d, want an error", m.verdict)
 	}
 	if tok.AccessToken == "" || strings.ContainsFunc(tok.AccessToken, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		t.Errorf("the access token %q fits no header", tok.AccessToken)
+		t.Errorf("got access token %q, want one that a header can carry", tok.AccessToken)
 	}
-	from := r.object
+	from := m.object
 	if data, ok := from["data"].(map[string]any); ok && text(data, "access_token", "accessToken") != "" {
 		from = data
 	}
 	if want := text(from, "access_token", "accessToken"); tok.AccessToken != want {
-		t.Errorf("access token %q, want %q", tok.AccessToken, want)
+		t.Errorf("got access token %q, want %q", tok.AccessToken, want)
 	}
 	want := text(from, "refresh_token", "refreshToken")
 	if want == "" {
 		want = old
 	}
 	if tok.RefreshToken != want {
-		t.Errorf("refresh token %q, want %q", tok.RefreshToken, want)
+		t.Errorf("got refresh token %q, want %q", tok.RefreshToken, want)
 	}
 	if left := time.Until(tok.Expiry); !tok.Expiry.IsZero() && (left < 0 || left > century) {
-		t.Errorf("a token lives for another %v", left)
+		t.Errorf("the token expires in %v, want a time from now to a century", left)
 	}
 	if n := wholeSeconds(from["expires_in"]); n > 0 && !tok.Expiry.Equal(time.Now().Add(n)) {
-		t.Errorf("expiry %v, want %v from now", tok.Expiry, n)
+		t.Errorf("the token expires at %v, want %v from now", tok.Expiry, n)
 	}
 }
 
-// text is the first of the members that is a string with content.
+// text returns the first of the members that is a string and not empty.
 func text(object map[string]any, names ...string) string {
 	for _, name := range names {
 		if s, _ := object[name].(string); s != "" {
@@ -197,7 +198,8 @@ func text(object map[string]any, names ...string) string {
 
 var wholeNumber = regexp.MustCompile(`^[0-9]{1,9}$`)
 
-// wholeSeconds reads what nobody can misunderstand; 0: it is something else.
+// wholeSeconds reads a number that has only one reading. It returns 0 for any other
+// value.
 func wholeSeconds(value any) time.Duration {
 	text := fmt.Sprint(value)
 	if !wholeNumber.MatchString(text) {
@@ -207,94 +209,96 @@ func wholeSeconds(value any) time.Duration {
 	return time.Duration(n) * time.Second
 }
 
-// wantFailure checks that an error that ends nothing is right, and says what was
-// answered.
-func (r reading) wantFailure(t *testing.T, err error, op string) {
+// wantFailure checks an error of the call op that does not end the session: it must
+// be justified, and say what was answered.
+func (m meaning) wantFailure(t *testing.T, err error, op string) {
 	t.Helper()
 	if !strings.HasPrefix(err.Error(), "fincodeauth: ") || !strings.Contains(err.Error(), op) {
-		t.Errorf("error %v, want one that names the package and the call", err)
+		t.Errorf("got error %v, want one that names the package and the call", err)
 	}
-	if r.verdict == http.StatusOK {
-		if from := r.object; op != "logout" && from["data"] == nil && isHeaderText(text(from, "access_token")) {
-			t.Errorf("error %v for a pair", err)
+	if m.verdict == http.StatusOK {
+		if from := m.object; op != "logout" && from["data"] == nil && isHeaderText(text(from, "access_token")) {
+			t.Errorf("got error %v for an answer with a pair, want none", err)
 		}
 		return
 	}
 	var ee *fincodeauth.EndpointError
 	if !errors.As(err, &ee) {
-		if r.verdict != 0 {
-			t.Errorf("error %v, want an EndpointError", err)
+		if m.verdict != 0 {
+			t.Errorf("got error %v, want an EndpointError", err)
 		}
 		return
 	}
-	if ee.Op != op || ee.Status != r.status {
-		t.Errorf("%#v, want one of %s and %d", ee, op, r.status)
+	if ee.Op != op || ee.Status != m.status {
+		t.Errorf("got %#v, want Op %s and Status %d", ee, op, m.status)
 	}
-	r.wantWait(t, ee.RetryAfter)
+	m.wantWait(t, ee.RetryAfter)
 }
 
-// wantWait checks what was made of Retry-After: at most a century, and nothing if
-// it says neither a number nor a date.
-func (r reading) wantWait(t *testing.T, wait time.Duration) {
+// wantWait checks the wait that was read from Retry-After: at most a century, and
+// zero if Retry-After is neither a number nor a date.
+func (m meaning) wantWait(t *testing.T, wait time.Duration) {
 	t.Helper()
-	value := r.header.Get("Retry-After")
+	value := m.header.Get("Retry-After")
 	n, _ := strconv.ParseFloat(value, 64)
 	_, err := http.ParseTime(value)
 	if wait < 0 || wait > century || wait > 0 && !(n > 0) && err != nil {
-		t.Errorf("Retry-After of %q means %v", value, wait)
+		t.Errorf("Retry-After %q was read as %v, want its number of seconds, its date or 0, and at most a century", value, wait)
 	}
 	if n := wholeSeconds(value); wait != n && n > 0 {
-		t.Errorf("Retry-After of %q means %v", value, wait)
+		t.Errorf("Retry-After %q was read as %v, want its number of seconds, its date or 0, and at most a century", value, wait)
 	}
 }
 
 var isHeaderText = regexp.MustCompile(`^[!-~]+$`).MatchString
 
-// wantSaved checks that what the store keeps is what is in use.
+// wantSaved checks that the record in the store has the token that is in use.
 func wantSaved(t *testing.T, rec *fincodeauth.Record, tok *oauth2.Token) {
 	t.Helper()
 	if rec.Ended != "" || !rec.RefreshStarted.IsZero() || rec.Token.AccessToken != tok.AccessToken || rec.Token.RefreshToken != tok.RefreshToken ||
 		rec.Token.TokenType != tok.TokenType || rec.Token.ExpiresIn != tok.ExpiresIn || !rec.Token.Expiry.Equal(tok.Expiry) {
-		t.Errorf("%v was saved, want the token that is in use", rec)
+		t.Errorf("the store has %v, want the token that is in use", rec)
 	}
 }
 
-// wantNoSecret looks into err and all that it wraps.
-func (s *scene) wantNoSecret(t *testing.T, err error) {
+// wantNoSecret checks err and every error that it wraps.
+func (f *fixture) wantNoSecret(t *testing.T, err error) {
 	t.Helper()
 	if err == nil {
 		return
 	}
-	s.wantNoSecretIn(t, err)
-	s.wantNoSecret(t, errors.Unwrap(err))
+	f.wantNoSecretIn(t, err)
+	f.wantNoSecret(t, errors.Unwrap(err))
 	if many, ok := err.(interface{ Unwrap() []error }); ok {
 		for _, err := range many.Unwrap() {
-			s.wantNoSecret(t, err)
+			f.wantNoSecret(t, err)
 		}
 	}
 }
 
-// wantNoSecretIn checks that value, however it is printed, is fit for a log.
-func (s *scene) wantNoSecretIn(t *testing.T, value any) {
+// wantNoSecretIn checks that value can be logged: however it is printed, the text is
+// short and has no secret.
+func (f *fixture) wantNoSecretIn(t *testing.T, value any) {
 	t.Helper()
 	for _, verb := range []string{"%v", "%+v", "%#v"} {
 		text := fmt.Sprintf(verb, value)
 		if n := utf8.RuneCountInString(text); n > 1000 {
-			t.Errorf("%d characters: %.100s", n, text)
+			t.Errorf("got a text of %d characters, want at most 1000: %.100s", n, text)
 		}
-		for _, form := range s.forms() {
+		for _, form := range f.spellings() {
 			if strings.Contains(text, form) {
-				t.Errorf("%s is in: %s", form, text)
+				t.Errorf("the text contains the secret %s, want no secret: %s", form, text)
 				return
 			}
 		}
 	}
 }
 
-// forms are the secrets as they are, and as JSON, %q and both write them.
-func (s *scene) forms() []string {
+// spellings returns the secrets in every form: as they are, in JSON, quoted with %q,
+// and in JSON that was quoted.
+func (f *fixture) spellings() []string {
 	var forms []string
-	for _, secret := range s.secrets {
+	for _, secret := range f.secrets {
 		html, _ := json.Marshal(secret)
 		quoted := strconv.Quote(secret)
 		for _, form := range []string{quoted, string(html), strings.ReplaceAll(quoted, `\`, `\\`)} {
@@ -326,7 +330,7 @@ func FuzzJWT(f *testing.F) {
 			jwt := "e30." + base64.RawURLEncoding.EncodeToString(claims) + ".s"
 			exp, iat := readClaims(claims)
 			if life := exp - iat; life > 0.0004 && life < 0.0006 {
-				return // rounding decides
+				return // the lifetime rounds to 0 or to 1 ms, and either is right
 			}
 			checkJWTOfAnswer(t, jwt, exp, iat, date%1e11)
 			checkJWTAdopted(t, jwt, exp)
@@ -335,7 +339,7 @@ func FuzzJWT(f *testing.F) {
 	})
 }
 
-// readClaims reads exp and iat; 0: absent, or no number.
+// readClaims returns exp and iat. 0 means that the claim is missing or no number.
 func readClaims(claims []byte) (exp, iat float64) {
 	var object map[string]any
 	decoder := json.NewDecoder(bytes.NewReader(claims))
@@ -353,33 +357,34 @@ func readClaims(claims []byte) (exp, iat float64) {
 	return number("exp"), number("iat")
 }
 
-// checkJWTOfAnswer: without expires_in, the token lives for exp - iat, else for
-// exp less the Date, else nobody knows for how long.
+// checkJWTOfAnswer checks the expiry of a token that comes without expires_in. Its
+// lifetime is exp - iat. If that is not known, it is exp - Date. If that is not known
+// either, the token has no expiry.
 func checkJWTOfAnswer(t *testing.T, jwt string, exp, iat float64, date int64) {
 	sent := time.Unix(date, 0).UTC().Format(http.TimeFormat)
-	s := answer{200, http.Header{"Date": {sent}}, []byte(`{"access_token":"` + jwt + `"}`), false}.scene(t)
-	err := s.sessions.Login(t.Context(), "a", credentials)
+	f := answer{200, http.Header{"Date": {sent}}, []byte(`{"access_token":"` + jwt + `"}`), false}.fixture(t)
+	err := f.sessions.Login(t.Context(), "a", credentials)
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := record(t, s.store, "a").Token
+	got := record(t, f.store, "a").Token
 	_, err = http.ParseTime(sent)
 	life := 0.0
 	switch {
-	case hasLife(exp, iat):
+	case hasLifetime(exp, iat):
 		life = exp - iat
 	case exp > 0 && err == nil:
 		life = exp - float64(date)
 	}
-	wantLife(t, got.Expiry, life)
+	wantLifetime(t, got.Expiry, life)
 }
 
-// hasLife tells whether exp and iat make sense, to the millisecond.
-func hasLife(exp, iat float64) bool { return iat > 0 && exp-iat >= 0.0005 }
+// hasLifetime reports whether exp is later than iat, when rounded to milliseconds.
+func hasLifetime(exp, iat float64) bool { return iat > 0 && exp-iat >= 0.0005 }
 
-// wantLife checks that expiry is seconds from now, a century at most, and zero if
-// they are none.
-func wantLife(t *testing.T, expiry time.Time, seconds float64) {
+// wantLifetime checks that expiry is this many seconds from now, but at most a century.
+// If seconds is not positive, expiry must be zero.
+func wantLifetime(t *testing.T, expiry time.Time, seconds float64) {
 	t.Helper()
 	want := min(max(0, seconds), century.Seconds())
 	got := 0.0
@@ -387,161 +392,166 @@ func wantLife(t *testing.T, expiry time.Time, seconds float64) {
 		got = time.Until(expiry).Seconds()
 	}
 	if math.Abs(got-want) > 0.002 {
-		t.Errorf("expiry %v is %f s from now, want %f s", expiry, got, want)
+		t.Errorf("expiry %v is %f s from now, want %f s from now, where 0 is no expiry", expiry, got, want)
 	}
 }
 
-// checkJWTAdopted: the token expires at exp, whatever its iat; what is more than a
-// century away is unknown.
+// checkJWTAdopted checks the expiry of an adopted token: it is exp, whatever iat is.
+// If exp is more than a century away, the token has no expiry.
 func checkJWTAdopted(t *testing.T, jwt string, exp float64) {
-	s := answer{status: 503}.scene(t)
-	s.adopt(t, &oauth2.Token{AccessToken: jwt, RefreshToken: secret})
+	f := answer{status: 503}.fixture(t)
+	f.adopt(t, &oauth2.Token{AccessToken: jwt, RefreshToken: secret})
 	want := exp - float64(time.Now().Unix())
 	if want > century.Seconds() {
 		exp = 0
 	}
-	expiry := record(t, s.store, "a").Token.Expiry
+	expiry := record(t, f.store, "a").Token.Expiry
 	if got := time.Until(expiry).Seconds(); expiry.IsZero() != (exp == 0) || exp != 0 && math.Abs(got-want) > 0.002 {
-		t.Errorf("expiry %v, want that of exp, %f", expiry, exp)
+		t.Errorf("the token expires at %v, want at exp, %f, where 0 is no expiry", expiry, exp)
 	}
-	tok, err := s.sessions.TokenSource("a").Token()
+	tok, err := f.sessions.TokenSource("a").Token()
 	switch {
-	case len(s.fincode.calls) > 1:
-		t.Errorf("calls %v, want at most one", s.fincode.calls)
+	case len(f.fincode.calls) > 1:
+		t.Errorf("got calls %v, want at most one", f.fincode.calls)
 	case err == nil && (tok.AccessToken != jwt || exp != 0 && want < 0):
-		t.Errorf("the token that is handed out expired at %v", expiry)
+		t.Errorf("got a token that expired at %v or another token, want the adopted one, and only if it is valid", expiry)
 	case err != nil && exp == 0:
-		t.Errorf("a token of unknown expiry was not handed out: %v", err)
+		t.Errorf("got error %v, want the token, which has no known expiry", err)
 	}
-	s.wantNoSecret(t, err)
+	f.wantNoSecret(t, err)
 }
 
-// checkJWTOfALossyStore: a store that loses the expiry leaves that of the JWT.
+// checkJWTOfALossyStore checks the expiry of a token whose store loses the expiry: it
+// is read from the JWT.
 func checkJWTOfALossyStore(t *testing.T, jwt string, exp, iat float64) {
-	s := answer{status: 503}.scene(t)
+	f := answer{status: 503}.fixture(t)
 	rec := &fincodeauth.Record{Version: "1", Token: &oauth2.Token{AccessToken: jwt, RefreshToken: secret}}
-	if err := s.store.Save(t.Context(), "a", rec, ""); err != nil {
+	if err := f.store.Save(t.Context(), "a", rec, ""); err != nil {
 		t.Fatal(err)
 	}
 	left := exp - float64(time.Now().Unix())
-	known := hasLife(exp, iat) && left <= century.Seconds()
-	_, err := s.sessions.TokenSource("a").Token()
+	known := hasLifetime(exp, iat) && left <= century.Seconds()
+	_, err := f.sessions.TokenSource("a").Token()
 	switch {
 	case err == nil && known && left < 0:
-		t.Errorf("a token was handed out that expired %f s ago", -left)
+		t.Errorf("got a token that expired %f s ago, want an error", -left)
 	case err != nil && (!known || left > 10 && exp-iat >= left):
-		t.Errorf("a good token was not handed out: %v", err)
+		t.Errorf("got error %v, want the token, which is valid", err)
 	}
-	s.wantNoSecret(t, err)
+	f.wantNoSecret(t, err)
 }
 
-func (a answer) scene(t *testing.T) *scene {
-	s := &scene{fincode: &sameAnswer{answer: a}, store: newJSONStore(), seen: new(events), secrets: []string{secret}}
-	s.sessions = newSessions(t, nil, withStore(s.store), s.seen.observe, func(c *fincodeauth.Config) { c.Base = s.fincode })
-	t.Cleanup(func() { s.close(t) })
-	return s
+// fixture returns Sessions whose FinCode always gives the answer a.
+func (a answer) fixture(t *testing.T) *fixture {
+	f := &fixture{fincode: &sameAnswer{answer: a}, store: newJSONStore(), seen: new(events), secrets: []string{secret}}
+	f.sessions = newSessions(t, nil, withStore(f.store), f.seen.observe, func(c *fincodeauth.Config) { c.Base = f.fincode })
+	t.Cleanup(func() { f.close(t) })
+	return f
 }
 
-// checkRefresh: a refresh goes on, ends the session or leaves it as it is.
+// checkRefresh checks what a refresh with this answer does: it gets the new pair, ends
+// the session, or leaves the session as it is.
 func (a answer) checkRefresh(t *testing.T) {
-	s := a.scene(t)
-	s.adopt(t, &oauth2.Token{RefreshToken: secret})
-	tok, err := s.sessions.TokenSource("a").Token()
-	said, rec := a.read(), record(t, s.store, "a")
+	f := a.fixture(t)
+	f.adopt(t, &oauth2.Token{RefreshToken: secret})
+	tok, err := f.sessions.TokenSource("a").Token()
+	m, rec := a.meaning(), record(t, f.store, "a")
 	switch {
 	case err == nil:
-		said.wantPair(t, tok, secret)
+		m.wantPair(t, tok, secret)
 		wantSaved(t, rec, tok)
 	case errors.Is(err, fincodeauth.ErrLoginRequired):
-		if !said.ends() {
-			t.Errorf("a session ended: %v", err)
+		if !m.endsSession() {
+			t.Errorf("got error %v, want one that does not end the session", err)
 		}
-		wantSessionError(t, err, said.verdict == http.StatusForbidden, false)
+		wantSessionError(t, err, m.verdict == http.StatusForbidden, false)
 		if rec.Ended == "" || rec.Token.RefreshToken != "" {
-			t.Errorf("%v, want one that ended", rec)
+			t.Errorf("the store has %v, want an ended session", rec)
 		}
 	default:
-		said.wantFailure(t, err, "refresh-token")
-		if said.ends() || rec.Ended != "" || rec.Token.RefreshToken != secret {
-			t.Errorf("error %v, %v; want it to end: %t", err, rec, said.ends())
+		m.wantFailure(t, err, "refresh-token")
+		if m.endsSession() || rec.Ended != "" || rec.Token.RefreshToken != secret {
+			t.Errorf("got error %v, and the store has %v; want the session to end: %t", err, rec, m.endsSession())
 		}
-		if _, again := s.sessions.TokenSource("a").Token(); again == nil {
-			t.Error("a failed refresh succeeded at once")
+		if _, again := f.sessions.TokenSource("a").Token(); again == nil {
+			t.Error("got a token right after the refresh failed, want an error")
 		}
 	}
-	if !slices.Equal(s.fincode.calls, []string{"refresh-token"}) {
-		t.Errorf("calls %v, want one refresh-token", s.fincode.calls)
+	if !slices.Equal(f.fincode.calls, []string{"refresh-token"}) {
+		t.Errorf("got calls %v, want one refresh-token", f.fincode.calls)
 	}
-	s.wantNoSecret(t, err)
+	f.wantNoSecret(t, err)
 }
 
-// checkLogin: a login's error tells what to ask the user.
+// checkLogin checks that the error of a login with this answer says what is wrong with
+// the credentials.
 func (a answer) checkLogin(t *testing.T) {
-	s := a.scene(t)
-	err := s.sessions.Login(t.Context(), "a", fincodeauth.Credentials{Email: "ada@example.com", Password: secret})
-	said := a.read()
+	f := a.fixture(t)
+	err := f.sessions.Login(t.Context(), "a", fincodeauth.Credentials{Email: "ada@example.com", Password: secret})
+	m := a.meaning()
 	for target, status := range map[error]int{fincodeauth.ErrBadCredentials: 401, fincodeauth.ErrAccountLocked: 403, fincodeauth.ErrUserNotFound: 404} {
-		if errors.Is(err, target) != (said.credible && said.verdict == status) {
-			t.Errorf("%v is %q: %t", err, target, errors.Is(err, target))
+		if errors.Is(err, target) != (m.fromFinCode && m.verdict == status) {
+			t.Errorf("got error %v, which is %q: %t; want the opposite", err, target, errors.Is(err, target))
 		}
 	}
 	if err == nil {
-		rec := record(t, s.store, "a")
-		said.wantPair(t, rec.Token, "")
+		rec := record(t, f.store, "a")
+		m.wantPair(t, rec.Token, "")
 		wantSaved(t, rec, rec.Token)
 	} else {
-		said.wantFailure(t, err, "login")
+		m.wantFailure(t, err, "login")
 	}
-	if !slices.Equal(s.fincode.calls, []string{"login"}) {
-		t.Errorf("calls %v, want one login", s.fincode.calls)
+	if !slices.Equal(f.fincode.calls, []string{"login"}) {
+		t.Errorf("got calls %v, want one login", f.fincode.calls)
 	}
-	s.wantNoSecret(t, err)
+	f.wantNoSecret(t, err)
 }
 
-// checkLogout: whatever FinCode says, the session is gone.
+// checkLogout checks that a logout removes the session, whatever FinCode answers.
 func (a answer) checkLogout(t *testing.T) {
-	s := a.scene(t)
-	s.secrets = append(s.secrets, secretAccess)
-	s.adopt(t, &oauth2.Token{AccessToken: secretAccess, RefreshToken: secret})
-	err := s.sessions.Logout(t.Context(), "a")
-	if said := a.read(); (err == nil) != (said.verdict == http.StatusOK) {
-		t.Errorf("error %v of an answer that means %d", err, said.verdict)
+	f := a.fixture(t)
+	f.secrets = append(f.secrets, secretAccess)
+	f.adopt(t, &oauth2.Token{AccessToken: secretAccess, RefreshToken: secret})
+	err := f.sessions.Logout(t.Context(), "a")
+	if m := a.meaning(); (err == nil) != (m.verdict == http.StatusOK) {
+		t.Errorf("got error %v for an answer that means %d, want an error unless it means 200", err, m.verdict)
 	} else if err != nil {
-		said.wantFailure(t, err, "logout")
+		m.wantFailure(t, err, "logout")
 	}
-	if _, err := s.store.Load(t.Context(), "a"); !errors.Is(err, fincodeauth.ErrNotFound) {
-		t.Errorf("error %v, want ErrNotFound", err)
+	if _, err := f.store.Load(t.Context(), "a"); !errors.Is(err, fincodeauth.ErrNotFound) {
+		t.Errorf("got error %v, want ErrNotFound", err)
 	}
 	want := []string{"logout"}
-	if a.read().ends() && a.read().verdict == http.StatusUnauthorized {
-		want = append(want, "refresh-token") // the access token may be the only one that is refused
+	if a.meaning().endsSession() && a.meaning().verdict == http.StatusUnauthorized {
+		want = append(want, "refresh-token") // the refresh token may still be valid
 	}
-	if !slices.Equal(s.fincode.calls, want) {
-		t.Errorf("calls %v, want %v", s.fincode.calls, want)
+	if !slices.Equal(f.fincode.calls, want) {
+		t.Errorf("got calls %v, want %v", f.fincode.calls, want)
 	}
-	s.wantNoSecret(t, err)
+	f.wantNoSecret(t, err)
 }
 
-func (a answer) read() reading {
-	r := reading{answer: a, verdict: a.status}
+// meaning works out what the answer means.
+func (a answer) meaning() meaning {
+	m := meaning{answer: a, verdict: a.status}
 	data := a.body[:min(len(a.body), maxAnswer+1)]
 	cut := a.cut || len(a.body) > maxAnswer
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.UseNumber()
 	var value any
 	isJSON := json.Valid(data) && decoder.Decode(&value) == nil
-	r.object, _ = value.(map[string]any)
+	m.object, _ = value.(map[string]any)
 	isBlank := len(bytes.TrimSpace(data)) == 0
-	r.credible = isJSON && (r.object != nil || !cut) || isBlank && !cut
+	m.fromFinCode = isJSON && (m.object != nil || !cut) || isBlank && !cut
 	if a.status < 200 || a.status > 299 {
-		return r
+		return m
 	}
-	r.verdict = http.StatusOK
+	m.verdict = http.StatusOK
 	switch {
 	case cut:
-		r.verdict = 0
-	case r.object["success"] == false:
-		r.verdict = r.code()
+		m.verdict = 0
+	case m.object["success"] == false:
+		m.verdict = m.code()
 	}
-	return r
+	return m
 }

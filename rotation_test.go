@@ -38,7 +38,7 @@ func TestEightProcessesPresentEachRefreshTokenOnce(t *testing.T) {
 					time.Sleep(time.Duration(97+i) * time.Second) // in 200 requests, several tokens expire
 					resp, err := client.Get(fincodeauth.Sandbox("test") + "/whoami")
 					if err != nil {
-						t.Errorf("process %d, request %d: got error %v", i, n, err)
+						t.Errorf("process %d, request %d: got error %v, want status 200", i, n, err)
 						return
 					}
 					resp.Body.Close()
@@ -508,7 +508,7 @@ func TestFailedNewLoginIsNotRetriedAtOnce(t *testing.T) {
 		fc.Inject(fincodetest.Login, -1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 503})
 		for range 7 {
 			if _, err := sessions.TokenSource("a").Token(); err == nil {
-				t.Error("got a token, although no login succeeded")
+				t.Error("got a token, want an error: no login succeeded")
 			}
 			time.Sleep(100 * time.Millisecond)
 		}
@@ -991,7 +991,7 @@ func TestRetryAfterIsHonouredForAnHourAtMost(t *testing.T) {
 		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 429, RetryAfter: "86400"})
 		for _, pause := range []time.Duration{time.Hour - time.Second, 2 * time.Second} {
 			if _, err := sessions.TokenSource("a").Token(); err == nil {
-				t.Error("got a token although FinCode asked for a longer wait")
+				t.Error("got a token, want an error: FinCode asked for a longer wait")
 			}
 			time.Sleep(pause)
 		}
@@ -1081,7 +1081,7 @@ func TestLoginDuringALoadIsNotFollowedByARefresh(t *testing.T) {
 		tok := token(t, sessions.TokenSource("a"))
 		time.Sleep(5 * time.Second)
 		if token(t, sessions.TokenSource("a")) != tok {
-			t.Error("got another token than that of the Login")
+			t.Error("got another token, want that of the Login")
 		}
 		wantCalls(t, fc, 0, 0)
 	})

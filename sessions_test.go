@@ -267,7 +267,7 @@ func TestAdoptAcceptsARefreshTokenAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	if token(t, sessions.TokenSource("a")).AccessToken == "" {
-		t.Error("got a token without an access token")
+		t.Error("got a token without an access token, want one with it")
 	}
 }
 
@@ -657,7 +657,7 @@ func TestCloseTriesOnceMoreIfItsContextHasEnded(t *testing.T) {
 			t.Error(err)
 		}
 		if !isSuccessor(record(t, store, "a")) {
-			t.Error("the store does not have the new token")
+			t.Error("the store does not have the new token, want it saved")
 		}
 	})
 }
