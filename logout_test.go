@@ -119,9 +119,11 @@ func TestLogoutThatFinCodeRefusesRemovesTheRecord(t *testing.T) {
 	}
 }
 
-// 1. A refresh is under way: FinCode has rotated the token and revoked the old one.
-// 2. Logout presents the old token, and FinCode answers 401. 3. The answer to the
-// refresh arrives. The session has ended, so the new token is revoked.
+// Steps:
+//  1. A refresh is under way: FinCode has rotated the token and revoked the old one.
+//  2. Logout presents the old token, and FinCode answers 401.
+//  3. The answer to the refresh arrives. The session has ended, so the new token is
+//     revoked.
 func TestLogoutErrorMentionsARefreshInProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{RevokeOnRotation: true})
@@ -142,9 +144,11 @@ func TestLogoutErrorMentionsARefreshInProgress(t *testing.T) {
 	})
 }
 
-// 1. Logout saves that the session is logged out, but gets no answer to the Save, and
-// returns an error. FinCode was not told. 2. The next Logout finds that record, and
-// tells FinCode. 3. A third one finds nothing to do.
+// Steps:
+//  1. Logout saves that the session is logged out, but gets no answer to the Save, and
+//     returns an error. FinCode was not told.
+//  2. The next Logout finds that record, and tells FinCode.
+//  3. A third one finds nothing to do.
 func TestSecondLogoutCompletesOneWhoseSaveGotNoAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -215,8 +219,10 @@ func TestLogoutSucceedsIfTheDeleteFails(t *testing.T) {
 	}
 }
 
-// 1. A refresh is under way. 2. This process, or another, logs out. 3. The answer to
-// the refresh arrives. The new token is revoked and not saved.
+// Steps:
+//  1. A refresh is under way.
+//  2. This process, or another, logs out.
+//  3. The answer to the refresh arrives. The new token is revoked and not saved.
 func TestSessionStaysLoggedOutAfterALogoutDuringARefresh(t *testing.T) {
 	for name, sameProcess := range map[string]bool{"in the same process": true, "in another": false} {
 		t.Run(name, func(t *testing.T) {
@@ -258,8 +264,10 @@ func TestSessionStaysLoggedOutAfterALogoutDuringARefresh(t *testing.T) {
 	}
 }
 
-// 1. A login is in use, and its Save takes 5 s. 2. Logout finds no record yet. 3. The
-// Save is carried out. The record is deleted again.
+// Steps:
+//  1. A login is in use, and its Save takes 5 s.
+//  2. Logout finds no record yet.
+//  3. The Save is carried out. The record is deleted again.
 func TestSessionStaysLoggedOutAfterALogoutBeforeTheLoginIsSaved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -285,8 +293,10 @@ func TestSessionStaysLoggedOutAfterALogoutBeforeTheLoginIsSaved(t *testing.T) {
 	})
 }
 
-// 1. One logs out, and its Delete takes half a second. 2. Two logs in meanwhile. The
-// login must wait for the Delete, which compares no version.
+// Steps:
+//  1. Process one logs out, and its Delete takes half a second.
+//  2. Process two logs in meanwhile. The login must wait for the Delete, which
+//     compares no version.
 func TestLoginDuringALogoutElsewhereIsNotDeleted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -345,9 +355,10 @@ func (s *slowStore) Save(ctx context.Context, key string, rec *fincodeauth.Recor
 	return s.Store.Save(ctx, key, rec, prev)
 }
 
-// 1. A login is in use, and its Save is carried out after 1.5 s. 2. Logout loads at
-// 1 s, finds no record, and gets this answer at 2 s. 3. Its second Load finds the
-// record of the login, and Logout ends that session.
+// Steps:
+//  1. A login is in use, and its Save is carried out after 1.5 s.
+//  2. Logout loads at 1 s, finds no record, and gets this answer at 2 s.
+//  3. Its second Load finds the record of the login, and Logout ends that session.
 func TestLogoutThatRacesWithTheSaveOfALoginEndsTheSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -401,9 +412,11 @@ func TestLoginDuringASlowDeleteIsNotDeleted(t *testing.T) {
 	}
 }
 
-// 1. A login loads, and calls FinCode. 2. Logout loads, and finds no record. 3. Logout
-// loads again, slowly. Meanwhile the login is saved and put into use. 4. Logout finds
-// its record, and ends the login.
+// Steps:
+//  1. A login loads, and calls FinCode.
+//  2. Logout loads, and finds no record.
+//  3. Logout loads again, slowly. Meanwhile the login is saved and put into use.
+//  4. Logout finds its record, and ends the login.
 func TestLogoutEndsALoginThatItFindsWithItsSecondLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -435,9 +448,12 @@ func TestLogoutEndsALoginThatItFindsWithItsSecondLoad(t *testing.T) {
 	})
 }
 
-// 1. One saves a second login over the first, but gets no answer to the Save. 2. Two
-// logs out. 3. One reaches the store again, and finds no record. One does not save its
-// login again, because the login may have been in the store, and logged out.
+// Steps:
+//  1. Process one saves a second login over the first, but gets no answer to the Save.
+//  2. Process two logs out.
+//  3. Process one reaches the store again, and finds no record. Process one does not
+//     save its login again, because the login may have been in the store, and logged
+//     out.
 func TestLoginThatAnotherProcessLoggedOutIsNotSavedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -460,8 +476,10 @@ func TestLoginThatAnotherProcessLoggedOutIsNotSavedAgain(t *testing.T) {
 	})
 }
 
-// 1. A caller's refresh gets a new token, and waits for its Save. 2. Logout ends the
-// session. 3. The wait ends. The caller gets an error, and no token.
+// Steps:
+//  1. A caller's refresh gets a new token, and waits for its Save.
+//  2. Logout ends the session.
+//  3. The wait ends. The caller gets an error, and no token.
 func TestCallerGetsNoTokenIfALogoutComesDuringASlowSave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -495,10 +513,13 @@ func TestCallerGetsNoTokenIfALogoutComesDuringASlowSave(t *testing.T) {
 	})
 }
 
-// 1. One makes a first login, whose Save is slow. 2. One logs out, and finds no record
-// yet. 3. The first login is saved. 4. One makes a second login, whose Save is slow.
-// 5. The first Save returns. The first login was logged out, so its record is removed
-// and its token revoked at once, although the second login will replace it.
+// Steps:
+//  1. Process one makes a first login, whose Save is slow.
+//  2. Process one logs out, and finds no record yet.
+//  3. The first login is saved.
+//  4. Process one makes a second login, whose Save is slow.
+//  5. The first Save returns. The first login was logged out, so its record is removed
+//     and its token revoked at once, although the second login will replace it.
 func TestLoginThatWasLoggedOutIsRevokedBeforeTheNextLoginIsSaved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -531,7 +552,7 @@ func TestLoginThatWasLoggedOutIsRevokedBeforeTheNextLoginIsSaved(t *testing.T) {
 		go func() { logins <- one.Login(t.Context(), "a", credentials) }()
 		time.Sleep(time.Second)
 		if tok, err := two.TokenSource("a").Token(); !errors.Is(err, fincodeauth.ErrLoginRequired) {
-			t.Errorf("before the second login is saved, two got token %v and error %v, want ErrLoginRequired", tok, err)
+			t.Errorf("before the second login is saved, process two got token %v and error %v, want ErrLoginRequired", tok, err)
 		}
 		if status := whoami(t, fc, first); status != http.StatusUnauthorized {
 			t.Errorf("FinCode answers %d to the token of the first login, want 401", status)
@@ -548,9 +569,12 @@ func TestLoginThatWasLoggedOutIsRevokedBeforeTheNextLoginIsSaved(t *testing.T) {
 	})
 }
 
-// 1. One saves a login, but gets no answer to the Save. 2. One tries to save again,
-// and gets a conflict, with its own record. 3. Two logs out. 4. One loads, and finds
-// no record. One does not save its login again.
+// Steps:
+//  1. Process one saves a login, but gets no answer to the Save.
+//  2. Process one tries to save again, and gets a conflict, with its own record.
+//  3. Process two logs out.
+//  4. Process one loads, and finds no record. Process one does not save its login
+//     again.
 func TestLoginIsNotSavedAgainAfterALogoutBetweenConflictAndLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -577,10 +601,13 @@ func TestLoginIsNotSavedAgainAfterALogoutBetweenConflictAndLoad(t *testing.T) {
 	})
 }
 
-// 1. One makes a login, whose Save is slow. 2. One logs out, and finds no record yet.
-// 3. The login is saved, but one gets no answer, and cannot reach the store. 4. Two
-// finds the login and refreshes its token. 5. One reaches the store again. It removes
-// the record of two, and revokes the token in it.
+// Steps:
+//  1. Process one makes a login, whose Save is slow.
+//  2. Process one logs out, and finds no record yet.
+//  3. The login is saved, but process one gets no answer, and cannot reach the store.
+//  4. Process two finds the login and refreshes its token.
+//  5. Process one reaches the store again. It removes the record of process two, and
+//     revokes the token in it.
 func TestLogoutBeforeTheLoginIsSavedRevokesItsSuccessorToo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -611,7 +638,7 @@ func TestLogoutBeforeTheLoginIsSavedRevokesItsSuccessorToo(t *testing.T) {
 			t.Errorf("loading the record: got %v and error %v, want ErrNotFound", rec, err)
 		}
 		if status := whoami(t, fc, tok); status != http.StatusUnauthorized {
-			t.Errorf("FinCode answers %d to the token of two, want 401", status)
+			t.Errorf("FinCode answers %d to the token of process two, want 401", status)
 		}
 	})
 }
@@ -658,8 +685,10 @@ func TestForgetChangesNothingIfTheStoreFails(t *testing.T) {
 	}
 }
 
-// 1. A refresh is under way. 2. Forget removes the record. 3. The answer to the
-// refresh arrives. The new token is revoked and not saved.
+// Steps:
+//  1. A refresh is under way.
+//  2. Forget removes the record.
+//  3. The answer to the refresh arrives. The new token is revoked and not saved.
 func TestForgetDuringARefreshLeavesNoSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})

@@ -124,9 +124,11 @@ func (s *hangingStore) hang(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// 1. One claims and refreshes. 2. Its store does not answer the first two attempts to
-// save the new token. 3. One saves the token before two, which watches the claim,
-// takes over.
+// Steps:
+//  1. Process one claims and refreshes.
+//  2. Its store does not answer the first two attempts to save the new token.
+//  3. Process one saves the token before process two, which watches the claim, takes
+//     over.
 func TestStoreHangIsNotMistakenForADeadOwner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -138,11 +140,11 @@ func TestStoreHangIsNotMistakenForADeadOwner(t *testing.T) {
 		tok := token(t, one.TokenSource("a"))
 		waited := elapsed(func() {
 			if got, err := two.TokenSource("a").Token(); err != nil || got.AccessToken != tok.AccessToken {
-				t.Errorf("two has another token, or error %v; want the token of one", err)
+				t.Errorf("process two has another token, or error %v; want the token of process one", err)
 			}
 		})
 		if waited >= 2*refreshTimeout || hanging.left.Load() > 0 {
-			t.Errorf("two got the token after %v, and %d more calls of the store will hang; want less than %v, and none",
+			t.Errorf("process two got the token after %v, and %d more calls of the store will hang; want less than %v, and none",
 				waited, hanging.left.Load(), 2*refreshTimeout)
 		}
 		time.Sleep(time.Hour + refreshTimeout)
@@ -155,9 +157,11 @@ func TestStoreHangIsNotMistakenForADeadOwner(t *testing.T) {
 	})
 }
 
-// 1. A process gets a new token, and is stopped before it saves the token. 2. Another
-// process takes over. FinCode answers it 503. 3. The first process goes on, and saves
-// its token over the claim of the other. 4. The other adopts the token.
+// Steps:
+//  1. A process gets a new token, and is stopped before it saves the token.
+//  2. Another process takes over. FinCode answers it 503.
+//  3. The first process goes on, and saves its token over the claim of the other.
+//  4. The other adopts the token.
 func TestNewTokenIsSavedOverTheClaimOfATakeover(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -212,9 +216,11 @@ func TestLoginWhoseSaveFailsIsSavedLater(t *testing.T) {
 	})
 }
 
-// 1. A flight begins, and its Load is slow. 2. A login is made. Its Save takes 5 s.
-// 3. The flight goes on, and finds nothing, or the old record. Callers keep getting
-// the token of the login.
+// Steps:
+//  1. A flight begins, and its Load is slow.
+//  2. A login is made. Its Save takes 5 s.
+//  3. The flight goes on, and finds nothing, or the old record. Callers keep getting
+//     the token of the login.
 func TestLoginStaysInUseWhileItsSaveIsSlow(t *testing.T) {
 	for _, expired := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -260,10 +266,12 @@ func TestLoginStaysInUseWhileItsSaveIsSlow(t *testing.T) {
 	}
 }
 
-// 1. A thief uses the refresh token. 2. One presents it, and FinCode refuses. 3. The
-// store refuses to save the end. Until it is saved, callers are not told to log in,
-// because another process may have a newer token. 4. The store is back, and the end
-// is saved. Both processes report the breach.
+// Steps:
+//  1. A thief uses the refresh token.
+//  2. Process one presents it, and FinCode refuses.
+//  3. The store refuses to save the end. Until it is saved, callers are not told to
+//     log in, because another process may have a newer token.
+//  4. The store is back, and the end is saved. Both processes report the breach.
 func TestBreachIsRememberedUntilTheEndIsSaved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -301,8 +309,8 @@ func TestBreachIsRememberedUntilTheEndIsSaved(t *testing.T) {
 }
 
 // wantNoLoginRequired checks that err is an error that does not ask for a login. A
-// process asks for one only after the store has confirmed that no other process has
-// a newer token.
+// process asks for a login only after the store has confirmed that no other process
+// has a newer token.
 func wantNoLoginRequired(t *testing.T, err error) {
 	t.Helper()
 	if err == nil || errors.Is(err, fincodeauth.ErrLoginRequired) {
@@ -310,10 +318,13 @@ func wantNoLoginRequired(t *testing.T, err error) {
 	}
 }
 
-// 1. One claims. Its machine is suspended for a minute, and the wall clock is set
-// back by a minute, so no clock of one shows that its claim is old. 2. Two takes over
-// and refreshes. 3. One presents the old token while it cannot reach the store.
-// FinCode refuses. 4. One reaches the store again, and finds the token of two.
+// Steps:
+//  1. Process one claims. Its machine is suspended for a minute, and the wall clock is
+//     set back by a minute, so no clock of process one shows that its claim is old.
+//  2. Process two takes over and refreshes.
+//  3. Process one presents the old token while it cannot reach the store. FinCode
+//     refuses.
+//  4. Process one reaches the store again, and finds the token of process two.
 func TestRefusalAfterAMissedTakeoverDoesNotEndTheSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -343,7 +354,7 @@ func TestRefusalAfterAMissedTakeoverDoesNotEndTheSession(t *testing.T) {
 		store.down(false)
 		time.Sleep(time.Minute)
 		if got := token(t, one.TokenSource("a")); got.AccessToken != want.AccessToken {
-			t.Error("one has another token, want that of two, which took over")
+			t.Error("process one has another token, want that of process two, which took over")
 		}
 		for _, e := range seen.all {
 			if e.Type == fincodeauth.Ended {
@@ -353,10 +364,13 @@ func TestRefusalAfterAMissedTakeoverDoesNotEndTheSession(t *testing.T) {
 	})
 }
 
-// 1. A thief uses the refresh token. 2. One presents it, and the store goes down.
-// 3. FinCode refuses. One cannot load the record to see whether another process has
-// refreshed. 4. The store is back. One saves the end, and both processes report the
-// breach.
+// Steps:
+//  1. A thief uses the refresh token.
+//  2. Process one presents it, and the store goes down.
+//  3. FinCode refuses. Process one cannot load the record to see whether another
+//     process has refreshed.
+//  4. The store is back. Process one saves the end, and both processes report the
+//     breach.
 func TestBreachIsRememberedIfTheStoreIsDownWhenFinCodeRefuses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -378,9 +392,11 @@ func TestBreachIsRememberedIfTheStoreIsDownWhenFinCodeRefuses(t *testing.T) {
 	})
 }
 
-// 1. FinCode refuses the token, and the end of the session is being saved. 2. A login
-// replaces the session. 3. The Save of the end returns. Nobody is told of it, because
-// the user is logged in.
+// Steps:
+//  1. FinCode refuses the token, and the end of the session is being saved.
+//  2. A login replaces the session.
+//  3. The Save of the end returns. Nobody is told of it, because the user is logged
+//     in.
 func TestEndOfAReplacedSessionIsNotReported(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -409,9 +425,12 @@ func TestEndOfAReplacedSessionIsNotReported(t *testing.T) {
 	})
 }
 
-// 1. One's session has nothing to refresh with, and ends. The store refuses to save
-// the end. 2. Two adopts a new token. 3. The store is back. One does not save the end
-// over the record of two.
+// Steps:
+//  1. Process one's session has nothing to refresh with, and ends. The store refuses
+//     to save the end.
+//  2. Process two adopts a new token.
+//  3. The store is back. Process one does not save the end over the record of process
+//     two.
 func TestLateEndDoesNotReplaceAnAdoptElsewhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -430,15 +449,16 @@ func TestLateEndDoesNotReplaceAnAdoptElsewhere(t *testing.T) {
 		store.down(false)
 		time.Sleep(time.Minute)
 		if _, err := one.TokenSource("a").Token(); err != nil {
-			t.Errorf("one got error %v, want the token that two adopted", err)
+			t.Errorf("process one got error %v, want the token that process two adopted", err)
 		}
 	})
 }
 
 // FinCode keeps the refresh token here, so a new record can have the old one's.
-// 1. FinCode refuses one's refresh. The store refuses to save the end. 2. Two takes
-// over and refreshes. 3. The store is back. One does not save the end over the record
-// of two.
+//  1. FinCode refuses process one's refresh. The store refuses to save the end.
+//  2. Process two takes over and refreshes.
+//  3. The store is back. Process one does not save the end over the record of process
+//     two.
 func TestLateEndDoesNotReplaceASuccessorWithTheSameRefreshToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{KeepRefreshToken: true})
@@ -454,15 +474,16 @@ func TestLateEndDoesNotReplaceASuccessorWithTheSameRefreshToken(t *testing.T) {
 		store.down(false)
 		time.Sleep(time.Minute)
 		if rec := record(t, store, "a"); rec.Ended != "" {
-			t.Errorf("the store has %v, want the record of two", rec)
+			t.Errorf("the store has %v, want the record of process two", rec)
 		}
 	})
 }
 
-// 1. One refreshes and saves the new token, but gets no answer to the Save. 2. Two
-// adopts the token, and later claims it, or has refreshed it. 3. One reaches the store
-// again, tries to save, and gets a conflict. One does not revoke its token, because
-// two goes on from it.
+// Steps:
+//  1. Process one refreshes and saves the new token, but gets no answer to the Save.
+//  2. Process two adopts the token, and later claims it, or has refreshed it.
+//  3. Process one reaches the store again, tries to save, and gets a conflict. Process
+//     one does not revoke its token, because process two goes on from it.
 func TestTokenThatAnotherProcessUsesIsNotRevoked(t *testing.T) {
 	for name, presenting := range map[string]time.Duration{"claimed": 10 * time.Second, "rotated": 0} {
 		t.Run(name, func(t *testing.T) {
@@ -480,7 +501,7 @@ func TestTokenThatAnotherProcessUsesIsNotRevoked(t *testing.T) {
 				token(t, two.TokenSource("a")) // starts the refresh in the background
 				synctest.Wait()
 				store.down(false)
-				time.Sleep(30 * time.Second) // one tries to save again, and two's refresh ends
+				time.Sleep(30 * time.Second) // process one tries to save again, and the refresh of process two ends
 				if n := fc.Counts().Logouts; n != 0 {
 					t.Errorf("FinCode got %d logouts, want none: the session is in use", n)
 				}
@@ -498,9 +519,11 @@ func TestTokenThatAnotherProcessUsesIsNotRevoked(t *testing.T) {
 	}
 }
 
-// 1. One saves a login, but gets no answer to the Save. 2. Two adopts the token, and
-// later claims it. 3. One reaches the store again, tries to save, and gets a conflict.
-// The record is a claim, but it has one's token: so the first Save succeeded.
+// Steps:
+//  1. Process one saves a login, but gets no answer to the Save.
+//  2. Process two adopts the token, and later claims it.
+//  3. Process one reaches the store again, tries to save, and gets a conflict. The
+//     record is a claim, but it has process one's token: so the first Save succeeded.
 func TestUnansweredSaveCountsAsDoneIfAnotherProcessClaimedTheToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -516,7 +539,7 @@ func TestUnansweredSaveCountsAsDoneIfAnotherProcessClaimedTheToken(t *testing.T)
 		token(t, two.TokenSource("a"))
 		synctest.Wait()
 		store.down(false)
-		time.Sleep(8 * time.Second) // two is still presenting the token
+		time.Sleep(8 * time.Second) // process two is still presenting the token
 		if token(t, one.TokenSource("a")) != tok {
 			t.Error("got another token, want the one of the login to stay in use")
 		}
@@ -527,8 +550,11 @@ func TestUnansweredSaveCountsAsDoneIfAnotherProcessClaimedTheToken(t *testing.T)
 	})
 }
 
-// 1. One saves a login, but gets no answer to the Save. 2. Two refreshes the token.
-// 3. One reaches the store again. It does not save its login over the newer token.
+// Steps:
+//  1. Process one saves a login, but gets no answer to the Save.
+//  2. Process two refreshes the token.
+//  3. Process one reaches the store again. It does not save its login over the newer
+//     token.
 func TestUnansweredLoginDoesNotReplaceItsSuccessor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -541,18 +567,20 @@ func TestUnansweredLoginDoesNotReplaceItsSuccessor(t *testing.T) {
 		store.down(false)
 		time.Sleep(10 * time.Second)
 		if record(t, store, "a").Token.AccessToken != newer.AccessToken {
-			t.Error("the store has another token, want the newer one of two")
+			t.Error("the store has another token, want the newer token of process two")
 		}
 		if token(t, one.TokenSource("a")).AccessToken != newer.AccessToken {
-			t.Error("one has another token, want the newer one of two")
+			t.Error("process one has another token, want the newer token of process two")
 		}
 		wantCalls(t, fc, 1, 1)
 	})
 }
 
-// 1. One saves a login, but gets no answer to the Save. 2. Two refreshes the token,
-// and then logs in. 3. One reaches the store again. It does not save its login over
-// the newer one.
+// Steps:
+//  1. Process one saves a login, but gets no answer to the Save.
+//  2. Process two refreshes the token, and then logs in.
+//  3. Process one reaches the store again. It does not save its login over the newer
+//     one.
 func TestUnansweredLoginDoesNotReplaceANewerLogin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -571,18 +599,20 @@ func TestUnansweredLoginDoesNotReplaceANewerLogin(t *testing.T) {
 		}
 		_, err := one.TokenSource("a").Token()
 		if err != nil {
-			t.Errorf("one got error %v, want a token", err)
+			t.Errorf("process one got error %v, want a token", err)
 		}
 		time.Sleep(2 * time.Hour)
 		if _, err := two.TokenSource("a").Token(); err != nil {
-			t.Errorf("two got error %v, want a token", err)
+			t.Errorf("process two got error %v, want a token", err)
 		}
 	})
 }
 
-// 1. One saves a first login. The answer to the Save is slow. 2. One makes a second
-// login, which replaces the first. Its Save takes 2 s. 3. Meanwhile two loads the
-// first login: its token must still be valid. 4. The second login is saved.
+// Steps:
+//  1. Process one saves a first login. The answer to the Save is slow.
+//  2. Process one makes a second login, which replaces the first. Its Save takes 2 s.
+//  3. Meanwhile process two loads the first login: its token must still be valid.
+//  4. The second login is saved.
 func TestFirstLoginStaysValidUntilTheSecondIsSaved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -608,7 +638,7 @@ func TestFirstLoginStaysValidUntilTheSecondIsSaved(t *testing.T) {
 		})
 		logIn(t, one, "a")
 		if status := whoami(t, fc, token(t, two.TokenSource("a"))); status != http.StatusOK {
-			t.Errorf("while the second login is being saved, FinCode answers %d to two's token, want 200", status)
+			t.Errorf("while the second login is being saved, FinCode answers %d to the token of process two, want 200", status)
 		}
 		time.Sleep(2 * time.Second)
 		if record(t, store, "a").Token.AccessToken != token(t, one.TokenSource("a")).AccessToken {
@@ -620,9 +650,11 @@ func TestFirstLoginStaysValidUntilTheSecondIsSaved(t *testing.T) {
 	})
 }
 
-// 1. The Save of a first login fails. 2. A second login replaces it, and is logged
-// out. 3. The store carries out the first Save after all. The record is back, but its
-// token was revoked.
+// Steps:
+//  1. The Save of a first login fails.
+//  2. A second login replaces it, and is logged out.
+//  3. The store carries out the first Save after all. The record is back, but its
+//     token was revoked.
 func TestLateSaveOfAReplacedLoginBringsBackOnlyADeadToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -655,9 +687,12 @@ func TestLateSaveOfAReplacedLoginBringsBackOnlyADeadToken(t *testing.T) {
 	})
 }
 
-// 1. A refresh is under way. 2. A login replaces the session. 3. The refresh gets a
-// new token and saves it. The store is slow to answer. 4. The login is saved over that
-// record. 5. The first Save returns. Its token is revoked: nobody uses it.
+// Steps:
+//  1. A refresh is under way.
+//  2. A login replaces the session.
+//  3. The refresh gets a new token and saves it. The store is slow to answer.
+//  4. The login is saved over that record.
+//  5. The first Save returns. Its token is revoked: nobody uses it.
 func TestReplacedSuccessorIsRevokedAfterItsSlowSave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -695,11 +730,15 @@ func TestReplacedSuccessorIsRevokedAfterItsSlowSave(t *testing.T) {
 	})
 }
 
-// 1. One begins a login, and loads the record. FinCode's answer takes 5 s. 2. Two
-// adopts another pair. 3. One loads that pair and starts to refresh it. 4. The login
-// gets its answer. Its first Save fails, and the next finds the session of two. Nobody
-// can tell which of them came first, so the login is given up. 5. The answer to the
-// refresh arrives. It is saved, because its session is the one in the store.
+// Steps:
+//  1. Process one begins a login, and loads the record. FinCode's answer takes 5 s.
+//  2. Process two adopts another pair.
+//  3. Process one loads that pair and starts to refresh it.
+//  4. The login gets its answer. Its first Save fails, and the next finds the session
+//     of process two. Nobody can tell which of them came first, so the login is given
+//     up.
+//  5. The answer to the refresh arrives. It is saved, because its session is the one
+//     in the store.
 func TestRefreshedTokenIsSavedIfTheLoginIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -745,8 +784,11 @@ func TestRefreshedTokenIsSavedIfTheLoginIsGivenUp(t *testing.T) {
 	})
 }
 
-// 1. One's refresh is under way. 2. Two logs in. 3. One gets a new token, and finds
-// the record of the login. One revokes its token, and adopts that of the login.
+// Steps:
+//  1. Process one's refresh is under way.
+//  2. Process two logs in.
+//  3. Process one gets a new token, and finds the record of the login. Process one
+//     revokes its token, and adopts that of the login.
 func TestTokenThatALoginElsewhereReplacedIsRevoked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -763,7 +805,7 @@ func TestTokenThatALoginElsewhereReplacedIsRevoked(t *testing.T) {
 			t.Errorf("got %d refreshes and %d logouts, want one of each", c.Refreshes, c.Logouts)
 		}
 		if want := token(t, two.TokenSource("a")); token(t, one.TokenSource("a")).AccessToken != want.AccessToken {
-			t.Error("one has another token, want that of the login")
+			t.Error("process one has another token, want that of the login")
 		}
 	})
 }

@@ -162,10 +162,13 @@ func TestTakeoverOfARotatedTokenEndsAsInterrupted(t *testing.T) {
 	})
 }
 
-// 1. A process claims the refresh, FinCode rotates the token, the process dies.
-// 2. A second process takes over. FinCode answers 429, so it did not process the
-// refresh. 3. The second process dies too. 4. A third process presents the token
-// and learns that it was used. The cause is the death of the first process.
+// Steps:
+//  1. A process claims the refresh, FinCode rotates the token, the process dies.
+//  2. A second process takes over. FinCode answers 429, so it did not process the
+//     refresh.
+//  3. The second process dies too.
+//  4. A third process presents the token and learns that it was used. The cause is the
+//     death of the first process.
 func TestInterruptionIsRememberedAfterAnAttemptThatWasNotProcessed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -181,9 +184,12 @@ func TestInterruptionIsRememberedAfterAnAttemptThatWasNotProcessed(t *testing.T)
 	})
 }
 
-// 1. FinCode rotates the token, and the answer is lost. 2. The process presents the
-// token once more, because nobody knows the new one. 3. FinCode says that the token
-// was used. Later calls and other processes present nothing.
+// Steps:
+//  1. FinCode rotates the token, and the answer is lost.
+//  2. The process presents the token once more, because nobody knows its
+//     successor.
+//  3. FinCode says that the token was used. Later calls and other processes present
+//     nothing.
 func TestLostAnswerEndsTheSessionAsInterrupted(t *testing.T) {
 	for name, fault := range map[string]fincodetest.Fault{
 		"hung up":           {Kind: fincodetest.HangUp, TakesEffect: true},
@@ -518,9 +524,12 @@ func TestFailedNewLoginIsNotRetriedAtOnce(t *testing.T) {
 	})
 }
 
-// 1. One's refresh fails, and FinCode asks to wait an hour. 2. Two takes over and
-// refreshes. 3. One adopts the new token. 4. That token is due in less than an hour
-// after the failure. One refreshes it in time: the wait was for the earlier token.
+// Steps:
+//  1. Process one's refresh fails, and FinCode asks to wait an hour.
+//  2. Process two takes over and refreshes.
+//  3. Process one adopts the new token.
+//  4. That token is due in less than an hour after the failure. Process one refreshes
+//     it in time: the wait was for the earlier token.
 func TestAdoptedTokenIsRefreshedInTimeAfterAnEarlierFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -531,7 +540,8 @@ func TestAdoptedTokenIsRefreshedInTimeAfterAnEarlierFailure(t *testing.T) {
 		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 503, RetryAfter: "3600"})
 		token(t, one.TokenSource("a"))
 		synctest.Wait()
-		// The outcome of a 503 is unknown, so one keeps its claim until two takes over.
+		// The outcome of a 503 is unknown, so process one keeps its claim until
+		// process two takes over.
 		time.Sleep(time.Minute)
 		token(t, two.TokenSource("a"))
 		time.Sleep(time.Minute)
@@ -664,9 +674,10 @@ func TestSlowClaimIsRenewedBeforeItIsUsed(t *testing.T) {
 }
 
 // renewalFails returns a process whose claim is in the store, and the store:
-// 1. The process claims the refresh. The Save is slow. 2. The claim is too old to be
-// used, so the process renews it. 3. This Save fails: the first claim is still in the
-// store, but the process cannot be sure of that.
+//  1. The process claims the refresh. The Save is slow.
+//  2. The claim is too old to be used, so the process renews it.
+//  3. This Save fails: the first claim is still in the store, but the process cannot
+//     be sure of that.
 func renewalFails(t *testing.T, fc *fincodetest.FinCode) (*fincodeauth.Sessions, *faultyStore) {
 	t.Helper()
 	store := newFaultyStore()
@@ -715,11 +726,14 @@ func TestBreachAfterAFailedRenewalIsNotInterrupted(t *testing.T) {
 	})
 }
 
-// 1. One claims. The claim is saved, but one gets no answer. 2. Two takes over and
-// claims. FinCode answers it 503, so it keeps its claim. 3. One takes over in turn,
-// over another record than that of its first claim. Its new claim needs a new
-// version: if the first version came back, two would believe that one's claim had
-// never changed.
+// Steps:
+//  1. Process one claims. The claim is saved, but process one gets no answer.
+//  2. Process two takes over and claims. FinCode answers 503, so process two keeps
+//     its claim.
+//  3. Process one takes over in turn, over another record than that of its first
+//     claim. Its new claim needs a new version: if the first version came back,
+//     process two would believe that process one's claim had never
+//     changed.
 func TestNoVersionIsSavedTwice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -771,9 +785,11 @@ func TestClaimIsRenewedAfterTheMachineWasSuspended(t *testing.T) {
 	})
 }
 
-// 1. The process on the laptop claims, and the laptop is suspended. 2. A process
-// elsewhere takes over and refreshes. 3. The laptop wakes up. Its claim is too old,
-// so the process loads the record, finds the new token and adopts it.
+// Steps:
+//  1. The process on the laptop claims, and the laptop is suspended.
+//  2. A process elsewhere takes over and refreshes.
+//  3. The laptop wakes up. Its claim is too old, so the process loads the record,
+//     finds the new token and adopts it.
 func TestTokenTakenOverDuringASuspensionIsNotPresented(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -810,9 +826,11 @@ func suspendAfterClaim(store *faultyStore, m *machine, d time.Duration) *atomic.
 	return claims
 }
 
-// 1. FinCode refuses the refresh token, and the login that follows fails. 2. The
-// clock is set back: the old access token looks valid, and is used. 3. The token
-// expires again. The process logs in, and does not present the refused token.
+// Steps:
+//  1. FinCode refuses the refresh token, and the login that follows fails.
+//  2. The clock is set back: the old access token looks valid, and is used.
+//  3. The token expires again. The process logs in, and does not present the refused
+//     token.
 func TestRefusedTokenIsNotPresentedAgainAfterTheClockWasSetBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{RefreshLifetime: time.Hour})
@@ -839,9 +857,12 @@ func TestRefusedTokenIsNotPresentedAgainAfterTheClockWasSetBack(t *testing.T) {
 	})
 }
 
-// 1. The Save of a claim fails. 2. The clock is set back: the old token looks valid,
-// and is used. 3. The store carries out the Save after all. 4. The clock is right
-// again, and the token is due. The process does not wait for its own claim.
+// Steps:
+//  1. The Save of a claim fails.
+//  2. The clock is set back: the old token looks valid, and is used.
+//  3. The store carries out the Save after all.
+//  4. The clock is right again, and the token is due. The process does not wait for
+//     its own claim.
 func TestClaimSavedAfterTheClockWasSetBackIsRecognizedAsOurs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -863,9 +884,9 @@ func TestClaimSavedAfterTheClockWasSetBackIsRecognizedAsOurs(t *testing.T) {
 	})
 }
 
-// One claims and loses its connection to the store. Two takes over and finds that
-// there is no refresh token. Nobody can have presented it, so the end of the session
-// is not Interrupted.
+// Process one claims and loses its connection to the store. Process two takes over
+// and finds that there is no refresh token. Nobody can have presented it, so the end
+// of the session is not Interrupted.
 func TestSessionWithoutARefreshTokenIsNeverInterrupted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -1022,9 +1043,11 @@ func TestLoginDuringARefreshWins(t *testing.T) {
 	})
 }
 
-// 1. A refresh is due and loads the record, slowly. 2. A login replaces the record.
-// 3. The Load returns. Its record may be the old one, so the refresh starts over, and
-// finds that the token of the login is not due.
+// Steps:
+//  1. A refresh is due and loads the record, slowly.
+//  2. A login replaces the record.
+//  3. The Load returns. Its record may be the old one, so the refresh starts over, and
+//     finds that the token of the login is not due.
 func TestSessionSurvivesALoginDuringALoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -1087,9 +1110,12 @@ func TestLoginDuringALoadIsNotFollowedByARefresh(t *testing.T) {
 	})
 }
 
-// 1. One claims and presents the token. 2. Two sees the claim. 3. The store is down
-// for a minute: one cannot save the new token, and two cannot see whether the claim
-// changes. 4. The store is back. Two does not take over before one has saved.
+// Steps:
+//  1. Process one claims and presents the token.
+//  2. Process two sees the claim.
+//  3. The store is down for a minute: process one cannot save the new token, and
+//     process two cannot see whether the claim changes.
+//  4. The store is back. Process two does not take over before process one has saved.
 func TestStoreOutageIsNotMistakenForADeadOwner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -1113,21 +1139,23 @@ func TestStoreOutageIsNotMistakenForADeadOwner(t *testing.T) {
 		for range 30 {
 			time.Sleep(200 * time.Millisecond)
 			if _, err := two.TokenSource("a").Token(); err != nil {
-				t.Errorf("two got error %v, want a token", err)
+				t.Errorf("process two got error %v, want a token", err)
 				break
 			}
 		}
 		time.Sleep(10 * time.Second)
 		if _, err := one.TokenSource("a").Token(); err != nil {
-			t.Errorf("one got error %v, want a token", err)
+			t.Errorf("process one got error %v, want a token", err)
 		}
 	})
 }
 
-// 1. One claims and presents the token. 2. For outage seconds the store can be read
-// but not written: one cannot save the new token, and two cannot save a takeover.
-// 3. The store is back. Two may claim first, but then it waits, so that one can save
-// its token over that claim.
+// Steps:
+//  1. Process one claims and presents the token.
+//  2. For outage seconds the store can be read but not written: process one cannot
+//     save the new token, and process two cannot save a takeover.
+//  3. The store is back. Process two may claim first, but then it waits, so that
+//     process one can save its token over that claim.
 func TestWriteOutageIsNotMistakenForADeadOwner(t *testing.T) {
 	for outage := 35; outage < 75; outage++ {
 		t.Run("", func(t *testing.T) {
@@ -1153,13 +1181,13 @@ func TestWriteOutageIsNotMistakenForADeadOwner(t *testing.T) {
 				for range 300 {
 					time.Sleep(100 * time.Millisecond)
 					if _, err := two.TokenSource("a").Token(); err != nil {
-						t.Errorf("two got error %v, want a token", err)
+						t.Errorf("process two got error %v, want a token", err)
 						break
 					}
 				}
 				time.Sleep(10 * time.Second)
 				if _, err := one.TokenSource("a").Token(); err != nil {
-					t.Errorf("one got error %v, want a token", err)
+					t.Errorf("process one got error %v, want a token", err)
 				}
 			})
 		})
@@ -1195,9 +1223,11 @@ func TestSlowCredentialsAreNotMistakenForADeadOwner(t *testing.T) {
 	})
 }
 
-// 1. Credentials returns the old password, slowly. 2. Meanwhile the store goes down:
-// the claim cannot be renewed, so no login is made. 3. The password changes. 4. The
-// next flight calls Credentials again.
+// Steps:
+//  1. Credentials returns the old password, slowly.
+//  2. Meanwhile the store goes down: the claim cannot be renewed, so no login is made.
+//  3. The password changes.
+//  4. The next flight calls Credentials again.
 func TestCredentialsAreForgottenAfterTheFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{RefreshLifetime: time.Hour})
@@ -1227,9 +1257,11 @@ func TestCredentialsAreForgottenAfterTheFlight(t *testing.T) {
 	})
 }
 
-// 1. FinCode refuses one's token, and the login that follows fails. 2. One renews
-// its claim to log in again. The Save is slow. 3. One is closed, and gives the record
-// back without the refused token. 4. Two logs in without waiting.
+// Steps:
+//  1. FinCode refuses process one's token, and the login that follows fails.
+//  2. Process one renews its claim to log in again. The Save is slow.
+//  3. Process one is closed, and gives the record back without the refused token.
+//  4. Process two logs in without waiting.
 func TestTokenRefusedBeforeCloseIsNotPresentedByTheNextProcess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{RefreshLifetime: time.Hour})
@@ -1258,9 +1290,12 @@ func TestTokenRefusedBeforeCloseIsNotPresentedByTheNextProcess(t *testing.T) {
 	})
 }
 
-// 1. A refresh is under way. 2. A login replaces the session. 3. The refresh fails,
-// and FinCode asks to wait an hour. 4. The token of the login is refreshed as soon as
-// it is due: the wait was for the session that was replaced.
+// Steps:
+//  1. A refresh is under way.
+//  2. A login replaces the session.
+//  3. The refresh fails, and FinCode asks to wait an hour.
+//  4. The token of the login is refreshed as soon as it is due: the wait was for the
+//     session that was replaced.
 func TestFailureBeforeALoginDelaysNoLaterRefresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -1283,8 +1318,10 @@ func TestFailureBeforeALoginDelaysNoLaterRefresh(t *testing.T) {
 	})
 }
 
-// 1. A refresh is under way. 2. A login replaces the session. 3. The answer to the
-// refresh arrives. Callers keep getting the token of the login.
+// Steps:
+//  1. A refresh is under way.
+//  2. A login replaces the session.
+//  3. The answer to the refresh arrives. Callers keep getting the token of the login.
 func TestRefreshedTokenIsNotUsedAfterALogin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})

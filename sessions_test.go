@@ -516,8 +516,10 @@ func TestAdoptDropsTheExpiryOfAJWTInTheFarFuture(t *testing.T) {
 	}
 }
 
-// 1. A refresh is due and loads the record, slowly. 2. Close is called, and its
-// context ends. 3. The Load returns. Nothing is presented.
+// Steps:
+//  1. A refresh is due and loads the record, slowly.
+//  2. Close is called, and its context ends.
+//  3. The Load returns. Nothing is presented.
 func TestNothingIsPresentedAfterClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -570,8 +572,11 @@ func TestCloseWaitsForARefreshAndItsSave(t *testing.T) {
 	})
 }
 
-// 1. FinCode refuses the token, and Credentials is called. 2. Close is called.
-// 3. Credentials returns. No login is made. 4. The next process logs in.
+// Steps:
+//  1. FinCode refuses the token, and Credentials is called.
+//  2. Close is called.
+//  3. Credentials returns. No login is made.
+//  4. The next process logs in.
 func TestNoLoginIsMadeAfterClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{RefreshLifetime: time.Hour})

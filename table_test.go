@@ -267,9 +267,11 @@ func TestSessionWithRejectedReplaysIsNotDropped(t *testing.T) {
 	})
 }
 
-// 1. Refresh looks up the current token, which is the rejected one. 2. The session is
-// dropped from memory. 3. Refresh goes on with a new session, which loads the rejected
-// token from the store. Refresh must not return this token.
+// Steps:
+//  1. Refresh looks up the current token, which is the rejected one.
+//  2. The session is dropped from memory.
+//  3. Refresh goes on with a new session, which loads the rejected token from the
+//     store. Refresh must not return this token.
 func TestRejectionIsRememberedIfTheSessionIsDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})

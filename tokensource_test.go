@@ -412,8 +412,10 @@ func TestYoungTokenIsNotRefreshedAgain(t *testing.T) {
 	})
 }
 
-// 1. One's refresh is under way. 2. The API rejects two's token, which has not
-// expired. 3. Two waits for the token of one, and does not refresh itself.
+// Steps:
+//  1. Process one's refresh is under way.
+//  2. The API rejects process two's token, which has not expired.
+//  3. Process two waits for the token of process one, and does not refresh itself.
 func TestRefreshWaitsForTheTokenOfAnotherProcess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -427,7 +429,7 @@ func TestRefreshWaitsForTheTokenOfAnotherProcess(t *testing.T) {
 		time.Sleep(time.Second)
 		next, err := two.TokenSource("a").Refresh(t.Context(), tok)
 		if err != nil || next.AccessToken == tok.AccessToken {
-			t.Errorf("got error %v, or the old token; want the token of one", err)
+			t.Errorf("got error %v, or the old token; want the token of process one", err)
 		}
 		wantCalls(t, fc, 1, 1)
 	})
@@ -541,8 +543,10 @@ func TestTokenThatExpiredCenturiesAgoIsRefreshed(t *testing.T) {
 	}
 }
 
-// 1. A caller waits for a refresh. 2. A login replaces the session. 3. The refresh
-// fails. The caller gets the token of the login.
+// Steps:
+//  1. A caller waits for a refresh.
+//  2. A login replaces the session.
+//  3. The refresh fails. The caller gets the token of the login.
 func TestCallerGetsTheTokenOfALoginDuringItsRefresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -557,10 +561,12 @@ func TestCallerGetsTheTokenOfALoginDuringItsRefresh(t *testing.T) {
 	})
 }
 
-// 1. A flight adopts a token, and is delayed before it returns. 2. The session is
-// logged out or replaced. 3. A new caller joins the flight that is still under way.
-// 4. The flight returns the token of the earlier session. The new caller must not get
-// this token.
+// Steps:
+//  1. A flight adopts a token, and is delayed before it returns.
+//  2. The session is logged out or replaced.
+//  3. A new caller joins the flight that is still under way.
+//  4. The flight returns the token of the earlier session. The new caller must not get
+//     this token.
 func TestNewCallerGetsNoTokenOfAnEarlierSession(t *testing.T) {
 	for name, replace := range map[string]func(*testing.T, *fincodeauth.Sessions){
 		"Logout": func(t *testing.T, s *fincodeauth.Sessions) {
@@ -611,9 +617,11 @@ func TestNewCallerGetsNoTokenOfAnEarlierSession(t *testing.T) {
 	}
 }
 
-// 1. A flight fails, and is delayed before it returns. 2. Adopt replaces the session.
-// 3. A new caller joins the flight that is still under way. 4. The flight returns its
-// error. The new caller must not get this error.
+// Steps:
+//  1. A flight fails, and is delayed before it returns.
+//  2. Adopt replaces the session.
+//  3. A new caller joins the flight that is still under way.
+//  4. The flight returns its error. The new caller must not get this error.
 func TestNewCallerGetsNoErrorOfAnEarlierSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
