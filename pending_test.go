@@ -17,6 +17,10 @@ import (
 	"github.com/fincodeauth/fincodeauth/fincodetest"
 )
 
+// Steps:
+//  1. FinCode rotates the token, and the store refuses to save the new one.
+//  2. The new token is used all the same.
+//  3. The store is back, and the new token is saved.
 func TestStoreFailureAfterTheRotationLosesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{RevokeOnRotation: true})

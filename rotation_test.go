@@ -136,6 +136,9 @@ func TestCallersDoNotWaitForAnotherClaimWhileTheTokenIsValid(t *testing.T) {
 	})
 }
 
+// Steps:
+//  1. A process claims the refresh, FinCode rotates the token, the process dies.
+//  2. A second process takes over, and FinCode says that the token was used.
 func TestTakeoverOfARotatedTokenEndsAsInterrupted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -630,6 +633,10 @@ func delayClaim(t *testing.T, store *faultyStore, src *fincodeauth.TokenSource) 
 	return saveNow
 }
 
+// Steps:
+//  1. The Save of a claim fails.
+//  2. The store carries out the Save after all.
+//  3. The process loads the record with its own claim, and does not wait for it.
 func TestClaimThatIsSavedLateIsRecognizedAsOurs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -768,6 +775,10 @@ func TestNoVersionIsSavedTwice(t *testing.T) {
 	})
 }
 
+// Steps:
+//  1. The process on the laptop claims, and the laptop is suspended for more than half
+//     of RefreshTimeout.
+//  2. The laptop wakes up. The claim is too old to be used, so the process renews it.
 func TestClaimIsRenewedAfterTheMachineWasSuspended(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -1020,6 +1031,11 @@ func TestRetryAfterIsHonouredForAnHourAtMost(t *testing.T) {
 	})
 }
 
+// Steps:
+//  1. Process one's refresh is under way.
+//  2. Process two logs in.
+//  3. Process one gets a new token, and finds the record of the login. Its callers get
+//     the token of the login.
 func TestLoginDuringARefreshWins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})

@@ -541,6 +541,11 @@ func TestNothingIsPresentedAfterClose(t *testing.T) {
 	})
 }
 
+// Steps:
+//  1. A refresh is under way.
+//  2. Close is called.
+//  3. The answer to the refresh arrives. The store fails a few times, and then saves
+//     the new token. Close returns.
 func TestCloseWaitsForARefreshAndItsSave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -645,6 +650,11 @@ func TestCloseSaysThatTheStoreDidNotAnswer(t *testing.T) {
 	})
 }
 
+// Steps:
+//  1. The store refuses a new token for a minute, so the pauses between the attempts
+//     are seconds long.
+//  2. The store is back, and Close is called with a context that has ended. Close saves
+//     the token at once.
 func TestCloseTriesOnceMoreIfItsContextHasEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -654,7 +664,7 @@ func TestCloseTriesOnceMoreIfItsContextHasEnded(t *testing.T) {
 		time.Sleep(2 * time.Hour)
 		store.set(successorsFail)
 		token(t, sessions.TokenSource("a"))
-		time.Sleep(time.Minute) // the next attempt is seconds away
+		time.Sleep(time.Minute)
 		store.down(false)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
@@ -667,6 +677,9 @@ func TestCloseTriesOnceMoreIfItsContextHasEnded(t *testing.T) {
 	})
 }
 
+// Steps:
+//  1. Another process holds the claim, and a caller waits for that process.
+//  2. Close is called. It returns at once, and so does the caller.
 func TestCloseDoesNotWaitForAnotherProcess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
