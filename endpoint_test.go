@@ -357,6 +357,36 @@ func TestPrintedValuesContainNoSecret(t *testing.T) {
 	}
 }
 
+func TestPrintedValuesSayWhatTheyAre(t *testing.T) {
+	store := fincodeauth.NewMemoryStore()
+	encrypted, err := fincodeauth.Encrypt(store, key1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sessions := newSessions(t, nil)
+	for _, test := range []struct {
+		value any
+		want  string
+	}{
+		{fincodeauth.Record{Version: "v1", Ended: "logged out"}, `Record(version v1, expiry unknown, refreshing false, ended "logged out")`},
+		{fincodeauth.Record{Version: "v2", RefreshStarted: time.Now(), Token: &oauth2.Token{Expiry: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)}},
+			`Record(version v2, expiry 2026-03-01T12:00:00Z, refreshing true, ended "")`},
+		{fincodeauth.Credentials{Email: "ada@example.com", Password: "p"}, "Credentials(ada@example.com)"},
+		{store, "MemoryStore"},
+		{encrypted, "Encrypt(MemoryStore)"},
+		{fincodeauth.LocalStore(nil, nil), "LocalStore"},
+		{sessions, "Sessions(" + api + ")"},
+		{sessions.TokenSource("a"), `TokenSource("a")`},
+		{sessions.Transport("a"), "Transport(" + api + ")"},
+	} {
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%d"} {
+			if got := fmt.Sprintf(verb, test.value); got != test.want {
+				t.Errorf("%s of a %T prints %q, want %q", verb, test.value, got, test.want)
+			}
+		}
+	}
+}
+
 func TestRefusalInAnyJSONEndsTheSession(t *testing.T) {
 	for _, body := range []string{`"refresh token is invalid"`, `[]`, `null`} {
 		synctest.Test(t, func(t *testing.T) {

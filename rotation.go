@@ -550,7 +550,6 @@ func (s *session) logInAgain(ctx context.Context, era uint32, claimed *Record, c
 		if tok, err = s.all.endpoint.login(ctx, *mine.credentials); err == nil {
 			return s.succeed(ctx, era, claimed, tok, LoggedIn, started)
 		}
-		mine.credentials = nil
 	}
 	if errors.Is(err, ErrLoginRequired) { // Credentials declined
 		return nil, s.saveEnd(ctx, era, claimed, cause)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -134,6 +135,29 @@ func TestRecordWithoutAVersionIsReportedAtOnce(t *testing.T) {
 		}
 		logIn(t, sessions, "a")
 	})
+}
+
+// A program may ask for the sessions of users who never logged in, for years.
+func TestLocalStoreForgetsKeysWithoutARecord(t *testing.T) {
+	store := (&tokens{}).store()
+	memory := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	const keys = 100_000
+	before := memory()
+	for i := range keys {
+		if _, err := store.Load(t.Context(), fmt.Sprint(i)); !errors.Is(err, fincodeauth.ErrNotFound) {
+			t.Fatalf("Load of a key without a record = %v, want ErrNotFound", err)
+		}
+	}
+	after := memory()
+	if grown := int64(after) - int64(before); grown > keys*10 {
+		t.Errorf("%d keys without a record hold %d bytes in memory, want nearly none", keys, grown)
+	}
+	runtime.KeepAlive(store)
 }
 
 func TestLocalStoreDeletesATokenThatCannotBeLoaded(t *testing.T) {
