@@ -1,6 +1,7 @@
 package fincodeauth_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -187,6 +188,22 @@ func TestPassedIsReportedOncePerOrigin(t *testing.T) {
 	}
 	if want := []string{`"http://localhost:8080"`, `"https://files.example"`}; !slices.Equal(origins, want) {
 		t.Errorf("got Passed for the origins %v, want %v", origins, want)
+	}
+}
+
+func TestPassedNamesTheSessionOfTheRequest(t *testing.T) {
+	var seen events
+	sessions := newSessions(t, nil, seen.observe, func(c *fincodeauth.Config) { c.Base = emptyAPI })
+	for url, key := range map[string]string{"https://one.example/": "", "https://two.example/": "a"} {
+		req, err := http.NewRequestWithContext(fincodeauth.WithSession(t.Context(), "b"), "GET", url, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		roundTrip(t, sessions.Transport(key), req)
+		want := cmp.Or(key, "b")
+		if got := seen.all[len(seen.all)-1]; got.Type != fincodeauth.Passed || got.Key != want {
+			t.Errorf("a request through Transport(%q) with the context of b: %v for session %q, want Passed for %q", key, got.Type, got.Key, want)
+		}
 	}
 }
 
