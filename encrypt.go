@@ -36,7 +36,7 @@ func Encrypt(s Store, keys ...[]byte) (Store, error) {
 	e := &encryptedStore{store: s}
 	for i, key := range keys {
 		if len(key) != 32 {
-			return nil, fmt.Errorf("fincodeauth: Encrypt: key %d has %d bytes: AES-256 takes 32, such as crypto/rand's", i+1, len(key))
+			return nil, fmt.Errorf("fincodeauth: Encrypt: key %d has %d bytes: AES-256 takes 32 bytes, not their text in hex or Base64", i+1, len(key))
 		}
 		block, err := aes.NewCipher(key)
 		if err != nil {

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"golang.org/x/oauth2"
 
@@ -136,4 +138,33 @@ func TestUnreadableRecordIsReportedAndNotOverwritten(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A process that lacks Encrypt would send the encrypted pair to FinCode, and save
+// the end of the session over it.
+func TestEncryptedRecordIsNotUsedOrOverwrittenWithoutEncrypt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := fincodeauth.NewMemoryStore()
+		right := newSessions(t, fc, withStore(encrypted(t, store, key1)))
+		logIn(t, right, "a")
+		before := record(t, store, "a")
+		wrong := newSessions(t, fc, withStore(store))
+		time.Sleep(2 * time.Hour) // the token has expired
+		_, tokenErr := wrong.TokenSource("a").Token()
+		for call, err := range map[string]error{
+			"Token":  tokenErr,
+			"Login":  wrong.Login(t.Context(), "a", credentials),
+			"Logout": wrong.Logout(t.Context(), "a"),
+		} {
+			if err == nil || errors.Is(err, fincodeauth.ErrLoginRequired) || !strings.Contains(err.Error(), "wrap the Store with Encrypt") {
+				t.Errorf("%s = %v, want an error that asks for Encrypt", call, err)
+			}
+		}
+		if after := record(t, store, "a"); after.Version != before.Version {
+			t.Errorf("the record was overwritten: %v", after)
+		}
+		token(t, right.TokenSource("a"))
+		wantCalls(t, fc, 1, 1)
+	})
 }

@@ -56,12 +56,16 @@ func newTrust(baseURL string, hosts []string) (*trust, error) {
 	}
 	u, err := url.Parse(baseURL)
 	if err != nil {
-		return nil, fmt.Errorf("BaseURL %q does not parse: %w: use Sandbox(\"your-tenant\"), Production(\"your-domain\"), or the https URL of the API's root",
+		return nil, fmt.Errorf("BaseURL %q does not parse: %w: use Sandbox(\"your-tenant\") with a name alone, Production(\"your-domain\"), or the https URL of the API's root",
 			withoutUser(baseURL), errors.Unwrap(err)) // url.Parse's own error has the password in it
 	}
 	t := &trust{base: originOf(u), scheme: u.Scheme, host: u.Host}
 	switch {
-	case u.Hostname() == "" || strings.HasPrefix(u.Host, "."):
+	case u.Scheme != "http" && u.Scheme != "https":
+		return nil, fmt.Errorf("BaseURL %q does not begin with https://: write it as https://tenant.fincode.software/api/v6/services", u.Redacted())
+	case strings.HasPrefix(u.Host, "."):
+		return nil, fmt.Errorf("BaseURL %q has no host: the name that Sandbox or Production was given is empty", u.Redacted())
+	case u.Hostname() == "":
 		return nil, fmt.Errorf("BaseURL %q has no host: write it as https://tenant.fincode.software/api/v6/services", u.Redacted())
 	case u.User != nil || strings.ContainsAny(baseURL, "?#"): // after an empty query, too, the path of a call would be lost
 		return nil, fmt.Errorf("BaseURL %q has a user, a query or a fragment: leave only scheme, host and path", u.Redacted())

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -267,6 +268,8 @@ func (s *session) loadWithin(ctx context.Context, limit time.Duration) (*Record,
 		return nil, errors.New("its record is damaged, it has no version: restore it, or call Sessions.Forget and log in again")
 	case rec.Token == nil:
 		rec.Token = &oauth2.Token{}
+	case strings.HasPrefix(rec.Token.AccessToken, sealedPrefix):
+		return nil, errors.New("its record is encrypted: wrap the Store with Encrypt and the key that it was saved with")
 	}
 	return rec, nil
 }

@@ -180,8 +180,8 @@ func (c *Config) complete() error {
 	switch {
 	case c.RefreshBefore < 0:
 		return fmt.Errorf("RefreshBefore is %v: use a positive duration, or 0 for %v", c.RefreshBefore, defaultRefreshBefore)
-	case c.RefreshTimeout < 0:
-		return fmt.Errorf("RefreshTimeout is %v: use a positive duration, or 0 for %v", c.RefreshTimeout, defaultRefreshTimeout)
+	case c.RefreshTimeout < 0, 0 < c.RefreshTimeout && c.RefreshTimeout < time.Millisecond: // 15 for 15*time.Second
+		return fmt.Errorf("RefreshTimeout is %v: use a duration such as 15*time.Second, or 0 for that", c.RefreshTimeout)
 	case c.MaxSessions < 0:
 		return fmt.Errorf("MaxSessions is %d: use a positive number, or 0 for %d", c.MaxSessions, defaultMaxSessions)
 	case c.TokenHeaders > BearerToken|XAuthToken:
@@ -485,8 +485,20 @@ func (a *Sessions) Close(ctx context.Context) error {
 	case <-done:
 		return nil
 	default:
-		return fmt.Errorf("fincodeauth: close: %w", cause)
+		return fmt.Errorf("fincodeauth: close: calls for %q are still under way, and a token that they receive is lost: %w", a.busy(), cause)
 	}
+}
+
+// busy returns the keys of ten sessions with calls under way.
+func (a *Sessions) busy() []string {
+	var keys []string
+	for s := range a.sessions.all {
+		if s.isPinned() {
+			keys = append(keys, s.key)
+		}
+	}
+	slices.Sort(keys)
+	return keys[:min(len(keys), 10)]
 }
 
 // lost returns an error that names the sessions that were not saved, and why; nil
@@ -503,7 +515,7 @@ func (a *Sessions) lost(cause error) error {
 		return nil
 	}
 	keys := slices.Sorted(maps.Keys(refused))
-	return fmt.Errorf("the last change of %d sessions is not saved, so that their tokens are lost: %q: %w: the store's last error: %w",
+	return fmt.Errorf("the store did not accept the last change of %d sessions, whose users must log in again: %q: %w: the store's last error: %w",
 		len(keys), keys[:min(len(keys), 10)], cmp.Or(cause, ErrClosed), refused[keys[0]])
 }
 

@@ -50,6 +50,9 @@ func TestNewSaysWhatToChange(t *testing.T) {
 		"a tenant with a slash":     {fincodeauth.Config{BaseURL: fincodeauth.Sandbox("evil.example/")}, "does not parse"},
 		"negative RefreshBefore":    {fincodeauth.Config{BaseURL: ok, RefreshBefore: -1}, "RefreshBefore"},
 		"negative RefreshTimeout":   {fincodeauth.Config{BaseURL: ok, RefreshTimeout: -1}, "RefreshTimeout"},
+		"seconds without a unit":    {fincodeauth.Config{BaseURL: ok, RefreshTimeout: 15}, "15*time.Second"},
+		"an empty tenant":           {fincodeauth.Config{BaseURL: fincodeauth.Sandbox("")}, "is empty"},
+		"a host without a scheme":   {fincodeauth.Config{BaseURL: "localhost:8080/api"}, "does not begin with https://"},
 		"negative MaxSessions":      {fincodeauth.Config{BaseURL: ok, MaxSessions: -1}, "MaxSessions"},
 		"unknown TokenHeaders":      {fincodeauth.Config{BaseURL: ok, TokenHeaders: 4}, "TokenHeaders"},
 		"a header of the token":     {fincodeauth.Config{BaseURL: ok, Header: http.Header{"authorization": {"x"}}}, "remove it"},
@@ -628,6 +631,26 @@ func TestCloseNamesTheSessionsWhoseTokensAreLost(t *testing.T) {
 				t.Errorf("got error %v, want one that names the session and wraps the store's error", err)
 			}
 		}
+	})
+}
+
+func TestCloseNamesTheSessionsWithCallsUnderWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		sessions := newSessions(t, fc)
+		logIn(t, sessions, "alice")
+		logIn(t, sessions, "bob")
+		time.Sleep(2 * time.Hour)
+		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{After: 10 * time.Second})
+		go sessions.TokenSource("alice").Token()
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		err := sessions.Close(ctx)
+		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), `"alice"`) || strings.Contains(err.Error(), "bob") {
+			t.Errorf("Close = %v, want an error that names alice, whose refresh is under way, and not bob", err)
+		}
+		time.Sleep(time.Minute)
 	})
 }
 

@@ -98,7 +98,7 @@ func (ts *TokenSource) replayed(ctx context.Context, tok *oauth2.Token, accepted
 // passed sends the event Passed, once for each origin.
 func (ts *TokenSource) passed(ctx context.Context, u *url.URL) {
 	a := ts.all
-	if a.cfg.Observe == nil || !a.passed.first(originOf(u)) {
+	if a.cfg.Observe == nil || u.Host == "" || !a.passed.first(originOf(u)) { // without a host, Base refuses it
 		return
 	}
 	key := ts.place.key
@@ -266,6 +266,12 @@ func (s *session) pinToo() {
 	defer s.mu.Unlock()
 	s.all.work.Add(1)
 	s.pins++
+}
+
+func (s *session) isPinned() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pins > 0
 }
 
 func (s *session) unpin() {

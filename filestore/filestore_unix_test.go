@@ -180,7 +180,7 @@ func TestMissingStoreFolderIsReported(t *testing.T) {
 				"Save over v1":   s.Save(t.Context(), key, record("v2"), "v1"),
 				"Delete":         s.Delete(t.Context(), key),
 			} {
-				want := "the store's folder " + s.dir + " is missing: restore it, or call filestore.New again"
+				want := "the store's folder " + s.dir + " is missing: restore it with its content"
 				if err == nil || !strings.Contains(err.Error(), want) || errors.Is(err, fincodeauth.ErrNotFound) || errors.Is(err, fincodeauth.ErrConflict) {
 					t.Errorf("%s = %v, want %q", call, err, want)
 				}

@@ -309,7 +309,7 @@ func (f folder) explain(err error) error {
 		// If the store's folder is missing, its sessions may come back with it.
 		store := filepath.Dir(string(f))
 		if _, err := os.Stat(store); errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("the store's folder %s is missing: restore it, or call filestore.New again", store)
+			return fmt.Errorf("the store's folder %s is missing: restore it with its content, because in an empty folder nobody is logged in", store)
 		}
 		return errNoFolder
 	case lstatErr != nil:
