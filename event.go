@@ -118,8 +118,8 @@ const (
 	// Passed: a request went out without a token, because neither Config.BaseURL
 	// nor Config.Hosts has its origin. Err names the origin. This is told once for
 	// each origin, and for the first 100 of them. It is normal for redirects to
-	// other hosts. If the API then answers 401, the request and BaseURL probably
-	// spell one host in two ways, such as localhost and 127.0.0.1.
+	// other hosts. If the API then answers 400 or 401, the request and BaseURL
+	// probably spell one host in two ways, such as localhost and 127.0.0.1.
 	Passed
 )
 

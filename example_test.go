@@ -20,6 +20,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/jarcoal/httpmock"
@@ -272,6 +273,7 @@ func newProxy(sessions *fincodeauth.Sessions, baseURL *url.URL) *httputil.Revers
 				http.Error(w, "log in", http.StatusUnauthorized)
 				return
 			}
+			log.Print(err)
 			http.Error(w, "try again later", http.StatusBadGateway)
 		},
 	}
@@ -607,14 +609,55 @@ func openSessions(baseURL, dir string, secret []byte) (*fincodeauth.Sessions, er
 	return fincodeauth.New(fincodeauth.Config{BaseURL: baseURL, Store: store})
 }
 
-// logInOnce logs in if there is no session. After a breach it does not: a person
-// must look first.
+// logInOnce logs in if there is no session, or if it has ended. After a breach it
+// does not: a person must look first, and then have Login called.
 func logInOnce(ctx context.Context, sessions *fincodeauth.Sessions, key string, c fincodeauth.Credentials) error {
 	_, err := sessions.TokenSource(key).TokenContext(ctx)
-	if errors.Is(err, fincodeauth.ErrLoginRequired) && !errors.Is(err, fincodeauth.ErrTokenReused) {
+	session, ended := errors.AsType[*fincodeauth.SessionError](err)
+	if ended && (!session.Reused || session.Interrupted) {
 		return sessions.Login(ctx, key, c)
 	}
 	return err
+}
+
+func TestLogInOnceLogsInUnlessSomebodyElseUsedTheToken(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		before func(*testing.T, *fincodetest.FinCode, *fincodeauth.Sessions)
+		logins int
+		want   error
+	}{
+		{"no session", func(*testing.T, *fincodetest.FinCode, *fincodeauth.Sessions) {}, 1, nil},
+		{"a session", func(t *testing.T, _ *fincodetest.FinCode, s *fincodeauth.Sessions) { logIn(t, s, "a") }, 1, nil},
+		{"the answer was lost", func(t *testing.T, fc *fincodetest.FinCode, s *fincodeauth.Sessions) {
+			logIn(t, s, "a")
+			time.Sleep(2 * time.Hour)
+			fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.HangUp, TakesEffect: true})
+			s.TokenSource("a").Token()
+			time.Sleep(10 * time.Second)
+		}, 2, nil},
+		{"a thief", func(t *testing.T, fc *fincodetest.FinCode, s *fincodeauth.Sessions) {
+			logIn(t, s, "a")
+			present(t, fc, token(t, s.TokenSource("a")).RefreshToken)
+			time.Sleep(2 * time.Hour)
+		}, 1, fincodeauth.ErrTokenReused},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fc := fincodetest.New(fincodetest.Config{})
+				sessions := newSessions(t, fc)
+				test.before(t, fc, sessions)
+				for range 2 {
+					if err := logInOnce(t.Context(), sessions, "a", credentials); !errors.Is(err, test.want) {
+						t.Errorf("logInOnce = %v, want %v", err, test.want)
+					}
+				}
+				if n := fc.Counts().Logins; n != test.logins {
+					t.Errorf("FinCode made %d logins, want %d", n, test.logins)
+				}
+			})
+		})
+	}
 }
 
 // Sessions in a folder, encrypted. They last longer than the process.

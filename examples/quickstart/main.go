@@ -6,6 +6,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"time"
@@ -20,7 +21,7 @@ func main() {
 	}
 }
 
-func run() error {
+func run() (err error) {
 	srv := fincodetest.NewServer(fincodetest.Config{}) // a FinCode to try this with
 	defer srv.Close()
 	baseURL := srv.URL // or fincodeauth.Sandbox("your-tenant"), fincodeauth.Production("your-domain")
@@ -29,7 +30,7 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	defer closeSessions(sessions)
+	defer func() { err = errors.Join(err, closeSessions(sessions)) }()
 
 	err = sessions.Login(context.Background(), "operations", fincodeauth.Credentials{
 		Email:    fincodetest.Email,
@@ -49,11 +50,10 @@ func run() error {
 	return nil
 }
 
-// closeSessions waits up to half a minute until every rotated token is saved.
-func closeSessions(sessions *fincodeauth.Sessions) {
+// closeSessions gives the store 30 seconds to accept the tokens that are not saved
+// yet. Without a deadline, Close waits as long as the store is down.
+func closeSessions(sessions *fincodeauth.Sessions) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	if err := sessions.Close(ctx); err != nil {
-		log.Print(err)
-	}
+	return sessions.Close(ctx)
 }
