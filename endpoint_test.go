@@ -317,6 +317,17 @@ func TestRetryAfterIsAtMostACentury(t *testing.T) {
 	}
 }
 
+func TestRetryAfterDateWithoutADateOfTheAnswerCountsFromNow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		header := http.Header{"Retry-After": {time.Now().UTC().Add(30 * time.Second).Format(http.TimeFormat)}}
+		sessions := newSessions(t, nil, func(c *fincodeauth.Config) { c.Base = answering(503, header, "") })
+		err := sessions.Login(t.Context(), "a", credentials)
+		if answer, ok := errors.AsType[*fincodeauth.EndpointError](err); !ok || answer.RetryAfter != 30*time.Second {
+			t.Errorf("got error %#v, want RetryAfter 30s", answer)
+		}
+	})
+}
+
 func TestPrintedValuesContainNoSecret(t *testing.T) {
 	const secret = "s3cr3t-of-ada"
 	tok := &oauth2.Token{AccessToken: secret, RefreshToken: secret}

@@ -166,6 +166,48 @@ func TestStoreHangIsNotMistakenForADeadOwner(t *testing.T) {
 //  2. Another process takes over. FinCode answers it 503.
 //  3. The first process goes on, and saves its token over the claim of the other.
 //  4. The other adopts the token.
+// Steps:
+//  1. The Save of the new token conflicts, so the store is asked what is there.
+//  2. That Load fails, and so does each further one for three seconds.
+func TestConflictWhileLoadsFailIsNotRepeatedWithoutAPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newFaultyStore()
+		sessions := newSessions(t, fc, withStore(store))
+		logIn(t, sessions, "a")
+		time.Sleep(56 * time.Minute)
+		var loads int
+		store.set(func(s *faultyStore) {
+			s.save = func(rec *fincodeauth.Record, save func() error) error {
+				if err := save(); err != nil || !isSuccessor(rec) {
+					return err
+				}
+				s.set(func(s *faultyStore) {
+					s.save = func(*fincodeauth.Record, func() error) error { return fincodeauth.ErrConflict }
+					s.load = func() error {
+						if loads++; loads > 1000 {
+							return nil
+						}
+						return errStoreDown
+					}
+				})
+				return errStoreDown
+			}
+		})
+		token(t, sessions.TokenSource("a"))
+		time.Sleep(3 * time.Second)
+		store.down(false)
+		if loads == 0 || loads > 50 {
+			t.Errorf("%d Loads within 3 s, want a few", loads)
+		}
+		time.Sleep(time.Minute)
+		if got, want := record(t, store, "a").Token.AccessToken, token(t, sessions.TokenSource("a")).AccessToken; got != want {
+			t.Error("the store has another token than the one in use")
+		}
+		wantCalls(t, fc, 1, 1)
+	})
+}
+
 func TestNewTokenIsSavedOverTheClaimOfATakeover(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
