@@ -252,6 +252,17 @@ func TestSecretIsRedactedInEverySpelling(t *testing.T) {
 	}
 }
 
+func TestSecretOfOneWordIsRedactedInJSONsSpelling(t *testing.T) {
+	const password = "s3cr3t<of>Ada"
+	sessions := newSessions(t, nil, func(c *fincodeauth.Config) {
+		c.Base = answering(400, nil, `{"message": "cannot parse s3cr3t\\u003cof\\u003eAda"}`)
+	})
+	err := sessions.Login(t.Context(), "a", fincodeauth.Credentials{Email: "ada@example.com", Password: password})
+	if err == nil || !strings.HasSuffix(err.Error(), "answered 400: [redacted]") {
+		t.Errorf("got error %v, want one whose message is redacted", err)
+	}
+}
+
 func TestErrorDoesNotQuoteTheLocation(t *testing.T) {
 	for _, location := range []string{"%zz" + secret, "https://elsewhere.example/" + secret} {
 		sessions := newSessions(t, nil, func(c *fincodeauth.Config) {

@@ -718,3 +718,24 @@ func TestForgetDuringARefreshLeavesNoSession(t *testing.T) {
 		}
 	})
 }
+
+// Steps:
+//  1. The Save of the first Logout lands, but its answer is lost: FinCode is not told.
+//  2. The second Logout tells FinCode, which fails.
+func TestSecondLogoutReturnsFinCodesError(t *testing.T) {
+	fc := fincodetest.New(fincodetest.Config{})
+	store := newFaultyStore()
+	sessions := newSessions(t, fc, withStore(store))
+	logIn(t, sessions, "a")
+	store.set(cutOffAfter(func(rec *fincodeauth.Record) bool { return rec.Ended != "" }))
+	if err := sessions.Logout(t.Context(), "a"); !errors.Is(err, errStoreDown) {
+		t.Fatalf("the first Logout = %v, want the store's error", err)
+	}
+	store.down(false)
+	store.set(func(s *faultyStore) { s.delete = func() error { return errStoreDown } }) // the record stays
+	fc.Inject(fincodetest.Logout, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 503})
+	err := sessions.Logout(t.Context(), "a")
+	if answer, ok := errors.AsType[*fincodeauth.EndpointError](err); !ok || answer.Status != 503 {
+		t.Errorf("the second Logout = %v, want FinCode's 503", err)
+	}
+}

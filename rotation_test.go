@@ -1360,3 +1360,27 @@ func TestRefreshedTokenIsNotUsedAfterALogin(t *testing.T) {
 		time.Sleep(10 * time.Second)
 	})
 }
+
+func TestAnothersClaimIsLoadedOnceASecondWhileTheTokenIsValid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newFaultyStore()
+		one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(store))
+		logIn(t, one, "a")
+		token(t, two.TokenSource("a"))
+		time.Sleep(56 * time.Minute)
+		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Before: 10 * time.Second})
+		token(t, one.TokenSource("a"))
+		synctest.Wait()
+		var loads atomic.Int32
+		store.set(func(s *faultyStore) { s.load = func() error { loads.Add(1); return nil } })
+		for range 500 { // for 5 s
+			token(t, two.TokenSource("a"))
+			time.Sleep(10 * time.Millisecond)
+		}
+		if n := loads.Load(); n < 4 || n > 6 {
+			t.Errorf("%d Loads in 5 s, want one a second", n)
+		}
+		time.Sleep(time.Minute) // until the refresh has ended
+	})
+}
