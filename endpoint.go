@@ -349,7 +349,10 @@ func (e *endpoint) request(ctx context.Context, op string, auth http.Header, bod
 	if err != nil {
 		return nil, err
 	}
-	(&header{Header: req.Header}).add(e.fields)
+	h := header{Header: req.Header}
+	for i := range e.fields {
+		h.add(&e.fields[i])
+	}
 	for name, values := range auth {
 		req.Header[name] = values
 	}

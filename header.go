@@ -41,20 +41,12 @@ func newFields(h http.Header, requestID func() string) fields {
 	return f
 }
 
-// with appends to buf the fields that a request with the given header is sent
-// with: the header's own, without the token's, and those of f that it lacks. A
-// field is not lacking if the caller spelled its name in another case, as
-// FinCode's pages do.
-func (f fields) with(request http.Header, buf []field) []field {
-	for name, values := range request {
-		if !isTokenHeader(name) {
-			buf = append(buf, field{name: name, values: values})
-		}
-	}
-	own := buf
+// lackedBy appends to buf those fields whose names are not among theirs. The caller
+// of a request may spell a name in another case, as FinCode's pages do.
+func (f fields) lackedBy(theirs []field, buf []*field) []*field {
 	for i := range f {
-		if !hasField(own, f[i].name) {
-			buf = append(buf, f[i])
+		if !hasField(theirs, f[i].name) {
+			buf = append(buf, &f[i])
 		}
 	}
 	return buf
@@ -69,20 +61,39 @@ func hasField(list []field, name string) bool {
 	return false
 }
 
+// withoutToken appends to buf the fields of a request, except those of the token.
+func withoutToken(request http.Header, buf []field) []field {
+	for name, values := range request {
+		if !isTokenHeader(name) {
+			buf = append(buf, field{name: name, values: values})
+		}
+	}
+	return buf
+}
+
+// isTokenHeader reports whether name, in whatever case, is one of the token's.
+func isTokenHeader(name string) bool {
+	switch len(name) {
+	case len(authorization):
+		return strings.EqualFold(name, authorization)
+	case len(xAuthToken):
+		return strings.EqualFold(name, xAuthToken)
+	}
+	return false
+}
+
 // A header is an http.Header whose values stand one after the other in memory.
 type header struct {
 	http.Header
 	values []string
 }
 
-// add sets fields that are not there yet, to copies of their values.
-func (h *header) add(list []field) {
-	for i := range list {
-		if f := &list[i]; f.make != nil {
-			h.set(f.name, f.make())
-		} else {
-			h.set(f.name, f.values...)
-		}
+// add sets a field to a copy of its values.
+func (h *header) add(f *field) {
+	if f.make != nil {
+		h.set(f.name, f.make())
+	} else {
+		h.set(f.name, f.values...)
 	}
 }
 
@@ -95,17 +106,6 @@ func (h *header) set(name string, values ...string) {
 		h.values = append(h.values, values...)
 	}
 	h.Header[name] = slices.Clip(h.values[from:])
-}
-
-// isTokenHeader reports whether name, in whatever case, is one of the token's.
-func isTokenHeader(name string) bool {
-	switch len(name) {
-	case len(authorization):
-		return strings.EqualFold(name, authorization)
-	case len(xAuthToken):
-		return strings.EqualFold(name, xAuthToken)
-	}
-	return false
 }
 
 // checkHeader returns an error if h, the field of that name of a Config or a

@@ -246,11 +246,13 @@ type outgoing struct {
 // the token. The copy's header shares no memory with req's, because Base may change
 // it.
 func (t *Transport) authorized(req *http.Request, p *prepared, tok *oauth2.Token) *http.Request {
-	var buf [12]field
-	list := p.fields.with(req.Header, buf[:0])
+	var room [8]field
+	var more [4]*field
+	theirs := withoutToken(req.Header, room[:0])
+	ours := p.fields.lackedBy(theirs, more[:0])
 	bearer := t.TokenHeaders == 0 || t.TokenHeaders&BearerToken != 0
 	bare := t.TokenHeaders == 0 || t.TokenHeaders&XAuthToken != 0
-	size := len(list) // exact, because a map for more than 8 fields costs two allocations more
+	size := len(theirs) + len(ours) // exact, because a map for more than 8 fields takes two more allocations
 	if bearer {
 		size++
 	}
@@ -260,7 +262,12 @@ func (t *Transport) authorized(req *http.Request, p *prepared, tok *oauth2.Token
 	out := &outgoing{Request: *req}
 	out.Header = make(http.Header, size)
 	h := header{Header: out.Header, values: out.values[:0]}
-	h.add(list)
+	for i := range theirs {
+		h.add(&theirs[i])
+	}
+	for _, f := range ours {
+		h.add(f)
+	}
 	if bearer {
 		h.set(authorization, t.bearer(tok))
 	}
