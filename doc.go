@@ -4,7 +4,7 @@
 // A FinCode access token lives for about an hour, and the refresh token that
 // replaces it works once. If the answer to one refresh is lost, the user is
 // logged out. If two processes present the same token, FinCode reports a breach.
-// The smallest program has nothing to do with any of that:
+// This package takes care of that. The smallest program:
 //
 //	sessions, err := fincodeauth.New(fincodeauth.Config{
 //		BaseURL: fincodeauth.Sandbox("your-tenant"),
@@ -28,10 +28,10 @@
 // There is one exception. FinCode rotates a token, and a moment later its
 // successor is saved. In between, the successor exists only on the network or in
 // the memory of one process. If the answer is lost or the process dies then,
-// nobody knows the successor. The old token is presented again, on purpose,
-// because this is the only way to go on. If FinCode refuses it, the session is
-// lost, and a [SessionError] says so with Interrupted set, which tells this from
-// a theft.
+// nobody knows the successor. The package then presents the old token again, on
+// purpose, because this is the only way to go on. If FinCode refuses it, the
+// session ends with a [SessionError] whose Interrupted is set, so that nobody
+// mistakes this for a theft.
 //
 // Refreshes happen on use: there is no timer, so an idle session is not
 // refreshed. If a token expired while nobody used it, the next request waits for
@@ -41,17 +41,18 @@
 //
 //   - [Sessions] are the sessions of one tenant, each under a key of your choice:
 //     the name of an account, or the ID of a user. [Sessions.Login] and
-//     [Sessions.Adopt] begin them, [Sessions.Logout] ends them.
+//     [Sessions.Adopt] begin a session, [Sessions.Logout] ends it, and
+//     [Sessions.Forget] removes a damaged record.
 //   - A [TokenSource] hands out one session's access token, and refreshes it
 //     before it expires. It is an oauth2.TokenSource.
-//   - A [Transport] is an http.RoundTripper that sends requests with that
-//     token, and once more after a 401. [Sessions.Client] is a client over one.
-//     With the key "" one client serves every session, and [WithSession] names
-//     the session of a request.
-//   - A [Store] keeps the sessions where a restart, or another process, finds
-//     them. [MemoryStore] forgets them. [LocalStore] makes a Store of two
-//     functions, for one process. Packages filestore, sqlstore and redisstore
-//     serve many processes. [Encrypt] encrypts the tokens in any of them.
+//   - A [Transport] is an http.RoundTripper that sends a request with that token,
+//     and with a new token once more after a 401. [Sessions.Client] returns an
+//     http.Client that uses one. With the key "" one client serves every session,
+//     and [WithSession] names the session of a request.
+//   - A [Store] keeps the sessions where other processes and later runs find
+//     them. A [MemoryStore] loses them when the process ends. [LocalStore] makes
+//     a Store of two functions, for one process. Packages filestore, sqlstore and
+//     redisstore serve many processes. [Encrypt] encrypts the tokens in any Store.
 //
 // Call [Sessions.Close] before the process ends. It waits until every rotated
 // token is saved, for as long as its context allows: give it a deadline, and
@@ -59,23 +60,23 @@
 //
 // # The rotation protocol
 //
-// The store offers a compare-and-swap and nothing else. To refresh, a process
+// The protocol needs only a compare-and-swap of the store. To refresh, a process
 //
 //  1. loads the record, and is done if another process has refreshed;
 //  2. stops if the session has ended;
 //  3. waits while another process is refreshing. If the claim of that process
 //     has not changed for twice Config.RefreshTimeout, that process is dead;
 //  4. claims the refresh, by saving the record with RefreshStarted set;
-//  5. presents the refresh token and saves the result. The result is the new
-//     pair, saved over the claim however often the store must be asked, or the
-//     end of the session if FinCode refused the token;
-//  6. loads the record again wherever the outcome of a save is unknown.
+//  5. presents the refresh token and saves the result over the claim, as often as
+//     it takes. The result is the new pair, or the end of the session if FinCode
+//     refused the token;
+//  6. loads the record again whenever the outcome of a save is unknown.
 //
 // # Where to go next
 //
 // The examples show many users behind one client, tests with httpmock, other
 // middleware, a reverse proxy, a Store of your own, and what to do after each
-// kind of error ([SessionError], [EndpointError]). [Event] is for logs and
-// metrics. Package fincodetest is a FinCode to test against. Package storetest
-// has the tests that a Store must pass.
+// kind of error ([SessionError], [EndpointError]). [LogEvents] logs what happens,
+// and [Event] is also for metrics. Package fincodetest is a FinCode to test
+// against. Package storetest has the tests that a Store must pass.
 package fincodeauth

@@ -15,23 +15,24 @@ import (
 
 // Encrypt returns a Store that keeps its records in s with their tokens
 // encrypted: AES-256-GCM with a random nonce, as FinCode advises (FINCODE.md,
-// Tokens). Each key has 32 bytes. The first one encrypts, and all of them decrypt.
-// To replace a key, add the new one at the end in every process, then put it
-// first, and remove the old one when every record has been saved again. A record
-// does not decrypt under another session's key. Version, RefreshStarted, Ended and
-// the token's expiry stay readable.
+// Tokens). Each key has 32 random bytes. The first key encrypts, and all keys
+// decrypt. To replace a key, add the new one at the end in every process, then put
+// it first, and remove the old one when every record has been saved again.
 //
-// A record that does not decrypt is an error that names the record. The record is
-// not overwritten: Sessions.Forget removes it.
+// A record that was copied from one session to another does not decrypt. Version,
+// RefreshStarted, Ended and the token's expiry are not encrypted.
+//
+// If a record does not decrypt, Load returns an error that names the record. The
+// record is not overwritten: Sessions.Forget removes it.
 func Encrypt(s Store, keys ...[]byte) (Store, error) {
 	if s == nil {
-		return nil, errors.New("fincodeauth: Encrypt: the store is nil")
+		return nil, errors.New("fincodeauth: Encrypt: the store is nil: give it one, such as NewMemoryStore()")
 	}
 	if err := checkStore(s); err != nil {
 		return nil, fmt.Errorf("fincodeauth: Encrypt: %w", err)
 	}
 	if len(keys) == 0 {
-		return nil, errors.New("fincodeauth: Encrypt: there is no key: give it one of 32 random bytes")
+		return nil, errors.New("fincodeauth: Encrypt: there is no key: use 32 random bytes")
 	}
 	e := &encryptedStore{store: s}
 	for i, key := range keys {
@@ -56,13 +57,13 @@ type encryptedStore struct {
 	keys  []cipher.AEAD // the first one encrypts
 }
 
-// sealedPrefix begins an access token that is an encrypted pair.
+// sealedPrefix is the start of an access token that is an encrypted pair.
 const sealedPrefix = "aes256gcm."
 
 // Load implements Store.
 func (e *encryptedStore) Load(ctx context.Context, key string) (*Record, error) {
 	rec, err := e.store.Load(ctx, key)
-	if err != nil || !hasTokens(rec.Token) {
+	if err != nil || rec == nil || !hasTokens(rec.Token) {
 		return rec, err
 	}
 	tok, err := e.open(key, rec.Token.AccessToken)
@@ -101,11 +102,11 @@ func (e *encryptedStore) seal(key string, tok *oauth2.Token) (string, error) {
 	return sealedPrefix + base64.RawURLEncoding.EncodeToString(e.keys[0].Seal(nil, nil, plain, []byte(key))), nil
 }
 
-// open decrypts the output of seal with whichever of the keys fits.
+// open decrypts the output of seal. It tries each key.
 func (e *encryptedStore) open(key, text string) (*oauth2.Token, error) {
 	encoded, ok := strings.CutPrefix(text, sealedPrefix)
 	if !ok {
-		return nil, errors.New("is not encrypted: save it through Encrypt, or call Sessions.Forget and log in again")
+		return nil, errors.New("is not encrypted: it was saved without Encrypt; call Sessions.Forget and log in again")
 	}
 	sealed, err := base64.RawURLEncoding.DecodeString(encoded)
 	if err != nil {
@@ -118,7 +119,7 @@ func (e *encryptedStore) open(key, text string) (*oauth2.Token, error) {
 		}
 		var tok oauth2.Token
 		if json.Unmarshal(plain, &tok) != nil {
-			return nil, errors.New("decrypts, but not to a token: call Sessions.Forget and log in again")
+			return nil, errors.New("decrypts to something other than a token: call Sessions.Forget and log in again")
 		}
 		return &tok, nil
 	}
@@ -136,8 +137,14 @@ func (e *encryptedStore) place(key string) string {
 
 func (e *encryptedStore) check() error { return checkStore(e.store) }
 
-// String names the store without its keys.
-func (e *encryptedStore) String() string { return fmt.Sprintf("Encrypt(%v)", e.store) }
+// String names the store without its keys. Of a store without a String method it
+// names the type alone, because its fields may hold a password or tokens.
+func (e *encryptedStore) String() string {
+	if s, ok := e.store.(fmt.Stringer); ok {
+		return "Encrypt(" + s.String() + ")"
+	}
+	return fmt.Sprintf("Encrypt(%T)", e.store)
+}
 
 // Format prints what String returns, whatever the verb.
 func (e *encryptedStore) Format(f fmt.State, _ rune) { fmt.Fprint(f, e.String()) }

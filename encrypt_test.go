@@ -3,6 +3,7 @@ package fincodeauth_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -167,4 +168,17 @@ func TestEncryptedRecordIsNotUsedOrOverwrittenWithoutEncrypt(t *testing.T) {
 		token(t, right.TokenSource("a"))
 		wantCalls(t, fc, 1, 1)
 	})
+}
+
+// A storeOfAUser has a secret, and no String.
+type storeOfAUser struct {
+	fincodeauth.Store
+	dsn string
+}
+
+func TestEncryptedStoreDoesNotPrintTheStoreInside(t *testing.T) {
+	inner := &storeOfAUser{fincodeauth.NewMemoryStore(), "postgres://u:hunter2@db"}
+	if text := fmt.Sprint(encrypted(t, inner, key1)); strings.Contains(text, "hunter2") {
+		t.Errorf("printed %s", text)
+	}
 }

@@ -27,11 +27,11 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// Credentials are what Login sends. Printing them leaves the password out, and so
-// does their JSON form.
+// Credentials are what Login sends. Their printed form and their JSON form leave the
+// password out.
 type Credentials struct {
-	Email    string
-	Password string
+	Email    string // required
+	Password string // required, as the user typed it
 
 	// PublicKey is the tenant's, from ParsePublicKey. If it is set, the password
 	// is sent encrypted: RSA-OAEP with SHA-256 for both its hash and MGF1, then
@@ -53,12 +53,12 @@ func (c Credentials) MarshalJSON() ([]byte, error) { return json.Marshal(c.Strin
 
 func (c Credentials) check() error {
 	if c.Email == "" || c.Password == "" {
-		return errors.New("the credentials lack the email or the password")
+		return errors.New("the credentials lack the email or the password: set both")
 	}
 	return nil
 }
 
-// sent returns the password in the form in which it is sent.
+// sent returns what is sent as the password: encrypted, if there is a PublicKey.
 func (c Credentials) sent() (string, error) {
 	if c.PublicKey == nil {
 		return c.Password, nil
@@ -75,7 +75,7 @@ func (c Credentials) sent() (string, error) {
 func ParsePublicKey(base64DER string) (*rsa.PublicKey, error) {
 	der, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(base64DER), ""))
 	if err != nil {
-		return nil, fmt.Errorf("fincodeauth: public key is not Base64: %w", err)
+		return nil, fmt.Errorf("fincodeauth: public key is not Base64 (leave out PEM's BEGIN and END lines): %w", err)
 	}
 	key, err := x509.ParsePKIXPublicKey(der)
 	if err != nil {
@@ -95,24 +95,25 @@ const (
 	opLogout  = "logout"
 )
 
-// An EndpointError is an answer other than success to FinCode's login,
-// refresh-token or logout.
+// An EndpointError is FinCode's answer to a login, refresh-token or logout that did
+// not succeed. If it is an answer to a login, test it with errors.Is for
+// ErrBadCredentials, ErrAccountLocked and ErrUserNotFound.
 type EndpointError struct {
 	Op      string // "login", "refresh-token" or "logout"
 	Status  int    // HTTP status
 	Code    string // FinCode's code, such as RATE_LIMIT_EXCEEDED; "" if the answer had none
-	Message string // FinCode's message, shortened and without secrets; "" if the answer had none
+	Message string // FinCode's message, shortened and without the secrets of the call; "" if the answer had none
 
-	// RetryAfter is how long FinCode asked to wait; 0: it did not ask. A refresh
-	// waits that long, but an hour at most. A Login or a Logout is not repeated:
-	// its caller does that.
+	// RetryAfter is how long FinCode asked to wait; 0: it did not ask. The next
+	// refresh waits that long, but an hour at most. To repeat a Login or a Logout
+	// is up to its caller.
 	RetryAfter time.Duration
 
 	foreign bool // the answer is the page of a gateway or a firewall, not FinCode's
 }
 
-// Error names the call and the status, with FinCode's code and message. It never has
-// the body.
+// Error returns the call, the status, and FinCode's code and message. It never
+// returns the body.
 func (e *EndpointError) Error() string {
 	text := fmt.Sprintf("%s answered %d", e.Op, e.Status)
 	for _, s := range []string{e.Code, e.Message} {
@@ -123,8 +124,8 @@ func (e *EndpointError) Error() string {
 	return text
 }
 
-// Is reports whether e is target, which is one of the errors of Login (FINCODE.md,
-// Calls).
+// Is reports whether target is the error of Login that e means: ErrBadCredentials,
+// ErrAccountLocked or ErrUserNotFound (FINCODE.md, Calls).
 func (e *EndpointError) Is(target error) bool {
 	if e.Op != opLogin || e.foreign {
 		return false
@@ -140,8 +141,8 @@ func (e *EndpointError) Is(target error) bool {
 	return false
 }
 
-// verdict returns the status that the answer means. For a failure that came as HTTP
-// 200 with "success": false, that is the status of its code (FINCODE.md, Envelope).
+// verdict returns the status that the answer stands for. If a failure came as HTTP 200
+// with "success": false, that is the status of its code (FINCODE.md, Envelope).
 func (e *EndpointError) verdict() int {
 	if !succeeded(e.Status) {
 		return e.Status
@@ -165,9 +166,9 @@ func (e *EndpointError) verdict() int {
 type outcome uint8
 
 const (
-	unknown outcome = iota // FinCode may have rotated the token, and the answer is lost
-	notSent                // FinCode certainly did not process the call
-	refused                // FinCode refused the token: it is dead
+	unknown   outcome = iota // FinCode may have rotated the token, and the answer is lost
+	untouched                // FinCode certainly did not use the token: the call was not sent, or was turned away
+	refused                  // FinCode refused the token: it is dead
 )
 
 // outcomeOf returns the outcome of the call that failed with err.
@@ -176,18 +177,18 @@ func outcomeOf(err error) outcome {
 		switch status := e.verdict(); {
 		case status == http.StatusUnauthorized, status == http.StatusForbidden:
 			if e.foreign {
-				return notSent
+				return untouched
 			}
 			return refused
 		case status == http.StatusRequestTimeout:
 			return unknown
 		case status >= 300 && status < 500:
-			return notSent
+			return untouched
 		}
 		return unknown
 	}
 	if e, ok := errors.AsType[*callError](err); ok && !e.sent {
-		return notSent
+		return untouched
 	}
 	return unknown
 }
@@ -208,14 +209,14 @@ type callError struct {
 func (e *callError) Error() string { return e.op + ": " + e.err.Error() }
 func (e *callError) Unwrap() error { return e.err }
 
-// An endpoint makes FinCode's three calls about tokens. It follows no redirect. It
+// An endpoint makes FinCode's three calls for tokens. It does not follow redirects. It
 // is safe for concurrent use, because nothing in it changes.
 type endpoint struct {
 	root    string // without a trailing slash
 	base    http.RoundTripper
 	fields  fields
 	timeout time.Duration // of one call, including reading the answer's body
-	late    error         // the cause when a call reaches the timeout; the caller's own deadline has another
+	late    error         // the cause of a call's context after the timeout
 	now     func() time.Time
 }
 
@@ -254,7 +255,7 @@ func (e *endpoint) login(ctx context.Context, c Credentials) (*oauth2.Token, err
 }
 
 // refresh exchanges old's refresh token for the next pair. If the answer has no
-// refresh token, the old one stays (FINCODE.md, What no page says, 1).
+// refresh token, the new pair keeps the old one (FINCODE.md, What no page says, 1).
 func (e *endpoint) refresh(ctx context.Context, old *oauth2.Token) (*oauth2.Token, error) {
 	tok, err := e.issue(ctx, opRefresh, refreshBody{old.RefreshToken}, old.RefreshToken, old.AccessToken)
 	if err == nil && tok.RefreshToken == "" {
@@ -331,12 +332,18 @@ func (e *endpoint) call(ctx context.Context, op string, auth http.Header, body a
 // send sends the request once, to its own URL. It does not use an http.Client,
 // because that would follow redirects: here, a redirect is an answer like any other.
 func (e *endpoint) send(req *http.Request) (*http.Response, error) {
-	resp, err := answered(e.base.RoundTrip(req))
-	if err == nil && resp.StatusCode == http.StatusSwitchingProtocols { // the body is the connection, and no context would end reading it
+	resp, err := e.base.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkAnswer(resp); err != nil {
+		return nil, err
+	}
+	if resp.StatusCode == http.StatusSwitchingProtocols { // the body is the connection, and no context would end reading it
 		resp.Body.Close()
 		resp.Body = http.NoBody
 	}
-	return resp, err
+	return resp, nil
 }
 
 // request builds the call's request.
@@ -382,9 +389,9 @@ func (t *connTrace) watch(ctx context.Context) context.Context {
 	})
 }
 
-// neverConnected reports whether the request of the call that failed with err
-// certainly did not reach FinCode. If the base does not report to httptrace, as
-// with a mock, only the error can tell.
+// neverConnected reports whether the request certainly did not reach FinCode. err is
+// the error of the call. It decides if the base does not report to httptrace, as a
+// mock does not.
 func (t *connTrace) neverConnected(err error) bool {
 	if t.got.Load() {
 		return false
@@ -473,9 +480,8 @@ func printable(s string, secrets []string) string {
 	return s
 }
 
-// respells reports whether s has a secret with different white space, or with
-// JSON's escapes. A server may repeat the request in its message, or quote a text
-// that repeats it.
+// respells reports whether s has a secret with other white space or with JSON's
+// escapes, because a server's message may quote the request, even more than once.
 func respells(s string, secrets []string) bool {
 	for range 3 {
 		line := strings.Join(wordsOf(s), " ")
@@ -590,7 +596,7 @@ func (c jwtClaims) expiry() time.Time {
 	return time.UnixMilli(int64(min(c.Expiry, 1e11) * 1000))
 }
 
-// century is the longest duration that is believed, so that no sum overflows.
+// century is the longest duration that is accepted, so that no sum overflows.
 const century = 100 * 365 * 24 * time.Hour
 
 // seconds returns n seconds as a Duration, a century at most.
@@ -603,8 +609,8 @@ func seconds(n float64) time.Duration {
 
 func succeeded(status int) bool { return status >= 200 && status < 300 }
 
-// object reads a JSON object. It returns nil if data is not one. A number that is
-// too large is left out.
+// object reads a JSON object. It returns nil if data is something else. It leaves out
+// a number that is too large.
 func object(data []byte) (m map[string]any) {
 	err := json.Unmarshal(data, &m)
 	if _, tooLarge := errors.AsType[*json.UnmarshalTypeError](err); err != nil && !tooLarge {

@@ -13,8 +13,8 @@ var (
 	ErrLoginRequired = errors.New("login required")
 
 	// ErrTokenReused: FinCode said that the refresh token was used before.
-	// Unless SessionError.Interrupted explains it, treat it as a breach
-	// (FINCODE.md, Calls).
+	// Treat this as a breach, unless SessionError.Interrupted is set (FINCODE.md,
+	// Calls).
 	ErrTokenReused = errors.New("refresh token was already used")
 
 	// ErrNotFound: a Store has no record under the key.
@@ -24,7 +24,7 @@ var (
 	// told to replace.
 	ErrConflict = errors.New("record was changed by somebody else")
 
-	// ErrClosed: Sessions.Close was called.
+	// ErrClosed: Sessions.Close was called before, or during, the call.
 	ErrClosed = errors.New("sessions are closed")
 )
 
@@ -43,7 +43,7 @@ var (
 // A SessionError says that a session needs a login: it ended, was logged out or
 // never began. It is ErrLoginRequired, and ErrTokenReused if Reused.
 type SessionError struct {
-	Key string
+	Key string // of the session
 
 	// Reused: FinCode said that the refresh token had been used before (403).
 	Reused bool
@@ -53,8 +53,9 @@ type SessionError struct {
 	// the first use of the token, and there is no breach.
 	Interrupted bool
 
-	// Err is the reason. ErrNotFound is in its chain if there is no session under
-	// Key. In the process that found the end, FinCode's *EndpointError is.
+	// Err says why. Its chain has ErrNotFound if there is no session under Key. It
+	// has FinCode's *EndpointError in the process to which FinCode gave the
+	// answer; other processes have its text alone.
 	Err error
 }
 
@@ -75,15 +76,15 @@ func (e *SessionError) Is(target error) bool {
 	return target == ErrLoginRequired || e.Reused && target == ErrTokenReused
 }
 
-// isBreach reports whether err says that a refresh token was reused, and nothing on
-// our side explains that.
+// isBreach reports whether err says that a refresh token was reused, without an
+// interruption that explains it.
 func isBreach(err error) bool {
 	e, ok := errors.AsType[*SessionError](err)
 	return ok && e.Reused && !e.Interrupted
 }
 
-// Record.Ended begins with one of these texts, from which another process learns
-// why the session ended. They are stored: do not change them.
+// Record.Ended begins with one of these texts. Other processes, and other versions of
+// this package, read there why the session ended: do not change the texts.
 const (
 	endedReused      = "refresh token reused"
 	endedRejected    = "refresh token rejected"

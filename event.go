@@ -11,27 +11,31 @@ import (
 // each one, for logs (LogEvents) and metrics. It holds no token.
 type Event struct {
 	Type EventType
-	Key  string    // the session's
+	Key  string    // the session's; "" for a Passed whose request names no session
 	Time time.Time // when it happened, by the local clock
 
 	// Elapsed is how long it took: for LoggedIn, Refreshed and LoggedOut the
 	// calls to FinCode; for RefreshFailed the whole refresh, with the waits for
-	// other processes; for SaveFailed and Saved the attempts to save. It is 0
-	// for the others.
+	// other processes; for SaveFailed and Saved all attempts to save so far. It
+	// is 0 for the others, and where FinCode was not called.
 	Elapsed time.Duration
 
-	// Err is the reason. It is set for RefreshFailed, SaveFailed, Ended (a
+	// Err says why. It is set for RefreshFailed, SaveFailed, Ended (a
 	// *SessionError) and Passed, and for a LoggedOut that FinCode did not
 	// confirm. It is nil for the others.
 	Err error
 }
 
-// LogValue returns the event as a group: its type, key, elapsed time and error's
-// text. What it does not have is left out.
+// LogValue returns the event as a group with the attributes type, key, elapsed and
+// error. error is a text. A zero key, elapsed or error is left out, and so is Time,
+// because a log record has its own.
 func (e Event) LogValue() slog.Value { return slog.GroupValue(e.attrs()...) }
 
 func (e Event) attrs() []slog.Attr {
-	attrs := []slog.Attr{slog.String("type", e.Type.String()), slog.String("key", e.Key)}
+	attrs := []slog.Attr{slog.String("type", e.Type.String())}
+	if e.Key != "" {
+		attrs = append(attrs, slog.String("key", e.Key))
+	}
 	if e.Elapsed != 0 {
 		attrs = append(attrs, slog.Duration("elapsed", e.Elapsed))
 	}
@@ -42,24 +46,24 @@ func (e Event) attrs() []slog.Attr {
 }
 
 // LogEvents returns a function for Config.Observe that logs each event, with the
-// attributes of Event.LogValue:
+// attributes of Event.LogValue and at one of these levels:
 //
-//   - as an error: SaveFailed, and an Ended that looks like a breach
+//   - slog.LevelError: SaveFailed, and an Ended that looks like a breach
 //     (SessionError.Reused without Interrupted);
-//   - as a warning: any other Ended, RefreshFailed, and a LoggedOut that FinCode
-//     did not confirm;
-//   - for debugging: Refreshed, Adopted and Replayed, of which there are many;
-//   - as information: all others.
+//   - slog.LevelWarn: any other Ended, RefreshFailed, and a LoggedOut with an Err;
+//   - slog.LevelInfo: LoggedIn, Saved, Passed, and a LoggedOut without an Err;
+//   - slog.LevelDebug: Refreshed, Adopted and Replayed, of which there are many.
 //
-// A nil logger stands for slog.Default at each event. The function may be called
-// concurrently, as the logger may. It returns when the logger's handler does.
+// If logger is nil, each event goes to the slog.Default of that moment. The function
+// is safe for concurrent use. Refreshes wait for the logger's handler, so the
+// handler must not block.
 func LogEvents(logger *slog.Logger) func(Event) {
 	return func(e Event) {
 		to := logger
 		if to == nil {
 			to = slog.Default()
 		}
-		to.LogAttrs(context.Background(), e.level(), "fincodeauth: "+e.Type.what(), e.attrs()...)
+		to.LogAttrs(context.Background(), e.level(), "fincodeauth: "+e.message(), e.attrs()...)
 	}
 }
 
@@ -85,53 +89,58 @@ func (e Event) level() slog.Level {
 	return slog.LevelInfo
 }
 
-// EventType tells Events apart.
+// An EventType says what happened. The zero value is no event.
 type EventType uint8
 
 const (
-	// LoggedIn: a Login succeeded, one made with Config.Credentials included.
+	// LoggedIn: a login succeeded: a call of Login, or one with
+	// Config.Credentials.
 	LoggedIn EventType = iota + 1
 	// Refreshed: FinCode rotated the tokens for this process.
 	Refreshed
-	// RefreshFailed: a refresh failed. It is tried again on use.
+	// RefreshFailed: a refresh failed, but the session has not ended. The refresh
+	// is tried again when the session is used, after a pause.
 	RefreshFailed
-	// Adopted: this process now uses a token that was obtained elsewhere: another
-	// process, or an earlier run, saved it, or Adopt was called.
+	// Adopted: this process now uses a token that was obtained elsewhere. Another
+	// process or an earlier run saved it, or Adopt was called.
 	Adopted
-	// SaveFailed: the store did not accept a change. The change is a new token,
-	// which is in use all the same, or the end of a session, which Ended tells
-	// once it is saved; Err then has FinCode's EndpointError in its chain, if
-	// there was one. The save is repeated until it succeeds. Page somebody if
-	// neither Saved nor LoggedOut follows.
+	// SaveFailed: the store did not accept a change. The event is sent for the
+	// first failed attempt only. The change is a new token, which is in use
+	// anyway, or the end of a session. In the second case Err has FinCode's
+	// *EndpointError in its chain, if there was one, and Ended is sent once the
+	// end is saved. The save is repeated until it succeeds, or until a login or a
+	// logout replaces the session. Page somebody if none of Saved, LoggedOut,
+	// LoggedIn and Adopted follows.
 	SaveFailed
-	// Saved: a change whose save had failed is durable now.
+	// Saved: a change is saved now, after a SaveFailed.
 	Saved
 	// Ended: this process found that the session needs a login, and has saved that.
 	Ended
-	// Replayed: a request was sent again with a new token after a 401.
+	// Replayed: a request was sent again with a new token after a 401, whether the
+	// API accepted it or not.
 	Replayed
-	// LoggedOut: Logout ended the session, or Forget removed its record, or a
-	// token was revoked that arrived after the session had been logged out or
-	// replaced by a login. The last says nothing about the session that is there
+	// LoggedOut: one of three things. Logout ended the session. Forget removed its
+	// record. Or a token was revoked that arrived after the session was logged out
+	// or replaced by a login, which says nothing about the session that is there
 	// now.
 	LoggedOut
-	// Passed: a request went out without a token, because neither Config.BaseURL
-	// nor Config.Hosts has its origin. Err names the origin. This is told once for
-	// each origin, and for the first 100 of them. It is normal for redirects to
+	// Passed: a request went out without a token, because its origin is not that
+	// of BaseURL and not in Hosts. Err names the origin. The event is sent once
+	// for each origin, for the first 100 origins. It is normal for redirects to
 	// other hosts. If the API then answers 400 or 401, the request and BaseURL
 	// probably spell one host in two ways, such as localhost and 127.0.0.1.
 	Passed
 )
 
-// eventTypes are the names of the constants, and what LogEvents says.
-var eventTypes = [...]struct{ name, what string }{
+// eventTypes has the name of each constant, and the message that LogEvents logs.
+var eventTypes = [...]struct{ name, message string }{
 	LoggedIn:      {"LoggedIn", "session logged in"},
 	Refreshed:     {"Refreshed", "token refreshed"},
 	RefreshFailed: {"RefreshFailed", "refresh failed"},
 	Adopted:       {"Adopted", "token adopted"},
-	SaveFailed:    {"SaveFailed", "save failed"},
-	Saved:         {"Saved", "save succeeded"},
-	Ended:         {"Ended", "session ended"},
+	SaveFailed:    {"SaveFailed", "save failed, trying again"},
+	Saved:         {"Saved", "save succeeded after a failure"},
+	Ended:         {"Ended", "session ended, login needed"},
 	Replayed:      {"Replayed", "request replayed"},
 	LoggedOut:     {"LoggedOut", "session logged out"},
 	Passed:        {"Passed", "request sent without a token"},
@@ -148,11 +157,17 @@ func (t EventType) String() string {
 // MarshalText returns what String returns, for JSON and other text formats.
 func (t EventType) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
 
-func (t EventType) what() string {
-	if t.isKnown() {
-		return eventTypes[t].what
+// message is what LogEvents logs.
+func (e Event) message() string {
+	switch {
+	case e.Type == Ended && isBreach(e.Err):
+		return "session ended, possible breach"
+	case e.Type == LoggedOut && e.Err != nil:
+		return "session logged out, but FinCode did not confirm it"
+	case e.Type.isKnown():
+		return eventTypes[e.Type].message
 	}
-	return t.String()
+	return e.Type.String()
 }
 
 func (t EventType) isKnown() bool { return int(t) < len(eventTypes) && eventTypes[t].name != "" }

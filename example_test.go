@@ -610,7 +610,7 @@ func openSessions(baseURL, dir string, secret []byte) (*fincodeauth.Sessions, er
 }
 
 // logInOnce logs in if there is no session, or if it has ended. After a breach it
-// does not: a person must look first, and then have Login called.
+// does not: a person must look first, and then call Login.
 func logInOnce(ctx context.Context, sessions *fincodeauth.Sessions, key string, c fincodeauth.Credentials) error {
 	_, err := sessions.TokenSource(key).TokenContext(ctx)
 	session, ended := errors.AsType[*fincodeauth.SessionError](err)

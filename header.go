@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// The canonical names of the headers that are the Transport's alone.
+// The canonical names of the headers that the Transport treats in a special way.
 const (
 	authorization = "Authorization"
 	xAuthToken    = "X-Auth-Token"
@@ -17,16 +17,16 @@ const (
 // fields are the header fields that a request gets if it lacks them.
 type fields []field
 
-// A field has a canonical name if it is one of fields, and the caller's spelling
-// if it is of a request.
+// A field is one header field. Its name is canonical in fields. In a request, it is
+// spelled as the caller spells it.
 type field struct {
 	name   string
 	values []string
 	make   func() string // makes the value, once for each request; nil: values
 }
 
-// newFields returns the fields of h. requestID makes the value of uuid; nil: the
-// value is in h.
+// newFields returns the fields of h. requestID returns the value of uuid; nil: h has
+// the value.
 func newFields(h http.Header, requestID func() string) fields {
 	var f fields
 	for name, values := range h {
@@ -41,8 +41,8 @@ func newFields(h http.Header, requestID func() string) fields {
 	return f
 }
 
-// lackedBy appends to buf those fields whose names are not among theirs. The caller
-// of a request may spell a name in another case, as FinCode's pages do.
+// lackedBy appends to buf the fields of f that theirs lacks. Case does not matter:
+// FinCode's pages write "uuid" and "platform".
 func (f fields) lackedBy(theirs []field, buf []*field) []*field {
 	for i := range f {
 		if !hasField(theirs, f[i].name) {
@@ -71,7 +71,8 @@ func withoutToken(request http.Header, buf []field) []field {
 	return buf
 }
 
-// isTokenHeader reports whether name, in whatever case, is one of the token's.
+// isTokenHeader reports whether the field of that name, in any case, carries the
+// token.
 func isTokenHeader(name string) bool {
 	switch len(name) {
 	case len(authorization):
@@ -82,7 +83,7 @@ func isTokenHeader(name string) bool {
 	return false
 }
 
-// A header is an http.Header whose values stand one after the other in memory.
+// A header is an http.Header whose values are slices of one array.
 type header struct {
 	http.Header
 	values []string
@@ -108,20 +109,19 @@ func (h *header) set(name string, values ...string) {
 	h.Header[name] = slices.Clip(h.values[from:])
 }
 
-// checkHeader returns an error if h, the field of that name of a Config or a
-// Transport, has a field that cannot be sent.
+// checkHeader returns an error if h has a field that cannot be sent. in is where the
+// caller set h: Header or ExtraHeader.
 func checkHeader(in string, h http.Header) error {
 	for name, values := range h {
-		switch canonical := http.CanonicalHeaderKey(name); {
+		switch {
 		case !isFieldName(name):
-			return fmt.Errorf("field %q in %s: a field's name has only letters, digits and !#$%%&'*+-.^_`|~", name, in)
+			return fmt.Errorf("field %q in %s: a name may have only letters, digits and !#$%%&'*+-.^_`|~", name, in)
 		case isTokenHeader(name):
 			return fmt.Errorf("field %s in %s: the Transport sets the token's fields itself; remove it", name, in)
-		case slices.Contains(setByNetHTTP, canonical):
+		case slices.Contains(setByNetHTTP, http.CanonicalHeaderKey(name)):
 			return fmt.Errorf("field %s in %s: net/http sets it itself; remove it", name, in)
-		case !slices.ContainsFunc(values, isNoFieldValue):
-		default:
-			return fmt.Errorf("field %s in %s: its value has a control character", name, in) // the value may be a secret
+		case slices.ContainsFunc(values, hasControl):
+			return fmt.Errorf("field %s in %s: a value has a control character; remove it", name, in) // the value may be a secret
 		}
 	}
 	return nil
@@ -141,8 +141,8 @@ func isFieldName(name string) bool {
 	})
 }
 
-// isNoFieldValue reports whether value has a control character other than a tab
+// hasControl reports whether a field's value has a control character other than a tab
 // (RFC 9110, 5.5).
-func isNoFieldValue(value string) bool {
+func hasControl(value string) bool {
 	return strings.ContainsFunc(value, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f })
 }

@@ -46,8 +46,8 @@ func (s *session) remove(ctx context.Context) (*Record, error) {
 	return rec, nil
 }
 
-// discard removes the record whatever it is, and does not tell FinCode.
-func (s *session) discard(ctx context.Context) error {
+// forget removes the record, even a damaged one, and does not tell FinCode.
+func (s *session) forget(ctx context.Context) error {
 	rec, err := s.remove(ctx)
 	if err != nil { // the record is damaged, or the store fails
 		ctx, cancel := context.WithTimeout(ctx, s.all.cfg.RefreshTimeout)
@@ -63,11 +63,12 @@ func (s *session) discard(ctx context.Context) error {
 	return nil
 }
 
-// endAtFinCode has FinCode revoke both tokens of a record that was removed.
-// FinCode wants a valid access token for that. If the record's has expired or was
-// revoked, a refresh gets one: the record is gone, so nobody else presents its
-// refresh token. But if a process had claimed it, that process may have presented
-// the token, and revokes the successor that it receives.
+// endAtFinCode has FinCode revoke both tokens of a record that was removed. FinCode
+// wants a valid access token for that. If the record's access token has expired or
+// was revoked, endAtFinCode refreshes it first: the record is gone, so nobody else
+// presents its refresh token. But if another process had claimed the record, that
+// process may have presented the refresh token. It then revokes the successor, and
+// endAtFinCode does not refresh.
 func (s *session) endAtFinCode(ctx context.Context, rec *Record) error {
 	tok, started := rec.Token, s.all.now()
 	claimed := !rec.RefreshStarted.IsZero()
@@ -116,8 +117,11 @@ func (s *session) retire(ctx context.Context) (*Record, error) {
 		}
 		lost = rec.Version
 		err = s.save(context.WithoutCancel(ctx), s.all.cfg.RefreshTimeout, loggedOut(rec.Version), rec.Version)
-		if !errors.Is(err, ErrConflict) {
-			return rec, err
+		switch {
+		case err == nil:
+			return rec, nil
+		case !errors.Is(err, ErrConflict):
+			return nil, fmt.Errorf("replacing its record: %w", err)
 		}
 	}
 }
@@ -175,25 +179,26 @@ func (s *session) revoke(ctx context.Context, tok *oauth2.Token) error {
 	return err
 }
 
-// revokeToo is for a Logout that finds that the session was logged out before.
-// Either an earlier Logout of this process did that, whose save landed although it
-// failed, so that FinCode was not told. Or another process did, and tells FinCode
-// itself. It does not refresh: the other process may have rotated this token.
+// revokeToo is for a Logout of a session that was already logged out. Either an
+// earlier Logout of this process did that: its Save took effect but returned an
+// error, so FinCode was not told. Or another process did it, and tells FinCode
+// itself. revokeToo does not refresh, because the other process may have rotated
+// this token.
 func (s *session) revokeToo(ctx context.Context, mine *lease) error {
 	if mine == nil {
 		return nil
 	}
-	knows := mine.valid(s.all.now()) // FinCode's 401 to an expired token says nothing about a logout
+	valid := mine.valid(s.all.now()) // FinCode's 401 to an expired token says nothing about a logout
 	err := s.revoke(ctx, mine.token)
-	if err != nil && outcomeOf(err) == refused && knows {
+	if err != nil && outcomeOf(err) == refused && valid {
 		return nil
 	}
 	return err
 }
 
-// loadStable loads the record. If the record is about to be deleted, it waits a
-// moment until the record is gone: a record that is saved in its place could be
-// deleted instead.
+// loadStable loads the record. If the record is about to be deleted, loadStable waits
+// a moment until it is gone. A record that is saved over it before that could be
+// deleted in its place.
 func (s *session) loadStable(ctx context.Context) (*Record, error) {
 	for began := s.all.now(); ; {
 		rec, err := s.load(ctx)

@@ -44,15 +44,17 @@ func (o origin) secure() bool {
 type trust struct {
 	base         origin
 	scheme, host string   // of base, as BaseURL spells them
-	hosts        []origin // with any scheme; port "" means the default port of the scheme
+	hosts        []origin // without a scheme; port "" means 443, and any port over http, which covers allows to loopback alone
 }
 
+// newTrust returns the trust of a Config or a Transport, or an error that says how to
+// write baseURL or hosts.
 func newTrust(baseURL string, hosts []string) (*trust, error) {
 	if baseURL == "" {
 		return nil, errors.New(`BaseURL is empty: use Sandbox("your-tenant"), Production("your-domain"), or the https URL of the API's root`)
 	}
 	if strings.ContainsFunc(baseURL, unicode.IsSpace) {
-		return nil, fmt.Errorf("BaseURL %q has white space in it: remove it", withoutUser(baseURL))
+		return nil, fmt.Errorf("BaseURL %q has white space: remove it", withoutUser(baseURL))
 	}
 	u, err := url.Parse(baseURL)
 	if err != nil {
@@ -64,15 +66,15 @@ func newTrust(baseURL string, hosts []string) (*trust, error) {
 	case u.Scheme != "http" && u.Scheme != "https":
 		return nil, fmt.Errorf("BaseURL %q does not begin with https://: write it as https://tenant.fincode.software/api/v6/services", u.Redacted())
 	case strings.HasPrefix(u.Host, "."):
-		return nil, fmt.Errorf("BaseURL %q has no host: the name that Sandbox or Production was given is empty", u.Redacted())
+		return nil, fmt.Errorf("BaseURL %q has no host: the name given to Sandbox or Production is empty", u.Redacted())
 	case u.Hostname() == "":
 		return nil, fmt.Errorf("BaseURL %q has no host: write it as https://tenant.fincode.software/api/v6/services", u.Redacted())
-	case u.User != nil || strings.ContainsAny(baseURL, "?#"): // after an empty query, too, the path of a call would be lost
+	case u.User != nil || strings.ContainsAny(baseURL, "?#"): // even after a bare "?", the path of a call would be lost
 		return nil, fmt.Errorf("BaseURL %q has a user, a query or a fragment: leave only scheme, host and path", u.Redacted())
 	case tenantOf(t.base.host) != "":
 		return nil, fmt.Errorf("BaseURL %q has FinCode's domain twice: give Sandbox or Production the name alone, %q", u.Redacted(), tenantOf(t.base.host))
 	case !t.base.secure():
-		return nil, fmt.Errorf("BaseURL %q is not https: use https, or a loopback address", u.Redacted())
+		return nil, fmt.Errorf("BaseURL %q is not https: use https, or http to a loopback address such as 127.0.0.1", u.Redacted())
 	}
 	for _, host := range hosts {
 		u, err := url.Parse("//" + host)
@@ -84,7 +86,7 @@ func newTrust(baseURL string, hosts []string) (*trust, error) {
 	return t, nil
 }
 
-// withoutUser returns a URL, which need not parse, without its user and password.
+// withoutUser returns a URL without its user and password, even if it does not parse.
 func withoutUser(rawURL string) string {
 	if i := strings.LastIndex(rawURL, "@"); i >= 0 {
 		return "…" + rawURL[i:]
@@ -139,17 +141,17 @@ func (t *trust) covers(u *url.URL) bool {
 	})
 }
 
-// A passedOnce remembers the origins to which requests went without a token, so
-// that each is told of once. It is safe for concurrent use.
+// A passedOnce remembers the origins to which requests went without a token, so that
+// Passed is sent once for each. It is safe for concurrent use.
 type passedOnce struct {
 	mu      sync.Mutex
 	origins map[origin]bool
 }
 
-// maxPassed is how many origins are remembered. Those after them are not told of.
+// maxPassed is how many origins are remembered. For any further one, Passed is not sent.
 const maxPassed = 100
 
-// first reports whether o is new.
+// first reports whether Passed is to be sent for o, and remembers o.
 func (p *passedOnce) first(o origin) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -9,15 +9,15 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// Saving. Whatever FinCode answered must reach the store, however long that takes:
-// until then it exists only in this process. So each change is saved by a goroutine of
-// its own, which goes on while the store fails.
+// Saving. What FinCode answered must reach the store, however long that takes: until
+// then it exists only in this process. So each change is saved by a goroutine of its
+// own, which goes on while the store fails.
 //
 // Only that goroutine uses its pending, except for the fields that session.mu guards.
-// A Login, an Adopt or a Logout may begin a new era meanwhile. The goroutine sees
-// that before each attempt and after each Save that lands, and then gives up its
-// change: see giveUp. Whatever other processes have saved meanwhile, the
-// compare-and-swap finds out, and resolve decides whose record stays.
+// A Login, an Adopt, a Logout or a Forget may begin a new era meanwhile. The goroutine
+// sees that before each attempt and after each Save that succeeds, and then gives up
+// its change: see giveUp. If another process has saved a record meanwhile, the
+// compare-and-swap fails, and resolve decides which record stays.
 
 // A pending is a change on its way into the store: a new token, or the end of a
 // session.
@@ -42,17 +42,19 @@ type pending struct {
 	refused error
 
 	// found is the record in the store for which the change was given up; nil:
-	// there was none. left: rec may be in the store, and the login that replaces
-	// it takes care of it.
+	// there was none.
 	found *Record
-	left  bool
 
-	// replaces are earlier records of this process that this change takes care of.
-	// Guarded by session.mu until the change is settled.
+	// left: rec may be in the store, and the login that replaces it will revoke
+	// its tokens.
+	left bool
+
+	// replaces are earlier records of this process. Their tokens are revoked when
+	// this change is settled. Guarded by session.mu until then.
 	replaces []*Record
 
-	// ended is the error to tell of once rec is saved, if rec ends the session;
-	// nil: it does not.
+	// ended is the error of the event Ended, which is sent once rec is saved; nil:
+	// rec does not end the session.
 	ended *SessionError
 
 	// failed is the error for callers while the change is pending and there is no
@@ -89,8 +91,8 @@ func (p *pending) useless(kept bool) (tokens []*oauth2.Token) {
 	return tokens
 }
 
-// hasComeOf reports whether r belongs to the same session as rec, and that has not
-// ended.
+// hasComeOf reports whether r belongs to the same session as rec, and the session has
+// not ended.
 func (r *Record) hasComeOf(rec *Record) bool {
 	return r != nil && r.Ended == "" && sessionOf(r.Version) == sessionOf(rec.Version)
 }
@@ -138,7 +140,7 @@ func (s *session) keep(ctx context.Context, p *pending) bool {
 	}
 }
 
-// saveFirst makes the first attempt to save p, and tells if it fails.
+// saveFirst makes the first attempt to save p. If it fails, it sends SaveFailed.
 func (s *session) saveFirst(ctx context.Context, p *pending, started time.Time) error {
 	err := s.saveNow(ctx, p, s.all.cfg.RefreshTimeout/4)
 	if err == nil || err == errOutdated {
@@ -310,7 +312,7 @@ func (s *session) isLoggedOutSince(era uint32) bool {
 }
 
 // settled notes that p is saved (kept), or given up. If p is saved and ends the
-// session, settled tells of that.
+// session, settled sends Ended.
 func (s *session) settled(p *pending, kept bool) {
 	s.mu.Lock()
 	if s.pending == p {

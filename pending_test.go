@@ -166,6 +166,7 @@ func TestStoreHangIsNotMistakenForADeadOwner(t *testing.T) {
 //  2. Another process takes over. FinCode answers it 503.
 //  3. The first process goes on, and saves its token over the claim of the other.
 //  4. The other adopts the token.
+//
 // Steps:
 //  1. The Save of the new token conflicts, so the store is asked what is there.
 //  2. That Load fails, and so does each further one for three seconds.

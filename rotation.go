@@ -19,10 +19,12 @@ import (
 //	     -> wait for the process that is presenting it, or take over from a dead one
 //	     -> claim -> present -> keep the successor
 //
-// In a process, one flight at a time is under way for a key: singleflight makes sure
-// of that. Only the flight uses session.rotation, so that needs no lock. A Login, an
-// Adopt or a Logout may run at the same time. Each of them begins a new era of the
-// session, and a flight puts nothing into use that it began in an earlier era.
+// The steps have the numbers of the package comment (doc.go).
+//
+// In a process, a key has only one flight at a time: singleflight makes sure of
+// that. Only the flight uses session.rotation, so rotation needs no lock. A Login, an
+// Adopt, a Logout or a Forget may run at the same time. Each of them begins a new era
+// of the session. A flight does not put into use what it began in an earlier era.
 //
 // Nothing here runs on a caller's context, because a caller may leave while a token
 // is on its way.
@@ -30,7 +32,7 @@ import (
 // A rotation is what a session remembers between two flights.
 type rotation struct {
 	era  uint32 // to which all of this belongs
-	mine *claim // the last claim of this process; nil: it is certainly not in the store
+	mine *claim // the last claim of this process; nil: no claim of this process is in the store
 
 	// The version of another process's claim, and when this process first saw it,
 	// by its own monotonic clock: clocks of two machines are never compared.
@@ -44,7 +46,7 @@ type rotation struct {
 
 	failures int       // calls to FinCode that failed in a row
 	retryAt  time.Time // no call before then
-	err      error     // of the last call; nil: it succeeded
+	err      error     // of the last of them
 }
 
 // isEmpty reports whether there is nothing to remember.
@@ -68,8 +70,8 @@ type claim struct {
 	// and is not presented again. nil: FinCode has not refused it.
 	verdict error
 
-	// credentials are from Config.Credentials, which was asked after the verdict.
-	// nil: it was not asked, or its answer did not work.
+	// credentials are from Config.Credentials, which this flight asked after the
+	// verdict. nil: it was not asked, or returned an error.
 	credentials *Credentials
 }
 
@@ -94,8 +96,8 @@ var errAgain = errors.New("the record changed")
 // Store must not do that, but one that reads from a replica does.
 var errStale = errors.New("the store loads a record that was replaced: configure it to read from where it writes")
 
-// A landing is the result of a flight: a token that is good now, or the reason why
-// there is none, and the era to which that belongs.
+// A landing is the result of a flight: a token that is good now, or the error that
+// says why there is none, and the era of the session in which that is true.
 type landing struct {
 	era   uint32
 	token *oauth2.Token
@@ -139,7 +141,7 @@ func (s *session) refresh(ctx context.Context) landing {
 		return here
 	}
 	s.later(backoffMin)
-	if !p.told && s.unsaved() == nil { // SaveFailed tells of what is unsaved
+	if !p.told && err != ErrClosed && s.unsaved() == nil { // SaveFailed has told of what is unsaved
 		s.all.observe(RefreshFailed, s.key, s.all.since(started), err)
 	}
 	here.err = s.failed(err)
@@ -162,7 +164,7 @@ func (s *session) rotate(ctx context.Context, p *patience) (*lease, error) {
 		case l.valid(s.all.now()):
 			return l, nil
 		case l != nil && p.overslept:
-			err := errors.New("received an already expired token")
+			err := errors.New("received an already expired token, twice: the machine was suspended, or FinCode's tokens live too short")
 			s.backOff(err)
 			return nil, err
 		case l != nil:
@@ -194,7 +196,7 @@ func (s *session) follow(ctx context.Context, era uint32, p *patience) (*lease, 
 		return s.standBy(rec, p)
 	}
 	if s.isSpent(p) {
-		return nil, errors.New("could not claim the refresh")
+		return nil, errors.New("could not claim the refresh: the record kept changing, or the store reads from a replica")
 	}
 	if s.all.isClosing() {
 		return nil, ErrClosed
@@ -258,14 +260,16 @@ func (s *session) load(ctx context.Context) (*Record, error) {
 }
 
 func (s *session) loadWithin(ctx context.Context, limit time.Duration) (*Record, error) {
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, errSlowStore)
 	defer cancel()
 	rec, err := s.all.cfg.Store.Load(ctx, s.key)
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("loading its record: %w", err)
+		return nil, fmt.Errorf("loading its record: %w", slowed(ctx, limit, err))
+	case rec == nil:
+		return nil, errors.New("the Store's Load returned neither a record nor an error: let it return ErrNotFound")
 	case rec.Version == "": // no Save can name it as prev
-		return nil, errors.New("its record is damaged, it has no version: restore it, or call Sessions.Forget and log in again")
+		return nil, errors.New("its record is damaged and has no version: restore it, or call Sessions.Forget and log in again")
 	case rec.Token == nil:
 		rec.Token = &oauth2.Token{}
 	case strings.HasPrefix(rec.Token.AccessToken, sealedPrefix):
@@ -291,10 +295,10 @@ func (s *session) adopt(era uint32, rec *Record) *lease {
 	return l
 }
 
-// end takes the token out of use, because the session needs a login. It returns why,
-// or errAgain if a login came meanwhile.
+// end takes the token out of use, because the session needs a login. It returns the
+// error why, or errAgain if a login came meanwhile.
 func (s *session) end(era uint32, why *SessionError) error {
-	if !s.forget(era) {
+	if !s.withdraw(era) {
 		return errAgain
 	}
 	*s.rotation = rotation{era: era}
@@ -340,7 +344,7 @@ type patience struct {
 	// this machine slept meanwhile. That is rare, so there is one more try.
 	overslept bool
 
-	// told: an event has told of the error that the flight ends with.
+	// told: an event was already sent for the error that the flight ends with.
 	told bool
 }
 
@@ -414,8 +418,9 @@ func (s *session) claim(ctx context.Context, rec *Record) (*Record, error) {
 	return claimed, nil
 }
 
-// yield waits a moment after a takeover, so that the owner of the claim before can
-// save its new token over ours, in case it lives and the store had failed for it, too.
+// yield waits some seconds after a takeover. The store failed for this process, so it
+// may also have failed for the owner of the older claim. If that owner is alive, it
+// can now save its new token over our claim.
 func (s *session) yield() error {
 	if err := s.pauseFor(saveRetryMax + saveWait); err != nil {
 		return err
@@ -436,14 +441,28 @@ func (s *session) isOld(c *claim) bool {
 // save saves rec over the version prev. If the outcome is unknown, it loads the
 // record to find out (step 6). The Save and the Load may each take as long as limit.
 func (s *session) save(ctx context.Context, limit time.Duration, rec *Record, prev string) error {
-	saving, cancel := context.WithTimeout(ctx, limit)
+	saving, cancel := context.WithTimeoutCause(ctx, limit, errSlowStore)
 	defer cancel()
 	err := s.all.cfg.Store.Save(saving, s.key, rec, prev)
 	if err == nil || errors.Is(err, ErrConflict) {
 		return err
 	}
+	err = slowed(saving, limit, err)
 	if there, loadErr := s.loadWithin(ctx, limit); loadErr == nil && there.Version == rec.Version {
 		return nil
+	}
+	return err
+}
+
+// errSlowStore is the cause of a context whose call to the store took too long.
+var errSlowStore = errors.New("the store is slow")
+
+// slowed says that the store did not answer within limit, if that is why a call
+// under ctx failed with err: "context deadline exceeded" alone does not tell an
+// operator whose deadline it was.
+func slowed(ctx context.Context, limit time.Duration, err error) error {
+	if context.Cause(ctx) == errSlowStore {
+		return fmt.Errorf("the store did not answer within %v: %w", limit, err)
 	}
 	return err
 }
@@ -462,7 +481,7 @@ func (s *session) present(ctx context.Context, era uint32, claimed *Record) (*le
 			return s.succeed(ctx, era, claimed, tok, Refreshed, started)
 		}
 		switch outcomeOf(err) {
-		case notSent:
+		case untouched:
 			s.backOff(err)
 			s.release(ctx, claimed)
 			return nil, err
@@ -497,9 +516,9 @@ func (s *session) succeed(ctx context.Context, era uint32, claimed *Record, tok 
 }
 
 // release saves the record without the claim, after an attempt that certainly did not
-// use the token. A claim that follows an attempt of unknown outcome stays, because
-// the next process that presents the token must know of that attempt. If FinCode has
-// refused the token, the record is saved without it.
+// use the token. If there was an attempt of unknown outcome before, the claim stays,
+// because the next process that presents the token must know of that attempt. If
+// FinCode has refused the refresh token, the record is saved without it.
 func (s *session) release(ctx context.Context, claimed *Record) {
 	if s.rotation.mine.interrupted {
 		return
@@ -521,12 +540,11 @@ func (s *session) conclude(ctx context.Context, era uint32, claimed *Record) (*l
 	answer, _ := errors.AsType[*EndpointError](mine.verdict)
 	reused := answer != nil && answer.verdict() == http.StatusForbidden
 	verdict := refusalOf(s.key, mine.verdict, reused, mine.interrupted)
-	breach := reused && !mine.interrupted
 	there, err := s.load(ctx)
 	switch {
 	case errors.Is(err, ErrNotFound), err == nil && there.Version != mine.version:
 		return nil, errAgain
-	case s.all.cfg.Credentials == nil, breach:
+	case s.all.cfg.Credentials == nil, isBreach(verdict):
 		// Even if the Load failed: the verdict must not be forgotten, and the
 		// compare-and-swap checks the same as the Load.
 		return nil, s.saveEnd(ctx, era, claimed, verdict)
@@ -605,9 +623,9 @@ func (s *session) ask(ctx context.Context, cause *SessionError) error {
 	return err
 }
 
-// saveEnd saves that the session ended, with its tokens cleared. Nobody is told before
-// that is saved: if this process slept through a takeover, another process may have a
-// newer token, and the session has not ended.
+// saveEnd saves that the session ended, with its tokens cleared. Until that is saved,
+// callers are not told to log in: if this process slept through a takeover, another
+// process may have a newer token, and the session has not ended.
 func (s *session) saveEnd(ctx context.Context, era uint32, claimed *Record, why *SessionError) error {
 	p := &pending{
 		era:    era,
@@ -615,7 +633,7 @@ func (s *session) saveEnd(ctx context.Context, era uint32, claimed *Record, why 
 		prev:   claimed.Version,
 		over:   claimed.Token,
 		ended:  why,
-		failed: fmt.Errorf("%w; the store does not tell yet whether another process has a newer token", why.Err),
+		failed: fmt.Errorf("%w; this is not final before the store answers, because another process may have a newer token", why.Err),
 	}
 	*s.rotation = rotation{era: era}
 	switch {

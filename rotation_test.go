@@ -1384,3 +1384,27 @@ func TestAnothersClaimIsLoadedOnceASecondWhileTheTokenIsValid(t *testing.T) {
 		time.Sleep(time.Minute) // until the refresh has ended
 	})
 }
+
+func TestCloseIsNoFailedRefresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := fincodeauth.NewMemoryStore()
+		logIn(t, newSessions(t, fc, withStore(store)), "a")
+		rec := record(t, store, "a")
+		prev := rec.Version
+		rec.Version, rec.RefreshStarted = "claim-of-another", time.Now()
+		if err := store.Save(t.Context(), "a", rec, prev); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Hour)
+		var seen events
+		sessions := newSessions(t, fc, withStore(store), seen.observe)
+		go sessions.TokenSource("a").Token() // waits for the other process
+		time.Sleep(time.Second)
+		if err := sessions.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		seen.want(t)
+	})
+}

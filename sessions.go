@@ -26,68 +26,84 @@ type Config struct {
 	// or http to a loopback address. Required.
 	BaseURL string
 
-	// Store keeps the sessions of this tenant, and of no other, because a record
-	// does not say which BaseURL it belongs to. nil: a new MemoryStore, so that
-	// the sessions end with the process.
+	// Store keeps the sessions of this tenant only, because a record does not say
+	// which BaseURL it belongs to. nil: a new MemoryStore, so that the sessions
+	// end with the process.
 	Store Store
 
 	// Base sends all requests: those to the API and those for tokens. It must
-	// send each request at most once, and report what became of it. So middleware
-	// that retries or refuses requests (a retrier, a circuit breaker, a rate
-	// limiter) belongs around the Transport, not into Base. nil:
+	// send each request at most once, and return the answer or the error. So
+	// middleware that retries or refuses requests (a retrier, a circuit breaker,
+	// a rate limiter) goes around the Transport, not into Base. nil:
 	// http.DefaultTransport.
 	Base http.RoundTripper
 
-	// Header is set on requests that lack its fields. It is copied. It replaces
-	// the default fields, without which FinCode answers 400: to add to them, use
-	// ExtraHeader. nil: DefaultHeader(); empty: none.
+	// Header has the fields that are added to each request that lacks them. It
+	// replaces DefaultHeader, without whose fields FinCode answers 400: to add
+	// fields to those, use ExtraHeader. New copies it. nil: DefaultHeader();
+	// empty: none.
 	Header http.Header
 
-	// ExtraHeader is set like Header, in addition to it. A field that is in both
-	// has the values of ExtraHeader. It is copied. nil: none.
+	// ExtraHeader has fields that are added in addition to those of Header. If a
+	// field is in both, the values of ExtraHeader are sent. New copies it. nil:
+	// none.
 	ExtraHeader http.Header
 
-	// RequestID makes the uuid header of each request that has none. It must be
-	// safe for concurrent use. nil: the one in Header.
+	// RequestID returns the uuid header of a request that has none. It replaces
+	// the uuid of Header and ExtraHeader. It is called once each time a request
+	// is sent, so a replay gets another uuid. It must be safe for concurrent use.
+	// nil: the uuid of Header or ExtraHeader.
 	RequestID func() string
 
-	// TokenHeaders chooses the headers that carry the access token. 0: both.
+	// TokenHeaders chooses the headers that carry the access token to the API.
+	// FinCode's logout always gets both. 0: both.
 	TokenHeaders TokenHeaders
 
-	// Hosts are further hosts ("api.example.com", "api.example.com:8443") that
-	// may be sent the token, over https or to loopback. nil: none.
+	// Hosts are other hosts to which the token may be sent, over https, or over
+	// http if they are loopback addresses. "api.example.com" means port 443, and
+	// "api.example.com:8443" that port. A loopback address without a port means
+	// any port over http. New copies Hosts. nil: none.
 	Hosts []string
 
-	// RefreshBefore is how long before its expiry a token that is used is
-	// refreshed in the background. It is at most a fifth of the token's lifetime,
-	// and a random part of it, up to a tenth, is subtracted, so that processes do
+	// RefreshBefore is how long before its expiry a token is refreshed in the
+	// background, if it is in use. At most a fifth of the token's lifetime
+	// counts. A random part, at most a tenth, is subtracted, so that processes do
 	// not all refresh at once. 0: 5 minutes (FINCODE.md, Tokens).
 	RefreshBefore time.Duration
 
-	// RefreshTimeout bounds one call to FinCode's endpoint, and one call to the
-	// store. All processes on one store must have the same RefreshTimeout,
-	// because a claim that has not changed for twice this long is taken over. 0:
-	// 15 seconds.
+	// RefreshTimeout limits each call to the store, and each call for tokens to
+	// FinCode. All processes on one store must have the same RefreshTimeout,
+	// because a claim that has not changed for twice this long is taken over. New
+	// refuses less than a millisecond. 0: 15 seconds.
 	RefreshTimeout time.Duration
 
-	// MaxSessions is how many sessions are held in memory. Above that, the least
-	// recently used ones are dropped, a sixteenth at once, and loaded again on
-	// use. A session with unsaved work is never dropped. One whose last refresh
-	// failed, or whose replays the API rejects, is kept for an hour. 0: 100,000.
+	// MaxSessions is how many sessions are kept in memory. If there are more, the
+	// least recently used ones are dropped, a sixteenth of MaxSessions at once.
+	// They are loaded again when they are used. Some are not dropped: a session
+	// with an unsaved change or a call under way; one whose refresh failed, for
+	// up to an hour; and one whose replays the API rejects, until its token
+	// expires. 0: 100,000.
 	MaxSessions int
 
-	// Credentials returns what to log in with, when FinCode ends a session. cause
-	// is the *SessionError. It is not called for a breach, nor for a session that
-	// never began, was logged out, or had ended before. If it returns an error,
-	// callers get that error, and it is called again later. An error that is
-	// ErrLoginRequired, as cause is, ends the session. It may be called
-	// concurrently for different keys. ctx has the values of a caller's context,
-	// and ends after RefreshTimeout. nil: a session that ends stays ended.
+	// Credentials returns what to log in with when FinCode refused the refresh
+	// token, or when there is none. cause is the *SessionError that callers get
+	// otherwise. Credentials is not called after a breach, and not for a session
+	// that never began, was logged out, or had already ended.
+	//
+	// If Credentials returns an error, or if the login fails, callers get that
+	// error, and a later refresh tries again. But the session ends if the error
+	// is ErrLoginRequired (as cause is), ErrBadCredentials, ErrAccountLocked or
+	// ErrUserNotFound.
+	//
+	// Credentials may be called concurrently for different keys. ctx has the
+	// values of a caller's context, and ends after RefreshTimeout. nil: a session
+	// that ends stays ended.
 	Credentials func(ctx context.Context, key string, cause error) (Credentials, error)
 
-	// Observe is called after each event, possibly concurrently. It must not
-	// block, and must not call the Sessions. LogEvents makes one that logs. nil:
-	// events are dropped.
+	// Observe is called after each event. It may be called concurrently. Logins
+	// and refreshes wait for it, so it must not block, and it must not call
+	// methods of the Sessions. LogEvents returns one that logs. nil: events are
+	// dropped.
 	Observe func(Event)
 }
 
@@ -103,14 +119,15 @@ const (
 	productionDomain = ".fincode.tech"
 )
 
-// Sandbox returns the BaseURL of a tenant's sandbox. The tenant is a name alone,
-// such as "acme", without FinCode's domain.
+// Sandbox returns the BaseURL of a tenant's sandbox. The tenant is a name without a
+// domain: Sandbox("acme") is "https://acme.fincode.software/api/v6/services".
 func Sandbox(tenant string) string {
 	return "https://" + url.PathEscape(tenant) + sandboxDomain + "/api/v6/services"
 }
 
-// Production returns the BaseURL of a production domain. The domain is a name
-// alone, such as "acme", without FinCode's own.
+// Production returns the BaseURL of a tenant's production. The domain is a name
+// without FinCode's: Production("acme") is
+// "https://acme.fincode.tech/api/v6/services".
 func Production(domain string) string {
 	return "https://" + url.PathEscape(domain) + productionDomain + "/api/v6/services"
 }
@@ -129,21 +146,20 @@ func DefaultHeader() http.Header {
 // Sessions are one tenant's sessions, by key: the name of an account, or the ID
 // of a user. Make them with New. All methods are safe for concurrent use.
 type Sessions struct {
-	cfg      Config // complete: its zero values are replaced by what they mean
+	cfg      Config // complete: defaults have replaced its zero values
 	endpoint *endpoint
 	sessions *table
 	flights  singleflight.Group // by session key
 	started  time.Time          // session.earlyAt counts from then
 	passed   passedOnce
 
-	// The clock and the chance of the machine: time.Now and rand.Float64, or those
-	// of a simulation.
+	// These are time.Now and rand.Float64, except in a simulation.
 	now    func() time.Time
 	random func() float64
 
 	mu     sync.Mutex // guards what follows
 	closed bool
-	work   sync.WaitGroup // counts pins; once closed, only a session that is pinned is pinned again
+	work   sync.WaitGroup // counts the pins of all sessions; after Close, only pinToo adds to it
 
 	closing   chan struct{} // closed by Close
 	abandoned chan struct{} // closed when the context of a Close ends
@@ -155,7 +171,7 @@ func New(cfg Config) (*Sessions, error) {
 	return newOn(cfg, time.Now, rand.Float64)
 }
 
-// newOn is New on a machine with this clock and this chance.
+// newOn is New with the clock and the random numbers of a simulation.
 func newOn(cfg Config, now func() time.Time, random func() float64) (*Sessions, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, fmt.Errorf("fincodeauth: Config: %w", err)
@@ -172,7 +188,8 @@ func newOn(cfg Config, now func() time.Time, random func() float64) (*Sessions, 
 	}, nil
 }
 
-// complete checks c and replaces zero values by what they mean.
+// complete checks c, copies its maps and slices, and replaces zero values by their
+// defaults.
 func (c *Config) complete() error {
 	if _, err := newTrust(c.BaseURL, c.Hosts); err != nil {
 		return err
@@ -184,10 +201,8 @@ func (c *Config) complete() error {
 		return fmt.Errorf("RefreshTimeout is %v: use a duration such as 15*time.Second, or 0 for that", c.RefreshTimeout)
 	case c.MaxSessions < 0:
 		return fmt.Errorf("MaxSessions is %d: use a positive number, or 0 for %d", c.MaxSessions, defaultMaxSessions)
-	case c.TokenHeaders > BearerToken|XAuthToken:
-		return fmt.Errorf("TokenHeaders is %d: use BearerToken, XAuthToken or both", c.TokenHeaders)
 	}
-	if err := cmp.Or(checkHeader("Header", c.Header), checkHeader("ExtraHeader", c.ExtraHeader)); err != nil {
+	if err := cmp.Or(c.TokenHeaders.check(), checkHeader("Header", c.Header), checkHeader("ExtraHeader", c.ExtraHeader)); err != nil {
 		return err
 	}
 	if c.Store == nil {
@@ -210,8 +225,8 @@ func (c *Config) complete() error {
 	return nil
 }
 
-// merged returns a copy of header, nil meaning DefaultHeader, with the fields of
-// extra.
+// merged returns a copy of header with the fields of extra. A nil header stands for
+// DefaultHeader.
 func merged(header, extra http.Header) http.Header {
 	if header == nil {
 		header = DefaultHeader()
@@ -228,7 +243,7 @@ func merged(header, extra http.Header) http.Header {
 // checkStore refuses a store that cannot work.
 func checkStore(s Store) error {
 	if isNil(s) {
-		return fmt.Errorf("the Store is a nil %T: make it with its constructor, or leave Store out for a MemoryStore", s)
+		return fmt.Errorf("the Store is a nil %T: make it with its constructor", s)
 	}
 	if c, ok := s.(interface{ check() error }); ok {
 		return c.check()
@@ -236,9 +251,11 @@ func checkStore(s Store) error {
 	return nil
 }
 
-// isNil reports whether v holds a nil pointer, function, map, slice or channel.
+// isNil reports whether v is nil, or is a nil pointer, function, map, slice or channel.
 func isNil(v any) bool {
 	switch r := reflect.ValueOf(v); r.Kind() {
+	case reflect.Invalid:
+		return true
 	case reflect.Pointer, reflect.Func, reflect.Map, reflect.Slice, reflect.Chan:
 		return r.IsNil()
 	}
@@ -253,15 +270,16 @@ func (a *Sessions) check() error {
 	return nil
 }
 
-// WithSession returns a context that names the session under key, for requests
-// through a Transport or TokenSource that was made for the key "". The context
-// remembers where it found the session. So make it once for many requests of one
-// user, if you can.
+// WithSession returns a context that names the session under key. A Transport or a
+// TokenSource that was made for the key "" uses that session. One that was made for
+// another key ignores it. The context remembers where it found the session, so use
+// one context for many requests of one user, if you can.
 func WithSession(ctx context.Context, key string) context.Context {
 	return &sessionContext{Context: ctx, place: place{key: key}}
 }
 
-// A sessionContext is like a context.WithValue, with its value inside.
+// A sessionContext is like a context.WithValue whose value is a place. It costs one
+// allocation less.
 type sessionContext struct {
 	context.Context
 	place place
@@ -290,41 +308,45 @@ func (c *sessionContext) String() string {
 // with requests.
 func (c *sessionContext) Format(f fmt.State, _ rune) { fmt.Fprint(f, c.String()) }
 
-// TokenSource returns the source of key's tokens. With the key "", each call uses
-// the key that WithSession put into its context.
+// TokenSource returns a source of the tokens of the session under key. The session
+// need not exist yet. With the key "", TokenContext and Refresh use the key that
+// WithSession put into their context, and Token returns an error.
 func (a *Sessions) TokenSource(key string) *TokenSource {
 	return &TokenSource{all: a, place: place{key: key}}
 }
 
 // Transport returns a RoundTripper that sends requests for the session under key.
-// With the key "", each request uses the key that WithSession put into its context.
+// The session need not exist yet. With the key "", each request uses the key that
+// WithSession put into its context.
 func (a *Sessions) Transport(key string) *Transport {
 	return &Transport{
 		Source:       a.TokenSource(key),
 		BaseURL:      a.cfg.BaseURL,
 		Base:         a.cfg.Base,
-		Header:       a.cfg.Header,
+		Header:       a.cfg.Header.Clone(), // the caller may change it before the first request
 		RequestID:    a.cfg.RequestID,
 		TokenHeaders: a.cfg.TokenHeaders,
-		Hosts:        a.cfg.Hosts,
+		Hosts:        slices.Clone(a.cfg.Hosts),
 	}
 }
 
-// Client returns a client over Transport(key), without a timeout of its own.
+// Client returns an http.Client that uses Transport(key). It has no timeout.
 func (a *Sessions) Client(key string) *http.Client {
 	return &http.Client{Transport: a.Transport(key)}
 }
 
-// Login begins a session under key, and replaces the one that is there. When it
-// returns nil, the new token is in use. The token is also saved, unless the event
-// SaveFailed says that the store did not accept it yet.
+// Login begins a session under key. It replaces the session that is there. When it
+// returns nil, the new token is in use. The token is also saved, unless the store
+// is slow or the event SaveFailed was sent: then it is saved in the background.
 //
-// Test its error for ErrBadCredentials, ErrAccountLocked, ErrUserNotFound,
-// ErrClosed, and for an *EndpointError. Any other error is that of the connection or
-// of the store. The store is asked first, so that no password is sent for nothing.
+// Test the error for ErrBadCredentials, ErrAccountLocked, ErrUserNotFound,
+// ErrClosed, and for an *EndpointError. Any other error comes from the connection,
+// the store or ctx, or says what is wrong with key or c. Login calls the store
+// before FinCode, so no password is sent while the store is down. If the record is
+// damaged, call Forget first.
 //
-// ctx ends the wait for FinCode. Once FinCode has answered, the token is kept even
-// if ctx has ended.
+// ctx ends the wait for the store and for FinCode. Once FinCode has answered, the
+// token is kept even if ctx has ended.
 func (a *Sessions) Login(ctx context.Context, key string, c Credentials) error {
 	if err := c.check(); err != nil {
 		return fmt.Errorf("fincodeauth: login: %w", err)
@@ -334,11 +356,17 @@ func (a *Sessions) Login(ctx context.Context, key string, c Credentials) error {
 	})
 }
 
-// Adopt begins a session under key with a pair that was obtained elsewhere, and
-// replaces the one that is there. From then on the refresh token belongs to the
-// session, and nobody else may present it. tok is copied. An Expiry of zero means
-// ExpiresIn from now on, or the exp of the JWT. Test its error for ErrClosed. Any
-// other error is that of the store, or says what is wrong with key or tok.
+// Adopt begins a session under key with tokens that were obtained elsewhere. It
+// replaces the session that is there. From then on the refresh token belongs to the
+// session: nobody else may present it. When Adopt returns nil, tok is in use, and
+// is saved like the token of a Login.
+//
+// tok has an access token, a refresh token or both. It is copied. If its Expiry is
+// zero, ExpiresIn counts from now on. If that is zero, too, the exp of the JWT
+// counts. If there is none, the token is used until the API answers 401.
+//
+// Test the error for ErrClosed. Any other error comes from the store or ctx, or
+// says what is wrong with key or tok. If the record is damaged, call Forget first.
 func (a *Sessions) Adopt(ctx context.Context, key string, tok *oauth2.Token) error {
 	if err := a.check(); err != nil {
 		return fmt.Errorf("fincodeauth: adopt: %w", err)
@@ -364,7 +392,7 @@ func (a *Sessions) Adopt(ctx context.Context, key string, tok *oauth2.Token) err
 	return a.begin(ctx, key, Adopted, func(context.Context) (*oauth2.Token, error) { return &own, nil })
 }
 
-// begin replaces the session under key by the token that obtain returns.
+// begin begins a session under key with the token that obtain returns.
 func (a *Sessions) begin(ctx context.Context, key string, event EventType, obtain func(context.Context) (*oauth2.Token, error)) error {
 	fail := func(err error) error {
 		return fmt.Errorf("fincodeauth: session %q: %w", key, err)
@@ -374,7 +402,7 @@ func (a *Sessions) begin(ctx context.Context, key string, event EventType, obtai
 		return fail(err)
 	}
 	defer s.unpin()
-	// Ask the store before FinCode: a token that cannot be saved is of no use.
+	// The store comes before FinCode, because a token that cannot be saved is useless.
 	prev, err := s.version(ctx)
 	if err != nil {
 		return fail(err)
@@ -395,15 +423,16 @@ func (a *Sessions) begin(ctx context.Context, key string, event EventType, obtai
 
 // Logout ends the session under key: first in the store, for all processes, and then
 // at FinCode, which revokes both tokens. FinCode wants a valid access token for that.
-// If the access token has expired or was revoked, Logout refreshes it first. No
-// session is no error.
+// If the access token has expired or was revoked, Logout refreshes it first. If there
+// is no session, Logout returns nil.
 //
-// An *EndpointError, or the error of a connection, means that the session is gone,
-// but that FinCode may not know it. An error of the store means that the session is
-// still there, or that nobody can tell: call Logout again. Test it for ErrClosed, too.
+// Test the error for ErrClosed. An *EndpointError, or an error of the connection,
+// means that the session is gone, but FinCode may not know it. An error of the store
+// means that the session is still there, or may be: call Logout again, or Forget if
+// the record is damaged.
 //
-// ctx ends the wait for the store. Once the store has removed the session, only
-// RefreshTimeout bounds each further call.
+// ctx ends only the first wait, in which the store loads the record. RefreshTimeout
+// limits each call after that.
 func (a *Sessions) Logout(ctx context.Context, key string) error {
 	s, err := a.pinned(key)
 	if err == nil {
@@ -416,20 +445,22 @@ func (a *Sessions) Logout(ctx context.Context, key string) error {
 	return nil
 }
 
-// Forget removes the record under key, whatever it is: a damaged one too, which
-// Login and Logout leave alone because a person may want to restore it. Forget
-// tells FinCode nothing, so the refresh token stays valid there until it expires:
-// call Logout for a session that can be loaded. No record is no error. A refresh
-// that is under way in this process goes on, and revokes what it receives.
+// Forget removes the record under key, even a damaged one. (Login and Logout return
+// an error for a damaged record, because a person may want to restore it.) If there
+// is no record, Forget returns nil.
 //
-// After an error, which is the store's, the record is still there, or nobody can
-// tell: call Forget again. Test it for ErrClosed, too. ctx ends the wait for the
-// store.
+// Forget tells FinCode nothing, so the refresh token stays valid until it expires.
+// If the record can be loaded, call Logout instead. If a refresh is under way, it
+// goes on, and the tokens that it receives are revoked.
+//
+// Test the error for ErrClosed. An error of the store means that the record is still
+// there, or may be: call Forget again. ctx ends the wait for a Load or a Delete of
+// the store, but not for a Save, which RefreshTimeout limits.
 func (a *Sessions) Forget(ctx context.Context, key string) error {
 	s, err := a.pinned(key)
 	if err == nil {
 		defer s.unpin()
-		err = s.discard(ctx)
+		err = s.forget(ctx)
 	}
 	if err != nil {
 		return fmt.Errorf("fincodeauth: forgetting session %q: %w", key, err)
@@ -437,15 +468,19 @@ func (a *Sessions) Forget(ctx context.Context, key string) error {
 	return nil
 }
 
-// Close stops refreshing and waits until every rotated token is saved. Give ctx a
-// deadline: without one, Close waits as long as the store is down. If ctx ends
-// first, Close gives up the saves that are left. It then returns an error that names
-// their sessions, whose tokens are lost, and that has the store's last error in its
-// chain. If ctx has already ended, Close waits for one second.
+// Close stops refreshing. It waits until the calls that are under way have ended and
+// every rotated token is saved. Give ctx a deadline: without one, Close waits as
+// long as the store is down. If ctx has already ended, Close waits for one second.
 //
-// Calls that are under way then end within RefreshTimeout, or a few times that if
-// the store is slow, too. After Close, requests, Login, Adopt, Logout and Forget
-// return ErrClosed.
+// If ctx ends first, Close returns an error that wraps the cause of that end. Close
+// then gives up the changes that are not saved. The error names their sessions,
+// whose users must log in again, and wraps the store's last error. If everything is
+// saved, the error names the sessions with calls under way: a token that such a call
+// receives is lost. These calls end within RefreshTimeout, or within a few times
+// RefreshTimeout if the store is slow, too.
+//
+// After Close, requests, Login, Adopt, Logout and Forget return ErrClosed. Close may
+// be called again.
 func (a *Sessions) Close(ctx context.Context) error {
 	if err := a.check(); err != nil {
 		return fmt.Errorf("fincodeauth: close: %w", err)
@@ -458,7 +493,7 @@ func (a *Sessions) Close(ctx context.Context) error {
 	}
 	a.mu.Unlock()
 	for s := range a.sessions.all {
-		s.forget(s.currentEra())
+		s.withdraw(s.currentEra())
 	}
 
 	done := make(chan struct{})
@@ -489,7 +524,7 @@ func (a *Sessions) Close(ctx context.Context) error {
 	}
 }
 
-// busy returns the keys of ten sessions with calls under way.
+// busy returns the keys of sessions with calls under way, at most ten.
 func (a *Sessions) busy() []string {
 	var keys []string
 	for s := range a.sessions.all {
@@ -501,9 +536,9 @@ func (a *Sessions) busy() []string {
 	return keys[:min(len(keys), 10)]
 }
 
-// lost returns an error that names the sessions that were not saved, and why; nil
-// if there is none. cause is what ended the wait for them; nil: an earlier Close
-// gave them up.
+// lost returns an error that names the sessions whose last change is not saved, and
+// says why; nil if there are none. cause is why this Close stopped waiting; nil: it
+// did not, but an earlier Close gave the sessions up.
 func (a *Sessions) lost(cause error) error {
 	refused := make(map[string]error)
 	for s := range a.sessions.all {
@@ -515,11 +550,11 @@ func (a *Sessions) lost(cause error) error {
 		return nil
 	}
 	keys := slices.Sorted(maps.Keys(refused))
-	return fmt.Errorf("the store did not accept the last change of %d sessions, whose users must log in again: %q: %w: the store's last error: %w",
+	return fmt.Errorf("the store did not accept the last change of %d session(s), whose users must log in again: %q: %w: the store's last error: %w",
 		len(keys), keys[:min(len(keys), 10)], cmp.Or(cause, ErrClosed), refused[keys[0]])
 }
 
-// abandon stops the savers.
+// abandon makes the goroutines that still save changes give up.
 func (a *Sessions) abandon() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -540,13 +575,13 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
-// String names the API. It leaves the sessions out.
+// String returns the BaseURL, and nothing of the sessions.
 func (a *Sessions) String() string { return "Sessions(" + a.cfg.BaseURL + ")" }
 
 // Format prints what String returns, whatever the verb.
 func (a *Sessions) Format(f fmt.State, _ rune) { fmt.Fprint(f, a.String()) }
 
-// since returns how long ago t was, by the monotonic clock. t was read from a.now.
+// since returns how long ago t was, by the monotonic clock. t must be from a.now.
 func (a *Sessions) since(t time.Time) time.Duration { return a.now().Sub(t) }
 
 // jittered returns a random duration between four fifths of d and d.
@@ -561,7 +596,7 @@ func (a *Sessions) observe(t EventType, key string, elapsed time.Duration, err e
 	}
 }
 
-// session returns key's session.
+// session returns key's session. If it is not in memory, session adds it.
 func (a *Sessions) session(key string) *session {
 	s := a.sessions.find(key)
 	if s == nil || s.dropped.Load() { // the table shows a dropped session until it is rebuilt
@@ -589,13 +624,13 @@ func (a *Sessions) at(p *place) *session {
 	return s
 }
 
-// pinned returns key's session after pinning it.
+// pinned pins key's session and returns it. The caller must unpin it.
 func (a *Sessions) pinned(key string) (*session, error) {
 	if err := a.check(); err != nil {
 		return nil, err
 	}
 	if key == "" {
-		return nil, errors.New(`the key is empty: name the session, by an account or a user's ID`)
+		return nil, errors.New("the key is empty: use the name of an account, or the ID of a user")
 	}
 	for {
 		s := a.session(key)

@@ -728,3 +728,13 @@ func TestCloseDoesNotWaitForAnotherProcess(t *testing.T) {
 		}
 	})
 }
+
+func TestChangedTransportLeavesTheOthersAlone(t *testing.T) {
+	sessions := newSessions(t, fincodetest.New(fincodetest.Config{}), func(c *fincodeauth.Config) { c.Hosts = []string{"a.example"} })
+	changed := sessions.Transport("a")
+	changed.Header.Set("X-Partner", "p")
+	changed.Hosts[0] = "b.example"
+	if other := sessions.Transport("b"); other.Header.Get("X-Partner") != "" || other.Hosts[0] != "a.example" {
+		t.Errorf("another Transport has the change: %v %v", other.Header, other.Hosts)
+	}
+}

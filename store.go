@@ -23,32 +23,32 @@ import (
 // an error that wraps neither ErrNotFound nor ErrConflict, the call may or may not
 // have taken effect. The caller finds out with a Load.
 //
-// A Store must not keep the *Record that it was given, and must not hand out one
-// that it keeps, because the caller may change either.
+// A Store must copy a *Record before it keeps it, and before it returns one that it
+// keeps, because the caller may change the Record.
 type Store interface {
 	// Load returns the record under key, or an error that wraps ErrNotFound.
 	Load(ctx context.Context, key string) (*Record, error)
 
-	// Save puts rec under key if the record there still has version prev. A prev
-	// of "" means: if there is no record. Otherwise Save changes nothing and
+	// Save puts rec under key if the record there still has version prev, or, if
+	// prev is "", if there is no record. Otherwise Save changes nothing and
 	// returns an error that wraps ErrConflict. When it returns nil, rec is
 	// durable.
 	Save(ctx context.Context, key string, rec *Record, prev string) error
 
-	// Delete removes the record under key. It must also remove a record that
-	// Load cannot read. No record is no error. A Save that began earlier, with
-	// the version of the removed record as its prev, must not bring it back.
+	// Delete removes the record under key, even one that Load cannot read. If
+	// there is no record, it returns nil. A Save that began earlier, with the
+	// version of the removed record as its prev, must not bring the record back.
 	Delete(ctx context.Context, key string) error
 }
 
-// A Record is one session as a Store keeps it. Its JSON form is complete, so it
-// holds the tokens. Printing a Record with fmt leaves them out, and so does slog
-// for a Record that is the value of an attribute. Inside a slice, a map or a
-// struct, slog's JSON handler writes the JSON form.
+// A Record is one session as a Store keeps it. Its JSON form is complete and holds the
+// tokens. The form that fmt prints leaves the tokens out, and so does slog if a Record
+// is the value of an attribute. But if the value is a slice, a map or a struct with a
+// Record in it, slog's JSON handler writes the JSON form.
 type Record struct {
-	// Version is unique to this Save, and never empty. This package makes it, and
-	// a Store only compares it. The part before the first dot stays the same from
-	// one Login or Adopt to the next.
+	// Version is different for each Save, and never empty. This package makes it,
+	// and a Store only compares it. The part before the first dot changes only
+	// with a Login or an Adopt.
 	Version string `json:"version"`
 
 	// Token is the session's current pair. Both tokens in it are empty once
@@ -56,7 +56,8 @@ type Record struct {
 	Token *oauth2.Token `json:"token,omitempty"`
 
 	// RefreshStarted is set while a process presents Token.RefreshToken to
-	// FinCode. It is for people to read: no process compares it with its clock.
+	// FinCode, to the time when that began. The time is for people to read: no
+	// process compares it with its clock.
 	RefreshStarted time.Time `json:"refresh_started,omitzero"`
 
 	// Ended is set once the session needs a login, and says why.
@@ -90,7 +91,7 @@ func (r Record) Format(f fmt.State, _ rune) { fmt.Fprint(f, r.String()) }
 func (r Record) LogValue() slog.Value { return slog.StringValue(r.String()) }
 
 // A MemoryStore keeps records in memory, for tests and for sessions that may end
-// with the process. The zero value is empty. It is safe for concurrent use.
+// with the process. Its zero value is an empty store. It is safe for concurrent use.
 type MemoryStore struct {
 	mu      sync.RWMutex
 	records map[string]*Record // callers give and get copies of these
@@ -153,17 +154,20 @@ func (m *MemoryStore) Format(f fmt.State, _ rune) { fmt.Fprint(f, m.String()) }
 
 // LocalStore makes a Store of two functions that load and save a token. It is for
 // one process: it keeps versions, claims and the reason why a session ended in
-// memory only, so a restart forgets them.
+// memory only, so a restart loses them.
 //
-// load returns the token under key. A nil token, or an error that wraps
-// ErrNotFound, means that there is none. After load has returned a token, it is not
-// called again for that key until the session is deleted. save is called only when
-// the tokens change, and with a nil token when the session has ended or was
-// deleted. When save returns nil, the token must be durable. Under Encrypt, the
-// token's AccessToken is the encrypted pair, and it changes with each claim, too.
-// Both functions may be called concurrently, but never for the same key at once.
+// load returns the token under key. If there is none, it returns a nil token, or an
+// error that wraps ErrNotFound. After load has returned a token, it is not called
+// again for that key until the session is deleted.
 //
-// New refuses a LocalStore one of whose functions is nil.
+// save is called only when the tokens change. tok is nil when the session has ended
+// or was deleted. When save returns nil, the token must be durable.
+//
+// Both functions may be called concurrently, but not for the same key at once. Under
+// Encrypt, the AccessToken of their token is the encrypted pair, which also changes
+// with each claim.
+//
+// New and Encrypt refuse a LocalStore whose load or save is nil.
 func LocalStore(
 	load func(ctx context.Context, key string) (*oauth2.Token, error),
 	save func(ctx context.Context, key string, tok *oauth2.Token) error,
@@ -175,19 +179,19 @@ type localStore struct {
 	load func(ctx context.Context, key string) (*oauth2.Token, error)
 	save func(ctx context.Context, key string, tok *oauth2.Token) error
 
-	mu      sync.Mutex // held during no call of the two
+	mu      sync.Mutex // guards entries; not held while load or save runs
 	entries map[string]*localEntry
 }
 
 // A localEntry is what a localStore knows of one key.
 type localEntry struct {
 	turn  chan struct{} // holds a value while a call has the turn
-	rec   *Record       // only the call that has the turn uses it; callers give and get copies. nil: unknown, or none
+	rec   *Record       // nil: not loaded, or there is none; only the call that has the turn uses it, and callers give and get copies
 	users int           // calls that have the turn or wait for it; guarded by localStore.mu
 }
 
-// enter waits for key's turn, and makes sure that the entry has the key's record
-// if there is one. The caller calls leave when done with the entry.
+// enter waits for key's turn, and loads the entry's record if it is not loaded. The
+// caller must call leave when it is done with the entry.
 func (l *localStore) enter(ctx context.Context, key string) (e *localEntry, leave func(), err error) {
 	e, leave, err = l.turn(ctx, key)
 	if err != nil {
@@ -216,7 +220,8 @@ func (l *localStore) fill(ctx context.Context, key string, e *localEntry) error 
 	return nil
 }
 
-// turn waits for key's turn.
+// turn waits until no other call uses key's entry. The caller must call leave when it
+// is done with the entry.
 func (l *localStore) turn(ctx context.Context, key string) (e *localEntry, leave func(), err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, nil, err
@@ -304,7 +309,7 @@ func (l *localStore) Delete(ctx context.Context, key string) error {
 		return err
 	}
 	defer leave()
-	// A token that cannot be loaded is deleted, too: Sessions.Forget needs that.
+	// Sessions.Forget must be able to delete a token that cannot be loaded.
 	if err := l.fill(ctx, key, e); err == nil && e.rec == nil {
 		return nil
 	}
@@ -328,9 +333,9 @@ func (l *localStore) String() string { return "LocalStore" }
 // Format prints what String returns, whatever the verb.
 func (l *localStore) Format(f fmt.State, _ rune) { fmt.Fprint(f, l.String()) }
 
-// newVersion returns a version that no other Save has, for the session of the
-// record whose version is prev. A prev of "" begins a new session, as Login and
-// Adopt do. The part before the dot names the session.
+// newVersion returns a version that no other Save has. The part before the dot names
+// the session. It is that of prev, the version of an earlier record. If prev is "",
+// as for a Login or an Adopt, the session is a new one.
 func newVersion(prev string) string {
 	if prev == "" {
 		return rand.Text()

@@ -208,3 +208,36 @@ func TestSlowSaveOfOneKeyDoesNotBlockOtherKeys(t *testing.T) {
 		}
 	})
 }
+
+// An emptyStore breaks the contract: its Load returns nothing.
+type emptyStore struct{ fincodeauth.Store }
+
+func (emptyStore) Load(context.Context, string) (*fincodeauth.Record, error) { return nil, nil }
+
+func TestStoreThatLoadsNothingIsReported(t *testing.T) {
+	fc := fincodetest.New(fincodetest.Config{})
+	for _, store := range []fincodeauth.Store{emptyStore{}, encrypted(t, emptyStore{}, key1)} {
+		err := newSessions(t, fc, withStore(store)).Login(t.Context(), "a", credentials)
+		if err == nil || !strings.Contains(err.Error(), "neither a record nor an error") {
+			t.Errorf("got error %v, want one that says who broke which contract", err)
+		}
+	}
+}
+
+// A deafStore does not answer before its context ends.
+type deafStore struct{ fincodeauth.Store }
+
+func (deafStore) Load(ctx context.Context, _ string) (*fincodeauth.Record, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+func TestErrorNamesTheStoreThatDoesNotAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sessions := newSessions(t, fincodetest.New(fincodetest.Config{}), withStore(deafStore{}))
+		err := sessions.Login(t.Context(), "a", credentials)
+		if err == nil || !strings.Contains(err.Error(), "the store did not answer within 15s") || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got error %v, want one that says who broke which contract", err)
+		}
+	})
+}

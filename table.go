@@ -12,9 +12,9 @@ import (
 // request finds its session without a lock. There may be a million sessions, so a
 // session costs the table one slot and nothing else.
 //
-// One goroutine at a time changes the table, under mu. Any goroutine may read it
-// meanwhile: slots is replaced as a whole, and a slot of it changes only once, from
-// nil to a session.
+// One goroutine at a time changes the table: the one that holds mu. Any goroutine
+// may read meanwhile, because slots is replaced as a whole, and each of its slots
+// changes only once, from nil to a session.
 type table struct {
 	most   int    // sessions; when there are more, the least recently used are dropped
 	leeway uint64 // by how many uses the order of the sessions may be wrong
@@ -22,9 +22,9 @@ type table struct {
 	seed   maphash.Seed
 
 	// The number of slots is a power of two, and at least half of them are nil. A
-	// session is in the first slot, counted from its hash, that was free, and
-	// stays there. To drop sessions, or to make room, the table puts the sessions
-	// that stay into new slots.
+	// session is put into the first free slot, counted from its hash, and stays
+	// there. To drop sessions, or to make room, the table puts the other sessions
+	// into new slots.
 	slots atomic.Pointer[[]atomic.Pointer[session]]
 
 	mu   sync.Mutex // guards what follows, and writing to slots
@@ -32,8 +32,8 @@ type table struct {
 	full int        // the number of sessions at which some are dropped
 }
 
-// newTable returns a table for that many sessions. Its leeway is a quarter of what
-// is dropped at once, so that few sessions are dropped out of order.
+// newTable returns a table for most sessions. Its leeway is a quarter of what is
+// dropped at once, so that few sessions are dropped out of order.
 func newTable(most int) *table {
 	t := &table{most: most, full: most, leeway: uint64(most / 64), seed: maphash.MakeSeed()}
 	t.uses.Store(t.leeway + 1) // so that the first use of a session counts
@@ -59,7 +59,7 @@ func (t *table) look(slots []atomic.Pointer[session], key string) (*atomic.Point
 	}
 }
 
-// put puts a session that is not in the slots into its slot. mu is held.
+// put stores a session that is not in slots yet. mu is held.
 func (t *table) put(slots []atomic.Pointer[session], s *session) {
 	slot, _ := t.look(slots, s.key)
 	slot.Store(s)
@@ -86,8 +86,8 @@ func (t *table) add(s *session) *session {
 	return s
 }
 
-// touch notes that s was used, unless its last noted use is within the leeway.
-// That way, requests of busy sessions do not all write to the same memory.
+// touch notes that s was used, unless its last noted use is within the leeway, so
+// that requests of busy sessions do not all write to the same memory.
 func (t *table) touch(s *session) {
 	if t.uses.Load()-s.used.Load() > t.leeway {
 		s.used.Store(t.uses.Add(1))
@@ -117,8 +117,7 @@ func (t *table) drop(n int) {
 	t.rebuild(len(*t.slots.Load()))
 }
 
-// rebuild puts the sessions that were not dropped into that many new slots. mu is
-// held.
+// rebuild puts the sessions that were not dropped into size new slots. mu is held.
 func (t *table) rebuild(size int) {
 	slots := make([]atomic.Pointer[session], size)
 	for s := range t.all {

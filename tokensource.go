@@ -14,25 +14,26 @@ import (
 )
 
 // A TokenSource returns a session's access token, and refreshes it before it
-// expires. It is an oauth2.TokenSource, and Sessions.TokenSource makes it. It is safe
+// expires. It is an oauth2.TokenSource. Make it with Sessions.TokenSource. It is safe
 // for concurrent use. Its errors wrap a *SessionError if a login is needed,
-// ErrClosed, an *EndpointError, or the error of the store or of the context.
+// ErrClosed, an *EndpointError, or the error of the connection, the store, the
+// context or Config.Credentials.
 type TokenSource struct {
 	all   *Sessions
 	place place // its key "" means the key of each call's context
 }
 
-// Token implements oauth2.TokenSource. It is TokenContext without a context, so it
-// waits as long as a refresh takes: for another process as long as that one is
-// refreshing, or twice RefreshTimeout if it died, and then for a refresh of its
-// own. A source for the key "" returns an error: Token has no context that could
-// name the session.
+// Token implements oauth2.TokenSource. It is TokenContext without a context, so
+// nothing ends its wait early. If another process is refreshing, Token waits for
+// that process, or for twice RefreshTimeout if that process died. Then it may wait
+// for a refresh of its own. A source for the key "" returns an error, because Token
+// has no context that could name the session.
 //
 // The token holds the refresh token, too: do not log it or send it anywhere. It
 // is shared: do not modify it.
 func (ts *TokenSource) Token() (*oauth2.Token, error) {
 	if ts.place.key == "" && ts.check() == nil {
-		return nil, errors.New("fincodeauth: Token has no context to take the session's key from: call TokenContext, or make the source with Sessions.TokenSource(key)")
+		return nil, errors.New("fincodeauth: Token has no context that could name the session: call TokenContext, or make the source with the session's key")
 	}
 	return ts.TokenContext(context.Background())
 }
@@ -61,14 +62,16 @@ func (ts *TokenSource) TokenContext(ctx context.Context) (*oauth2.Token, error) 
 	return s.await(ctx)
 }
 
-// Refresh returns a token other than rejected, which the API answered with 401. That
-// is the current token if it is a different one by now. Otherwise Refresh waits for
-// the next token, no longer than ctx. A nil rejected stands for the current token.
+// Refresh returns a token to use instead of rejected, to which the API answered 401.
+// If the session has another token by now, Refresh returns that token. Otherwise it
+// waits for a refresh, no longer than ctx. If rejected is nil, the current token
+// counts as rejected.
 //
-// Refresh returns rejected itself if a refresh cannot help: because the token is
-// younger than ten seconds (or a tenth of its lifetime, if that is less), so that
-// the 401 must have another reason, or because it has no refresh token. If the
-// refresh fails, Refresh returns its error.
+// Refresh returns the rejected token itself in two cases, in which a refresh cannot
+// help. Either there is no refresh token, and Config.Credentials is nil. Or the token
+// is younger than ten seconds (or a tenth of its lifetime, if that is less), so that
+// the 401 must have another reason. Each replay that the API rejects doubles that
+// age, up to the token's lifetime. If the refresh fails, Refresh returns its error.
 func (ts *TokenSource) Refresh(ctx context.Context, rejected *oauth2.Token) (*oauth2.Token, error) {
 	tok, err := ts.TokenContext(ctx)
 	if err != nil || rejected != nil && rejected.AccessToken != tok.AccessToken {
@@ -95,18 +98,18 @@ func (ts *TokenSource) replayed(ctx context.Context, tok *oauth2.Token, accepted
 	}
 }
 
-// passed sends the event Passed, once for each origin.
-func (ts *TokenSource) passed(ctx context.Context, u *url.URL) {
+// passed sends the event Passed, once for each origin. baseURL is the Transport's.
+func (ts *TokenSource) passed(ctx context.Context, u *url.URL, baseURL string) {
 	a := ts.all
 	if a.cfg.Observe == nil || u.Host == "" || !a.passed.first(originOf(u)) { // without a host, Base refuses it
 		return
 	}
-	key := ts.place.key
-	if p, ok := ctx.Value(sessionKey{}).(*place); ok && key == "" {
+	var key string
+	if p := ts.named(ctx); p != nil {
 		key = p.key
 	}
-	a.observe(Passed, key, 0, fmt.Errorf("requests to %q go without a token: neither BaseURL, %q, nor Hosts has this origin",
-		u.Scheme+"://"+u.Host, a.cfg.BaseURL))
+	a.observe(Passed, key, 0, fmt.Errorf("requests to %q get no token: this is not the origin of BaseURL, %q, and not one of Hosts over https",
+		u.Scheme+"://"+u.Host, baseURL))
 }
 
 // check returns an error if the source was not made by Sessions.TokenSource.
@@ -119,17 +122,26 @@ func (ts *TokenSource) check() error {
 
 // session returns the session that ctx, or the source itself, names.
 func (ts *TokenSource) session(ctx context.Context) (*session, error) {
-	if ts.all == nil || ts.all.sessions == nil {
-		return nil, fmt.Errorf("fincodeauth: %w", ts.check())
+	if err := ts.check(); err != nil {
+		return nil, fmt.Errorf("fincodeauth: %w", err)
 	}
-	if ts.place.key != "" {
-		return ts.all.at(&ts.place), nil
-	}
-	p, ok := ctx.Value(sessionKey{}).(*place)
-	if !ok || p.key == "" {
+	p := ts.named(ctx)
+	if p == nil {
 		return nil, errors.New("fincodeauth: no session: put its key into the request's context with WithSession")
 	}
 	return ts.all.at(p), nil
+}
+
+// named returns the place of the session: the source's own, or that of ctx; nil if
+// neither has a key.
+func (ts *TokenSource) named(ctx context.Context) *place {
+	if ts.place.key != "" {
+		return &ts.place
+	}
+	if p, ok := ctx.Value(sessionKey{}).(*place); ok && p.key != "" {
+		return p
+	}
+	return nil
 }
 
 // String names the session without its tokens.
@@ -138,21 +150,21 @@ func (ts *TokenSource) String() string { return fmt.Sprintf("TokenSource(%q)", t
 // Format prints what String returns, whatever the verb.
 func (ts *TokenSource) Format(f fmt.State, _ rune) { fmt.Fprint(f, ts.String()) }
 
-// A lease is a token with the instants at which something must happen to it. It does
-// not change. Its instants are by the wall clock, in nanoseconds since 1970, because
+// A lease is a token with the times at which something must happen to it. It does
+// not change. The times are by the wall clock, in nanoseconds since 1970, because
 // the monotonic clock stands still while a machine is suspended.
 type lease struct {
 	token     *oauth2.Token
-	refreshAt int64 // from then on, the token is refreshed in the background
-	expireAt  int64 // from then on, callers wait for the next token
-	issued    int64
+	refreshAt int64         // from then on, the token is refreshed in the background
+	expireAt  int64         // from then on, callers wait for the next token
+	issued    int64         // when the token was issued; if nobody says: when this process got it
 	lifetime  time.Duration // 0: unknown
 }
 
-// never is an instant that no clock reaches.
+// never is a time of a lease that does not come.
 const never = math.MaxInt64
 
-// newLease returns the lease of tok, which begins now.
+// newLease returns the lease of a token that this process got now.
 func (a *Sessions) newLease(tok *oauth2.Token) *lease {
 	now := a.now()
 	l := &lease{token: tok, issued: now.UnixNano(), refreshAt: never, expireAt: never}
@@ -165,8 +177,8 @@ func (a *Sessions) newLease(tok *oauth2.Token) *lease {
 		return l
 	}
 	l.lifetime = lifetimeOf(tok, end.Sub(now))
-	// end may come from a clock that is ahead of ours. No token lives longer from now
-	// on than its whole lifetime.
+	// end may be from a clock that is ahead of ours. But from now on, no token lives
+	// longer than its whole lifetime.
 	expiry := min(end.UnixNano(), now.Add(l.lifetime).UnixNano())
 	l.issued = expiry - int64(l.lifetime)
 	// A request takes time to arrive.
@@ -198,8 +210,8 @@ func expiryOf(tok *oauth2.Token, now time.Time) time.Time {
 	return expiry
 }
 
-// lifetimeOf returns how long tok lives, counted from its issue. FinCode's answer
-// said so, or the JWT does. Otherwise lifetimeOf returns the time that is left.
+// lifetimeOf returns how long tok lives from its issue to its expiry: what FinCode's
+// answer said, or what the JWT says, or else the time that is left.
 func lifetimeOf(tok *oauth2.Token, left time.Duration) time.Duration {
 	if tok.ExpiresIn > 0 {
 		return seconds(float64(tok.ExpiresIn))
@@ -216,9 +228,9 @@ func (l *lease) valid(now time.Time) bool { return l != nil && now.UnixNano() < 
 // A session is the state of one key in this process. Its rotation protocol is in
 // rotation.go.
 //
-// A request with a good token reads lease, and takes no lock. Everything that
-// changes is guarded by mu, except rotation: only one flight at a time is under way
-// for a key, and only the flight uses it.
+// A request with a good token reads lease, and takes no lock. mu guards everything
+// that changes, except rotation: only a flight uses rotation, and a key has only one
+// flight at a time.
 //
 // There may be a million sessions. So the fields that only sessions in trouble need
 // are behind pointers, and the fields that every request needs come first, within
@@ -234,8 +246,8 @@ type session struct {
 	earlyAt atomic.Int64 // no early refresh before then, counted from all.started
 
 	mu      sync.Mutex // guards what follows; never held during a call to the store or FinCode
-	era     uint32     // counts the times when Login, Adopt or Logout replaced or ended the session
-	out     uint32     // the era that the last Logout began
+	era     uint32     // how often Login, Adopt, Logout or Forget replaced or ended the session
+	out     uint32     // the era that the last Logout or Forget began
 	pending *pending   // the change that is not saved yet; nil: everything is saved
 	strikes *strikes   // nil: the API rejected no token
 
@@ -293,12 +305,11 @@ func (s *session) drop() bool {
 	return true
 }
 
-// remembers reports whether the session knows something that no store knows and
-// that is still needed: when FinCode may be called again, which claim is its own and
-// what came of it, or that the API rejects every token of the session. A claim is
-// forgotten after an hour. After an outage there may be many claims whose users
-// never come back, and a forgotten claim is taken over like that of a dead process.
-// mu is held.
+// remembers reports whether the session still needs something that only memory has:
+// when FinCode may be called again; its own claim, and what FinCode said; or that the
+// API rejects every token of the session. A claim is kept for an hour, because after
+// an outage there may be many claims whose users never come back. Later it is taken
+// over like the claim of a dead process. mu is held.
 func (s *session) remembers(now time.Time) bool {
 	if r := s.rotation; r != nil && (now.Before(r.retryAt) || r.mine != nil && now.Sub(r.mine.since) < time.Hour) {
 		return true
@@ -340,9 +351,9 @@ func (s *session) await(ctx context.Context) (*oauth2.Token, error) {
 	}
 }
 
-// isReplacedSince reports whether a Login, an Adopt or a Logout came after the state
-// that the flight reports. A caller who came after them must not get the flight's
-// result.
+// isReplacedSince reports whether a Login, an Adopt, a Logout or a Forget came after
+// the state that the flight reports. A caller that came after that must not get the
+// flight's result.
 func (s *session) isReplacedSince(got landing) bool {
 	if got.err != nil {
 		return got.era != s.currentEra()
@@ -360,9 +371,10 @@ func (s *session) left(ctx context.Context) error {
 	return fmt.Errorf("fincodeauth: session %q: waiting for a token: %w", s.key, err)
 }
 
-// reject notes that the API answered tok with 401, and reports whether a refresh may
-// help. A refresh does not help if the token is younger than min(10 s, lifetime/10),
-// which doubles with each strike up to the lifetime, or if nothing can refresh it.
+// reject notes that the API answered 401 to tok, and reports whether a refresh may
+// help. It does not help if nothing can refresh the token, or if the token is
+// younger than min(10 s, lifetime/10). Each strike doubles that age, up to the
+// lifetime.
 func (s *session) reject(tok *oauth2.Token) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -373,7 +385,7 @@ func (s *session) reject(tok *oauth2.Token) bool {
 	if tok.RefreshToken == "" && s.all.cfg.Credentials == nil {
 		return false
 	}
-	k := s.struck()
+	k := s.writableStrikes()
 	if age := time.Duration(s.all.now().UnixNano() - l.issued); age >= 0 && age < l.youth(k.count) {
 		return false
 	}
@@ -381,8 +393,9 @@ func (s *session) reject(tok *oauth2.Token) bool {
 	return true
 }
 
-// struck returns the session's strikes, which the caller may change. mu is held.
-func (s *session) struck() *strikes {
+// writableStrikes returns the session's strikes for a change. It makes them if there
+// are none. mu is held.
+func (s *session) writableStrikes() *strikes {
 	if s.strikes == nil {
 		s.strikes = new(strikes)
 	}
@@ -410,7 +423,7 @@ type strikes struct {
 	count   int
 	struck  string // the last token with which a replay was rejected
 	cleared string // the last token with which a replay was accepted
-	before  int    // the count before that
+	before  int    // the count before that replay
 
 	rejected string // the access token in use, if the API rejected it
 }
@@ -432,13 +445,13 @@ func (k *strikes) replayed(token string, accepted bool) {
 // replayed notes whether the API accepted a request that was sent again with tok.
 func (s *session) replayed(tok *oauth2.Token, accepted bool) {
 	s.mu.Lock()
-	s.struck().replayed(tok.AccessToken, accepted)
+	s.writableStrikes().replayed(tok.AccessToken, accepted)
 	s.mu.Unlock()
 	s.all.observe(Replayed, s.key, 0, nil)
 }
 
-// currentEra returns the session's era. A result that was begun in one era is not
-// put into use in another.
+// currentEra returns the session's era. The result of a call that began in one era
+// is not put into use in another.
 func (s *session) currentEra() uint32 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -452,10 +465,10 @@ func (s *session) unsaved() *pending {
 	return s.pending
 }
 
-// errNoAnswer stands for the store's error before it has returned one.
-var errNoAnswer = errors.New("it has not answered")
+// errNoAnswer is used as the store's last error while the store has not returned one.
+var errNoAnswer = errors.New("none, it has not answered yet")
 
-// refusal returns the store's last error for what is unsaved.
+// refusal returns the store's last error for the change that is not saved.
 func (s *session) refusal() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -496,7 +509,7 @@ func (s *session) install(era uint32, l *lease, p *pending) bool {
 	return true
 }
 
-// renew begins a new era with l and p. A nil l means a Logout.
+// renew begins a new era with l and p. A nil l means a Logout or a Forget.
 func (s *session) renew(l *lease, p *pending) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -512,7 +525,7 @@ func (s *session) renew(l *lease, p *pending) {
 	}
 }
 
-// put writes the lease. mu is held. After Close, it puts nothing into use.
+// put writes the lease, or nil after Close. mu is held.
 func (s *session) put(l *lease) {
 	if s.all.isClosing() {
 		l = nil
@@ -524,8 +537,8 @@ func (s *session) put(l *lease) {
 	s.earlyAt.Store(0)
 }
 
-// forget takes the token out of use. It returns false, and does nothing, if the era
+// withdraw takes the token out of use. It returns false, and does nothing, if the era
 // has passed.
-func (s *session) forget(era uint32) bool {
+func (s *session) withdraw(era uint32) bool {
 	return s.install(era, nil, nil)
 }

@@ -1,6 +1,7 @@
 package fincodeauth
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,16 @@ const (
 	XAuthToken                           // X-Auth-Token: <token>
 )
 
+func (h TokenHeaders) check() error {
+	if h > BearerToken|XAuthToken {
+		return fmt.Errorf("TokenHeaders is %d: use BearerToken, XAuthToken, or 0 for both", h)
+	}
+	return nil
+}
+
+// has reports whether the token goes into the header that one stands for.
+func (h TokenHeaders) has(one TokenHeaders) bool { return h == 0 || h&one != 0 }
+
 // A Transport is an http.RoundTripper that sends requests to the API for a session.
 // It adds the access token and FinCode's header fields, and sends a request once
 // more, with a new token, after a 401. Sessions.Transport makes one. For a fixed
@@ -32,35 +43,38 @@ const (
 //	}
 //
 // The token is sent only over https or to a loopback address, and only to the
-// origin of BaseURL and to Hosts. Any other request passes through unchanged, and
-// an event of type Passed tells of it once for each origin. Header fields that the
-// request already has stay, except Authorization and X-Auth-Token, which the
-// Transport always sets. The caller's request is not changed.
+// origin of BaseURL and to Hosts. Any other request goes out unchanged. If Source
+// is a TokenSource, the event Passed is then sent, once for each origin.
 //
-// On a 401 it asks Source.Refresh for another token. With that it sends the
-// request again, once, if the request has no body or has GetBody. If the refresh
-// fails, RoundTrip returns its error: ErrLoginRequired if the session has ended.
-// In any other case the caller gets the first answer, its body unread.
+// Header fields that the request already has stay. There are two exceptions: the
+// Transport removes Authorization and X-Auth-Token, and sets those that
+// TokenHeaders names. The caller's request is not changed.
 //
-// It is safe for concurrent use. Its fields must not be changed after the first
-// request.
+// After a 401 the Transport calls Source.Refresh. With the new token it sends the
+// request again, once, if the request has no body or has GetBody. The caller gets
+// the answer to that. If the refresh fails, RoundTrip returns its error, which is
+// ErrLoginRequired if the session has ended. If there is no new token, or if the
+// body cannot be sent again, the caller gets the 401, its body unread.
+//
+// A Transport is safe for concurrent use. Its fields must not be changed after the
+// first request.
 type Transport struct {
-	// Source of the tokens; required. If it has methods TokenContext and Refresh
-	// like those of TokenSource, they are used, too. Only a TokenSource learns
-	// whether replays succeed. Any other source is asked for a refresh more often
-	// by an endpoint that rejects every token.
+	// Source of the tokens; required. If it has the methods TokenContext and
+	// Refresh of TokenSource, they are used, too. Only a TokenSource learns
+	// whether replays succeed. With any other source, an endpoint that rejects
+	// every token causes more refreshes.
 	Source oauth2.TokenSource
 
 	// BaseURL is the root of the API, as in Config; required.
 	BaseURL string
 
 	Base         http.RoundTripper // nil: http.DefaultTransport
-	Header       http.Header       // as in Config; nil: DefaultHeader()
-	RequestID    func() string     // as in Config
+	Header       http.Header       // as in Config; nil: DefaultHeader(), to which you may add fields
+	RequestID    func() string     // as in Config; nil: the uuid of Header
 	TokenHeaders TokenHeaders      // as in Config; 0: both
-	Hosts        []string          // as in Config
+	Hosts        []string          // as in Config; nil: none
 
-	ready atomic.Pointer[prepared] // nil until the first request; two first requests may both make one
+	ready atomic.Pointer[prepared] // nil before the first request; requests that come first at once may each make one
 	last  atomic.Pointer[bearer]   // of the last request
 }
 
@@ -72,7 +86,7 @@ type prepared struct {
 }
 
 // RoundTrip implements http.RoundTripper. It returns the errors of Source and of
-// Base unchanged. Any other error says which field of the Transport is wrong.
+// Base unchanged. Any other error names the field of the Transport that is wrong.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	p := t.prepare()
 	if p.err != nil {
@@ -80,7 +94,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	if !p.trust.covers(req.URL) {
 		if w, ok := t.Source.(watcher); ok && req.URL != nil {
-			w.passed(req.Context(), req.URL)
+			w.passed(req.Context(), req.URL, t.BaseURL)
 		}
 		return t.base().RoundTrip(req)
 	}
@@ -88,7 +102,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return refuse(req, err)
 	}
-	resp, err := answered(t.base().RoundTrip(t.authorized(req, p, tok)))
+	resp, err := t.send(t.authorized(req, p, tok))
 	if err != nil || resp.StatusCode != http.StatusUnauthorized {
 		return resp, err
 	}
@@ -112,21 +126,31 @@ func refuse(req *http.Request, err error) (*http.Response, error) {
 	return nil, err
 }
 
-// answered checks what a RoundTripper returned, as http.Client does. A mock may
-// leave out an empty body. It may not leave out the answer, or a body that it
-// announced.
-func answered(resp *http.Response, err error) (*http.Response, error) {
-	switch {
-	case err != nil:
+// send sends a request through Base.
+func (t *Transport) send(req *http.Request) (*http.Response, error) {
+	resp, err := t.base().RoundTrip(req)
+	if err != nil {
 		return nil, err
+	}
+	if err := checkAnswer(resp); err != nil {
+		return nil, fmt.Errorf("fincodeauth: Transport: %w", err)
+	}
+	return resp, nil
+}
+
+// checkAnswer checks the answer of a RoundTripper, as http.Client does. A mock may
+// leave out an empty body, which checkAnswer adds. It may not leave out the answer,
+// or a body that it announced.
+func checkAnswer(resp *http.Response) error {
+	switch {
 	case resp == nil:
-		return nil, errors.New("the base RoundTripper returned neither an answer nor an error")
+		return errors.New("the Base returned neither an answer nor an error")
 	case resp.Body == nil && resp.ContentLength > 0:
-		return nil, errors.New("the base RoundTripper returned an answer without its body")
+		return errors.New("the Base returned an answer without its body")
 	case resp.Body == nil:
 		resp.Body = http.NoBody
 	}
-	return resp, nil
+	return nil
 }
 
 func (t *Transport) prepare() *prepared {
@@ -150,15 +174,15 @@ func (t *Transport) prepare() *prepared {
 
 // check returns an error that says which field to set, or how to.
 func (t *Transport) check() error {
-	if src, ok := t.Source.(*TokenSource); ok && src != nil {
+	if isNil(t.Source) {
+		return errors.New("no Source: use Sessions.Transport, or set it to an oauth2.TokenSource")
+	}
+	if src, ok := t.Source.(*TokenSource); ok {
 		if err := src.check(); err != nil {
 			return err
 		}
 	}
-	if t.Source == nil || isNil(t.Source) {
-		return errors.New("no Source: use Sessions.Transport, or set it to an oauth2.TokenSource")
-	}
-	return checkHeader("Header", t.Header)
+	return cmp.Or(t.TokenHeaders.check(), checkHeader("Header", t.Header))
 }
 
 func (t *Transport) base() http.RoundTripper {
@@ -185,9 +209,9 @@ func required(tok *oauth2.Token, err error) (*oauth2.Token, error) {
 	return tok, err
 }
 
-// replay sends the request again after resp, a 401 to tok, if there is a new
-// token. A refresh that was due and failed is an error: a caller who got the bare
-// 401 would send a user who is logged in to the login page.
+// replay sends the request again after resp, a 401 to tok, if there is a new token.
+// If the refresh fails, replay returns its error and not the 401. Otherwise a backend
+// would send a user who is logged in to the login page.
 func (t *Transport) replay(req *http.Request, p *prepared, resp *http.Response, tok *oauth2.Token) (*http.Response, error) {
 	src, ok := t.Source.(interface {
 		Refresh(context.Context, *oauth2.Token) (*oauth2.Token, error)
@@ -197,7 +221,7 @@ func (t *Transport) replay(req *http.Request, p *prepared, resp *http.Response, 
 	}
 	next, err := required(src.Refresh(req.Context(), tok))
 	if err != nil {
-		discard(resp)
+		drain(resp)
 		return nil, err
 	}
 	if next.AccessToken == tok.AccessToken {
@@ -212,46 +236,45 @@ func (t *Transport) replay(req *http.Request, p *prepared, resp *http.Response, 
 			return resp, nil
 		}
 	}
-	discard(resp)
-	resp, err = answered(t.base().RoundTrip(again))
+	drain(resp)
+	resp, err = t.send(again)
 	if w, ok := t.Source.(watcher); ok && err == nil {
 		w.replayed(req.Context(), next, resp.StatusCode != http.StatusUnauthorized)
 	}
 	return resp, err
 }
 
-// A watcher is a Source that learns what happens to requests.
+// A watcher is a Source that learns what happens to requests: a TokenSource, or a
+// struct that embeds one.
 type watcher interface {
 	replayed(ctx context.Context, tok *oauth2.Token, accepted bool)
-	passed(ctx context.Context, u *url.URL) // without a token
+	passed(ctx context.Context, u *url.URL, baseURL string) // without a token
 }
 
-// discard closes an answer's body. If the body is known to be short, discard reads
-// it first, so that its connection can be used again.
-func discard(resp *http.Response) {
+// drain closes an answer's body. If the body is known to be short, drain reads it
+// first, so that the connection can be used again.
+func drain(resp *http.Response) {
 	if resp.ContentLength >= 0 && resp.ContentLength <= 4<<10 {
 		_, _ = io.Copy(io.Discard, resp.Body)
 	}
 	resp.Body.Close()
 }
 
-// An outgoing is a request with room for its header values, in one allocation: for
-// five values of the Transport and seven of the caller.
+// An outgoing is a request and the memory for its header values, in one allocation.
+// There is room for five values of the Transport and seven of the caller.
 type outgoing struct {
 	http.Request
 	values [12]string
 }
 
-// authorized returns a copy of req with the header fields that it lacks and with
-// the token. The copy's header shares no memory with req's, because Base may change
-// it.
+// authorized returns a copy of req with the token and with the header fields that req
+// lacks. The copy has a header of its own, because Base may change it.
 func (t *Transport) authorized(req *http.Request, p *prepared, tok *oauth2.Token) *http.Request {
 	var room [8]field
 	var more [4]*field
 	theirs := withoutToken(req.Header, room[:0])
 	ours := p.fields.lackedBy(theirs, more[:0])
-	bearer := t.TokenHeaders == 0 || t.TokenHeaders&BearerToken != 0
-	bare := t.TokenHeaders == 0 || t.TokenHeaders&XAuthToken != 0
+	bearer, bare := t.TokenHeaders.has(BearerToken), t.TokenHeaders.has(XAuthToken)
 	size := len(theirs) + len(ours) // exact, because a map for more than 8 fields takes two more allocations
 	if bearer {
 		size++
@@ -277,8 +300,8 @@ func (t *Transport) authorized(req *http.Request, p *prepared, tok *oauth2.Token
 	return &out.Request
 }
 
-// A bearer is a token with its header value, which is made once for a token, and
-// not for each request.
+// A bearer is a token and its value of the Authorization header, so that the value is
+// made once for each token and not for each request.
 type bearer struct {
 	token *oauth2.Token
 	value string
@@ -293,7 +316,7 @@ func (t *Transport) bearer(tok *oauth2.Token) string {
 	return b.value
 }
 
-// String names the API. It leaves the token out.
+// String returns the BaseURL, and nothing of the token.
 func (t *Transport) String() string { return "Transport(" + t.BaseURL + ")" }
 
 // Format prints what String returns, whatever the verb.

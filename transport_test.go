@@ -248,6 +248,7 @@ func TestMisconfiguredTransportSaysWhatIsWrong(t *testing.T) {
 		"https":    {func(tr *fincodeauth.Transport) { tr.BaseURL = "http://api.example.com" }, "is not https"},
 		"host":     {func(tr *fincodeauth.Transport) { tr.Hosts = []string{"https://a.example"} }, "in Hosts"},
 		"header":   {func(tr *fincodeauth.Transport) { tr.Header = http.Header{"A B": nil} }, `"A B" in Header`},
+		"tokens":   {func(tr *fincodeauth.Transport) { tr.TokenHeaders = 4 }, "TokenHeaders is 4"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tr := fixedTransport(httpmock.NewMockTransport())
@@ -730,4 +731,32 @@ func TestStalledBodyOfA401DoesNotDelayTheReplay(t *testing.T) {
 			t.Errorf("got status %d, want 200", status)
 		}
 	})
+}
+
+func TestBrokenBaseIsReportedWithThePrefix(t *testing.T) {
+	tr := &fincodeauth.Transport{
+		Source: oauth2.StaticTokenSource(&oauth2.Token{AccessToken: "a"}), BaseURL: api,
+		Base: roundTripper(func(*http.Request) (*http.Response, error) { return nil, nil }),
+	}
+	req := request(t, "GET", nil)
+	if _, err := tr.RoundTrip(req); err == nil || !strings.HasPrefix(err.Error(), "fincodeauth: Transport: the Base returned") {
+		t.Errorf("got error %v, want one that says who broke which contract", err)
+	}
+}
+
+func TestPassedNamesTheTransportsBaseURL(t *testing.T) {
+	var seen events
+	sessions := newSessions(t, fincodetest.New(fincodetest.Config{}), seen.observe, func(c *fincodeauth.Config) {
+		c.Base = roundTripper(func(*http.Request) (*http.Response, error) { return nil, errors.New("no network") })
+	})
+	tr := sessions.Transport("a")
+	tr.BaseURL = "https://other.example/v1"
+	req, err := http.NewRequest(http.MethodGet, "http://other.example/v1/balance", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr.RoundTrip(req)
+	if len(seen.all) != 1 || !strings.Contains(seen.all[0].Err.Error(), "https://other.example/v1") || !strings.Contains(seen.all[0].Err.Error(), "over https") {
+		t.Errorf("got events %v, want one Passed with the BaseURL of the Transport", seen.all)
+	}
 }
