@@ -212,8 +212,8 @@ func (e *callError) Unwrap() error { return e.err }
 // An endpoint makes FinCode's three calls for tokens. It does not follow redirects. It
 // is safe for concurrent use, because nothing in it changes.
 type endpoint struct {
-	root    string // without a trailing slash
-	base    http.RoundTripper
+	root    string            // without a trailing slash
+	base    http.RoundTripper // nil: http.DefaultTransport at the time of the call
 	fields  fields
 	timeout time.Duration // of one call, including reading the answer's body
 	late    error         // the cause of a call's context after the timeout
@@ -221,9 +221,6 @@ type endpoint struct {
 }
 
 func newEndpoint(root string, base http.RoundTripper, f fields, timeout time.Duration, now func() time.Time) *endpoint {
-	if base == nil {
-		base = http.DefaultTransport
-	}
 	return &endpoint{
 		root:    strings.TrimRight(root, "/"),
 		base:    base,
@@ -332,7 +329,7 @@ func (e *endpoint) call(ctx context.Context, op string, auth http.Header, body a
 // send sends the request once, to its own URL. It does not use an http.Client,
 // because that would follow redirects: here, a redirect is an answer like any other.
 func (e *endpoint) send(req *http.Request) (*http.Response, error) {
-	resp, err := e.base.RoundTrip(req)
+	resp, err := baseOr(e.base).RoundTrip(req)
 	if err != nil {
 		return nil, err
 	}

@@ -63,7 +63,9 @@ func LogEvents(logger *slog.Logger) func(Event) {
 		if to == nil {
 			to = slog.Default()
 		}
-		to.LogAttrs(context.Background(), e.level(), "fincodeauth: "+e.message(), e.attrs()...)
+		if ctx := context.Background(); to.Enabled(ctx, e.level()) {
+			to.LogAttrs(ctx, e.level(), "fincodeauth: "+e.message(), e.attrs()...)
+		}
 	}
 }
 

@@ -185,11 +185,15 @@ func (t *Transport) check() error {
 	return cmp.Or(t.TokenHeaders.check(), checkHeader("Header", t.Header))
 }
 
-func (t *Transport) base() http.RoundTripper {
-	if t.Base == nil {
+func (t *Transport) base() http.RoundTripper { return baseOr(t.Base) }
+
+// baseOr returns base; nil: http.DefaultTransport, which a test may replace at any
+// time.
+func baseOr(base http.RoundTripper) http.RoundTripper {
+	if base == nil {
 		return http.DefaultTransport
 	}
-	return t.Base
+	return base
 }
 
 func (t *Transport) token(ctx context.Context) (*oauth2.Token, error) {

@@ -760,3 +760,18 @@ func TestPassedNamesTheTransportsBaseURL(t *testing.T) {
 		t.Errorf("got events %v, want one Passed with the BaseURL of the Transport", seen.all)
 	}
 }
+
+func TestDefaultTransportMayBeReplacedAfterNew(t *testing.T) {
+	sessions, err := fincodeauth.New(fincodeauth.Config{BaseURL: api})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fc := fincodetest.New(fincodetest.Config{})
+	before := http.DefaultTransport
+	http.DefaultTransport = fc
+	defer func() { http.DefaultTransport = before }()
+	logIn(t, sessions, "a")
+	if status := get(t, sessions.Transport("a"), api+"/whoami"); status != http.StatusOK {
+		t.Errorf("the API answered %d, want 200", status)
+	}
+}
