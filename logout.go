@@ -11,7 +11,7 @@ import (
 
 // logout ends the session in the store, then in this process, then at FinCode.
 func (s *session) logout(ctx context.Context) error {
-	mine := s.lease.Load()
+	lease, claim := s.lease.Load(), s.idleClaim()
 	rec, err := s.remove(ctx)
 	if rec == nil || err != nil {
 		return err
@@ -19,12 +19,31 @@ func (s *session) logout(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
 	switch {
 	case rec.Ended == endedLogout:
-		return s.revokeToo(ctx, mine)
+		return s.revokeToo(ctx, lease)
 	case !hasTokens(rec.Token): // the session had ended, and FinCode knows it
 		s.all.observe(LoggedOut, s.key, 0, nil)
 		return nil
 	}
-	return s.endAtFinCode(ctx, rec)
+	// The record is gone, so nobody else presents its refresh token any more, unless
+	// a flight has claimed it and may be presenting it now.
+	alone := rec.RefreshStarted.IsZero() || claim.is(rec) && claim.verdict == nil
+	err = s.revoke(ctx, rec.Token, alone)
+	if err != nil && !alone {
+		err = fmt.Errorf("it was being refreshed, and the token that the refresh receives is revoked when it arrives: %w", err)
+	}
+	return err
+}
+
+// idleClaim returns a copy of this process's claim, nil if it has none or if a flight
+// is using it. A later flight renews the claim before it uses it.
+func (s *session) idleClaim() *claim {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.flying || s.rotation == nil || s.rotation.mine == nil {
+		return nil
+	}
+	mine := *s.rotation.mine
+	return &mine
 }
 
 // remove takes the session out of the store and out of use. It returns the record
@@ -35,44 +54,65 @@ func (s *session) remove(ctx context.Context) (*Record, error) {
 		return nil, err
 	}
 	ctx = context.WithoutCancel(ctx)
-	s.renew(nil, nil) // from here on, a token that arrives is revoked
-	if rec == nil {   // a token may have arrived between the two lines above
+	s.retired(rec)  // from here on, a token that arrives is revoked
+	if rec == nil { // a token may have arrived between the two lines above
 		if rec, err = s.retire(ctx); rec == nil || err != nil {
 			return nil, err
 		}
-		s.renew(nil, nil)
+		s.retired(rec)
 	}
 	s.delete(ctx)
 	return rec, nil
 }
 
+// retired begins the era after a Logout that replaced rec; nil: there was no record. A
+// change that was to replace rec is not in the store, and cannot get there any more.
+func (s *session) retired(rec *Record) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p := s.pending; p != nil && (rec == nil && p.prev == "" || rec != nil && p.prev == rec.Version) {
+		p.alone = true
+	}
+	s.beginEra(nil, nil)
+}
+
 // forget removes the record, even a damaged one, and does not tell FinCode.
 func (s *session) forget(ctx context.Context) error {
 	rec, err := s.remove(ctx)
-	if err != nil { // the record is damaged, or the store fails
-		ctx, cancel := context.WithTimeout(ctx, s.all.cfg.RefreshTimeout)
-		defer cancel()
-		if err := s.all.cfg.Store.Delete(ctx, s.key); err != nil {
-			return fmt.Errorf("deleting its record: %w", err)
+	switch {
+	case rec == nil && err == nil:
+		return nil
+	case err != nil:
+		if err := s.deleteDamaged(ctx, err); err != nil {
+			return err
 		}
 		s.renew(nil, nil) // as remove does
 	}
-	if rec != nil || err != nil {
-		s.all.observe(LoggedOut, s.key, 0, nil)
+	s.all.observe(LoggedOut, s.key, 0, nil)
+	return nil
+}
+
+// deleteDamaged deletes a record that cannot be loaded. It returns why if the record
+// can be loaded, or the store does not answer: a Delete compares nothing, and one that
+// is carried out late would delete what a Login has saved meanwhile.
+func (s *session) deleteDamaged(ctx context.Context, why error) error {
+	if _, err := s.load(ctx); err == nil || errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+		return why
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.all.cfg.RefreshTimeout)
+	defer cancel()
+	if err := s.all.cfg.Store.Delete(ctx, s.key); err != nil {
+		return fmt.Errorf("deleting its record: %w", err)
 	}
 	return nil
 }
 
-// endAtFinCode has FinCode revoke both tokens of a record that was removed. FinCode
-// wants a valid access token for that. If the record's access token has expired or
-// was revoked, endAtFinCode refreshes it first: the record is gone, so nobody else
-// presents its refresh token. But if another process had claimed the record, that
-// process may have presented the refresh token. It then revokes the successor, and
-// endAtFinCode does not refresh.
-func (s *session) endAtFinCode(ctx context.Context, rec *Record) error {
-	tok, started := rec.Token, s.all.now()
-	claimed := !rec.RefreshStarted.IsZero()
-	mayRefresh := !claimed && tok.RefreshToken != ""
+// revoke has FinCode revoke both tokens of a pair. FinCode wants a valid access token
+// for that. If tok's has expired or was revoked, revoke refreshes it first, provided
+// that this process is alone with the pair: nobody else may present its refresh token.
+func (s *session) revoke(ctx context.Context, tok *oauth2.Token, alone bool) error {
+	started := s.all.now()
+	mayRefresh := alone && tok.RefreshToken != ""
 	var err error
 	expired := !s.all.newLease(tok).valid(started)
 	if !expired || !mayRefresh {
@@ -82,9 +122,6 @@ func (s *session) endAtFinCode(ctx context.Context, rec *Record) error {
 		err = s.refreshAndLogOut(ctx, tok, err)
 	}
 	s.all.observe(LoggedOut, s.key, s.all.since(started), err)
-	if err != nil && claimed {
-		err = fmt.Errorf("another process was refreshing it, and revokes the token that it receives: %w", err)
-	}
 	return err
 }
 
@@ -116,19 +153,46 @@ func (s *session) retire(ctx context.Context) (*Record, error) {
 			return nil, errStale
 		}
 		lost = rec.Version
-		err = s.save(context.WithoutCancel(ctx), s.all.cfg.RefreshTimeout, loggedOut(rec.Version), rec.Version)
+		out, before := loggedOut(rec.Version), s.beforeRetiring(rec)
+		err = s.save(context.WithoutCancel(ctx), s.all.cfg.RefreshTimeout, out, rec.Version)
 		switch {
 		case err == nil:
-			return rec, nil
+			return before, nil
 		case !errors.Is(err, ErrConflict):
+			s.noteRetiring(out, before)
 			return nil, fmt.Errorf("replacing its record: %w", err)
 		}
 	}
 }
 
+// A retiring is a Logout whose Save failed, but may have taken effect. The next
+// Logout then finds the session logged out, and has still to tell FinCode.
+type retiring struct {
+	version string  // of the record that says that the session is logged out
+	before  *Record // the one that it replaces
+}
+
+func (s *session) noteRetiring(out, before *Record) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.retiring = &retiring{out.Version, before}
+}
+
+// beforeRetiring returns the record that rec replaced, if rec is that of an earlier
+// Logout of this process, else rec.
+func (s *session) beforeRetiring(rec *Record) *Record {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.retiring != nil && s.retiring.version == rec.Version {
+		return s.retiring.before
+	}
+	return rec
+}
+
 // erase removes from the store p's record, or the record that another process has
 // made from it. The latter is added to p.replaces, so that it is revoked with p.
-func (s *session) erase(ctx context.Context, p *pending) error {
+// landed reports whether p may be in the store.
+func (s *session) erase(ctx context.Context, p *pending, landed bool) error {
 	for there := p.rec; ; {
 		lost := there.Version
 		err := s.save(ctx, s.all.cfg.RefreshTimeout, loggedOut(lost), lost)
@@ -137,6 +201,7 @@ func (s *session) erase(ctx context.Context, p *pending) error {
 			if there != p.rec {
 				p.replaces = append(p.replaces, there)
 			}
+			s.setAlone(p, there == p.rec)
 			return nil
 		}
 		if !errors.Is(err, ErrConflict) {
@@ -145,6 +210,7 @@ func (s *session) erase(ctx context.Context, p *pending) error {
 		there, err = s.load(ctx)
 		switch {
 		case errors.Is(err, ErrNotFound):
+			s.setAlone(p, !landed || s.isAlone(p))
 			return nil
 		case err != nil:
 			return err
@@ -171,25 +237,15 @@ func (s *session) delete(ctx context.Context) {
 	_ = s.all.cfg.Store.Delete(ctx, s.key)
 }
 
-// revoke tells FinCode that nobody will use these tokens any more.
-func (s *session) revoke(ctx context.Context, tok *oauth2.Token) error {
-	started := s.all.now()
-	err := s.all.endpoint.logout(ctx, tok)
-	s.all.observe(LoggedOut, s.key, s.all.since(started), err)
-	return err
-}
-
-// revokeToo is for a Logout of a session that was already logged out. Either an
-// earlier Logout of this process did that: its Save took effect but returned an
-// error, so FinCode was not told. Or another process did it, and tells FinCode
-// itself. revokeToo does not refresh, because the other process may have rotated
-// this token.
+// revokeToo is for a Logout of a session that another process has logged out, and
+// that process tells FinCode. It does not refresh, because the other process may have
+// rotated this token.
 func (s *session) revokeToo(ctx context.Context, mine *lease) error {
 	if mine == nil {
 		return nil
 	}
 	valid := mine.valid(s.all.now()) // FinCode's 401 to an expired token says nothing about a logout
-	err := s.revoke(ctx, mine.token)
+	err := s.revoke(ctx, mine.token, false)
 	if err != nil && outcomeOf(err) == refused && valid {
 		return nil
 	}

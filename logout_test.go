@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/oauth2"
+
 	"github.com/fincodeauth/fincodeauth"
 	"github.com/fincodeauth/fincodeauth/fincodetest"
 )
@@ -134,8 +136,8 @@ func TestLogoutErrorMentionsARefreshInProgress(t *testing.T) {
 		token(t, sessions.TokenSource("a"))
 		time.Sleep(time.Second)
 		err := sessions.Logout(t.Context(), "a")
-		if ee, ok := errors.AsType[*fincodeauth.EndpointError](err); !ok || ee.Status != 401 || !strings.Contains(err.Error(), "another process was refreshing it") {
-			t.Errorf("got error %v, want FinCode's 401, and that another process was refreshing", err)
+		if ee, ok := errors.AsType[*fincodeauth.EndpointError](err); !ok || ee.Status != 401 || !strings.Contains(err.Error(), "it was being refreshed") {
+			t.Errorf("got error %v, want FinCode's 401, and that it was being refreshed", err)
 		}
 		time.Sleep(10 * time.Second)
 		if n := fc.Counts().Logouts; n != 1 {
@@ -737,5 +739,160 @@ func TestSecondLogoutReturnsFinCodesError(t *testing.T) {
 	err := sessions.Logout(t.Context(), "a")
 	if answer, ok := errors.AsType[*fincodeauth.EndpointError](err); !ok || answer.Status != 503 {
 		t.Errorf("the second Logout = %v, want FinCode's 503", err)
+	}
+}
+
+// A Logout whose access token was revoked must leave no refresh token alive, whatever
+// this process has left undone. Each case returns the refresh token that must be dead.
+func TestLogoutLeavesNoRefreshTokenAlive(t *testing.T) {
+	for name, before := range map[string]func(*testing.T, *fincodetest.FinCode, *faultyStore, *fincodeauth.Sessions) *oauth2.Token{
+		"after a refresh of unknown outcome": func(t *testing.T, fc *fincodetest.FinCode, _ *faultyStore, sessions *fincodeauth.Sessions) *oauth2.Token {
+			logIn(t, sessions, "a")
+			tok := token(t, sessions.TokenSource("a"))
+			time.Sleep(time.Minute)
+			fc.RevokeAccessTokens()
+			fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 503})
+			if _, err := sessions.Client("a").Get(api + "/whoami"); err == nil {
+				t.Error("no error, want that of the refresh")
+			}
+			return tok
+		},
+		"after a refresh of unknown outcome of an expired token": func(t *testing.T, fc *fincodetest.FinCode, _ *faultyStore, sessions *fincodeauth.Sessions) *oauth2.Token {
+			logIn(t, sessions, "a")
+			tok := token(t, sessions.TokenSource("a"))
+			time.Sleep(2 * time.Hour)
+			fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 503})
+			if _, err := sessions.TokenSource("a").Token(); err == nil {
+				t.Error("no error, want that of the refresh")
+			}
+			return tok
+		},
+		"of a login that is not saved": func(t *testing.T, fc *fincodetest.FinCode, store *faultyStore, sessions *fincodeauth.Sessions) *oauth2.Token {
+			store.set(successorsFail)
+			logIn(t, sessions, "a")
+			tok := token(t, sessions.TokenSource("a"))
+			fc.RevokeAccessTokens()
+			return tok
+		},
+		"of a new token that is not saved": func(t *testing.T, fc *fincodetest.FinCode, store *faultyStore, sessions *fincodeauth.Sessions) *oauth2.Token {
+			logIn(t, sessions, "a")
+			time.Sleep(2 * time.Hour)
+			store.set(successorsFail)
+			tok := token(t, sessions.TokenSource("a"))
+			fc.RevokeAccessTokens()
+			return tok
+		},
+		"after a Logout whose Save took effect but failed": func(t *testing.T, fc *fincodetest.FinCode, store *faultyStore, sessions *fincodeauth.Sessions) *oauth2.Token {
+			logIn(t, sessions, "a")
+			tok := token(t, sessions.TokenSource("a"))
+			fc.RevokeAccessTokens()
+			store.set(cutOffAfter(func(rec *fincodeauth.Record) bool { return rec.Ended != "" }))
+			if err := sessions.Logout(t.Context(), "a"); !errors.Is(err, errStoreDown) {
+				t.Errorf("the first Logout = %v, want the store's error", err)
+			}
+			store.down(false)
+			return tok
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fc := fincodetest.New(fincodetest.Config{})
+				store := newFaultyStore()
+				sessions := newSessions(t, fc, withStore(store))
+				tok := before(t, fc, store, sessions)
+				time.Sleep(time.Minute)
+				err := sessions.Logout(t.Context(), "a")
+				store.down(false)
+				time.Sleep(time.Minute)
+				if _, loadErr := store.Load(t.Context(), "a"); !errors.Is(loadErr, fincodeauth.ErrNotFound) {
+					t.Errorf("Load after Logout = %v, want ErrNotFound", loadErr)
+				}
+				elsewhere := newSessions(t, fc)
+				if err := elsewhere.Adopt(t.Context(), "a", &oauth2.Token{RefreshToken: tok.RefreshToken}); err != nil {
+					t.Fatal(err)
+				}
+				if _, aliveErr := elsewhere.TokenSource("a").Token(); !errors.Is(aliveErr, fincodeauth.ErrLoginRequired) {
+					t.Errorf("Logout = %v, and the refresh token still works (%v)", err, aliveErr)
+				}
+			})
+		})
+	}
+}
+
+func TestClaimedAndExpiredSessionIsLoggedOutAtFinCode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := fincodeauth.NewMemoryStore()
+		saveDeadClaim(t, fc, store, time.Now(), false)
+		time.Sleep(2 * time.Hour)
+		err := newSessions(t, fc, withStore(store)).Logout(t.Context(), "a")
+		if answer, ok := errors.AsType[*fincodeauth.EndpointError](err); !ok || answer.Op != "logout" {
+			t.Errorf("Logout = %v, want FinCode's answer to a logout", err)
+		}
+		wantCalls(t, fc, 0, 0)
+	})
+}
+
+// A lateStore hangs, and carries out a Delete after its caller has given up.
+type lateStore struct {
+	*faultyStore
+	hangs atomic.Bool
+}
+
+func (s *lateStore) Save(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
+	if s.hangs.Load() {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return s.faultyStore.Save(ctx, key, rec, prev)
+}
+
+func (s *lateStore) Delete(ctx context.Context, key string) error {
+	if s.hangs.Load() {
+		<-ctx.Done()
+		go func() {
+			time.Sleep(5 * time.Second)
+			s.faultyStore.Delete(context.Background(), key)
+		}()
+		return ctx.Err()
+	}
+	return s.faultyStore.Delete(ctx, key)
+}
+
+// Steps:
+//  1. The store loads the record, but hangs at a Save and a Delete.
+//  2. Forget gives up, and the store recovers.
+//  3. A Login begins a session, which no late Delete may remove.
+func TestForgetDoesNotDeleteALaterLogin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := &lateStore{faultyStore: newFaultyStore()}
+		sessions := newSessions(t, fc, withStore(store))
+		logIn(t, sessions, "a")
+		store.hangs.Store(true)
+		if err := sessions.Forget(t.Context(), "a"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Forget = %v, want the error of the Save", err)
+		}
+		store.hangs.Store(false)
+		logIn(t, sessions, "a")
+		time.Sleep(time.Minute)
+		record(t, store, "a")
+	})
+}
+
+func TestForgetOfADamagedRecordTakesTheTokenOutOfUse(t *testing.T) {
+	fc := fincodetest.New(fincodetest.Config{})
+	store := newFaultyStore()
+	var seen events
+	sessions := newSessions(t, fc, withStore(store), seen.observe)
+	logIn(t, sessions, "a")
+	store.set(func(s *faultyStore) { s.load = func() error { return errors.New("damaged") } })
+	if err := sessions.Forget(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	seen.want(t, fincodeauth.LoggedIn, fincodeauth.LoggedOut)
+	store.down(false)
+	if _, err := sessions.TokenSource("a").Token(); !errors.Is(err, fincodeauth.ErrNotFound) {
+		t.Errorf("Token = %v, want ErrNotFound", err)
 	}
 }

@@ -53,28 +53,32 @@ func newTrust(baseURL string, hosts []string) (*trust, error) {
 	if baseURL == "" {
 		return nil, errors.New(`BaseURL is empty: use Sandbox("your-tenant"), Production("your-domain"), or the https URL of the API's root`)
 	}
+	shown := withoutSecrets(baseURL)
 	if strings.ContainsFunc(baseURL, unicode.IsSpace) {
-		return nil, fmt.Errorf("BaseURL %q has white space: remove it", withoutUser(baseURL))
+		return nil, fmt.Errorf("BaseURL %q has white space: remove it", shown)
 	}
 	u, err := url.Parse(baseURL)
 	if err != nil {
-		return nil, fmt.Errorf("BaseURL %q does not parse: %w: use Sandbox(\"your-tenant\") with a name alone, Production(\"your-domain\"), or the https URL of the API's root",
-			withoutUser(baseURL), errors.Unwrap(err)) // url.Parse's own error has the password in it
+		why := "it has a user or a query"
+		if shown == baseURL {
+			why = errors.Unwrap(err).Error() // it may quote what withoutSecrets hides
+		}
+		return nil, fmt.Errorf("BaseURL %q does not parse (%s): use Sandbox(\"your-tenant\") with a name alone, Production(\"your-domain\"), or the https URL of the API's root", shown, why)
 	}
 	t := &trust{base: originOf(u), scheme: u.Scheme, host: u.Host}
 	switch {
 	case u.Scheme != "http" && u.Scheme != "https":
-		return nil, fmt.Errorf("BaseURL %q does not begin with https://: write it as https://tenant.fincode.software/api/v6/services", u.Redacted())
+		return nil, fmt.Errorf("BaseURL %q does not begin with https://: write it as https://tenant.fincode.software/api/v6/services", shown)
 	case strings.HasPrefix(u.Host, "."):
-		return nil, fmt.Errorf("BaseURL %q has no host: the name given to Sandbox or Production is empty", u.Redacted())
+		return nil, fmt.Errorf("BaseURL %q has no host: the name given to Sandbox or Production is empty", shown)
 	case u.Hostname() == "":
-		return nil, fmt.Errorf("BaseURL %q has no host: write it as https://tenant.fincode.software/api/v6/services", u.Redacted())
+		return nil, fmt.Errorf("BaseURL %q has no host: write it as https://tenant.fincode.software/api/v6/services", shown)
 	case u.User != nil || strings.ContainsAny(baseURL, "?#"): // even after a bare "?", the path of a call would be lost
-		return nil, fmt.Errorf("BaseURL %q has a user, a query or a fragment: leave only scheme, host and path", u.Redacted())
-	case tenantOf(t.base.host) != "":
-		return nil, fmt.Errorf("BaseURL %q has FinCode's domain twice: give Sandbox or Production the name alone, %q", u.Redacted(), tenantOf(t.base.host))
+		return nil, fmt.Errorf("BaseURL %q has a user, a query or a fragment: leave only scheme, host and path", shown)
+	case repeatsDomain(t.base.host):
+		return nil, fmt.Errorf("BaseURL %q has FinCode's domain twice: give Sandbox or Production the name alone, %q", shown, tenantOf(t.base.host))
 	case !t.base.secure():
-		return nil, fmt.Errorf("BaseURL %q is not https: use https, or http to a loopback address such as 127.0.0.1", u.Redacted())
+		return nil, fmt.Errorf("BaseURL %q is not https: use https, or http to a loopback address such as 127.0.0.1", shown)
 	}
 	for _, host := range hosts {
 		u, err := url.Parse("//" + host)
@@ -86,35 +90,42 @@ func newTrust(baseURL string, hosts []string) (*trust, error) {
 	return t, nil
 }
 
-// withoutUser returns a URL without its user and password, even if it does not parse.
-func withoutUser(rawURL string) string {
+// withoutSecrets returns a URL, which need not parse, without its user, query and
+// fragment.
+func withoutSecrets(rawURL string) string {
 	if i := strings.LastIndex(rawURL, "@"); i >= 0 {
-		return "…" + rawURL[i:]
+		rawURL = "…" + rawURL[i:]
+	}
+	if i := strings.IndexAny(rawURL, "?#"); i >= 0 {
+		rawURL = rawURL[:i+1] + "…"
 	}
 	return rawURL
 }
 
-// tenantOf returns the tenant of a host that ends in FinCode's domain twice, as
-// Sandbox("acme.fincode.software") makes it; "" for every other host.
-func tenantOf(host string) string {
-	rest, ok := cutDomain(host)
-	if !ok {
-		return ""
-	}
-	if tenant, ok := cutDomain(rest); ok {
-		return tenant
-	}
-	return ""
+// repeatsDomain reports whether a host ends in FinCode's domain twice, as
+// Sandbox("acme.fincode.software") makes it.
+func repeatsDomain(host string) bool {
+	return cutDomain(cutDomain(host)) != cutDomain(host)
 }
 
-// cutDomain returns host without FinCode's domain (FINCODE.md, Where it lives).
-func cutDomain(host string) (tenant string, ok bool) {
+// tenantOf returns the tenant of such a host.
+func tenantOf(host string) string {
+	if tenant := strings.Trim(cutDomain(cutDomain(host)), "."); tenant != "" {
+		return tenant
+	}
+	return "your-tenant"
+}
+
+// cutDomain returns host without FinCode's domain (FINCODE.md, Where it lives). A dot
+// at its end does not matter.
+func cutDomain(host string) string {
+	host = strings.TrimSuffix(host, ".")
 	for _, domain := range []string{sandboxDomain, productionDomain} {
-		if tenant, ok = strings.CutSuffix(host, domain); ok {
-			return tenant, true
+		if tenant, ok := strings.CutSuffix("."+host, domain); ok {
+			return strings.TrimPrefix(tenant, ".")
 		}
 	}
-	return "", false
+	return host
 }
 
 // covers reports whether a request to u may carry the token.

@@ -24,7 +24,7 @@ import (
 type pending struct {
 	era  uint32 // to which it belongs
 	rec  *Record
-	prev string // the version that rec replaces
+	prev string // the version that rec replaces; written under session.mu
 
 	// over is the pair whose refresh token was presented. A record that still has
 	// this pair may be replaced, even if it has another version: another process
@@ -48,6 +48,10 @@ type pending struct {
 	// left: rec may be in the store, and the login that replaces it will revoke
 	// its tokens.
 	left bool
+
+	// alone: rec is not in the store, and no other process has used it. Guarded by
+	// session.mu.
+	alone bool
 
 	// replaces are earlier records of this process. Their tokens are revoked when
 	// this change is settled. Guarded by session.mu until then.
@@ -122,7 +126,7 @@ func (s *session) keep(ctx context.Context, p *pending) bool {
 		}
 		if err == nil || err == errOutdated {
 			for _, tok := range p.useless(err == nil) {
-				s.revoke(ctx, tok)
+				s.revoke(ctx, tok, tok == p.rec.Token && s.isAlone(p))
 			}
 		}
 	}()
@@ -138,6 +142,25 @@ func (s *session) keep(ctx context.Context, p *pending) bool {
 	case <-timer.C:
 		return true
 	}
+}
+
+func (s *session) isAlone(p *pending) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return p.alone
+}
+
+func (s *session) setAlone(p *pending, alone bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.alone = alone
+}
+
+// replaceInstead lets p replace the record of that version.
+func (s *session) replaceInstead(p *pending, version string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.prev = version
 }
 
 // saveFirst makes the first attempt to save p. If it fails, it sends SaveFailed.
@@ -231,7 +254,7 @@ func (s *session) resolve(ctx context.Context, p *pending) (again bool, err erro
 		err == nil && there.Version == p.prev:
 		return false, errStale
 	case errors.Is(err, ErrNotFound) && p.supersedes && !p.unheard:
-		p.prev = ""
+		s.replaceInstead(p, "")
 		return true, nil
 	case errors.Is(err, ErrNotFound):
 		return false, errOutdated
@@ -240,7 +263,7 @@ func (s *session) resolve(ctx context.Context, p *pending) (again bool, err erro
 	case there.Version == p.rec.Version, there.Ended == "" && sameTokens(there.Token, p.rec.Token):
 		return false, nil // another process may have claimed it already
 	case p.mayReplace(there):
-		p.prev = there.Version
+		s.replaceInstead(p, there.Version)
 		return true, nil
 	}
 	p.found = there
@@ -256,7 +279,7 @@ func (s *session) resolve(ctx context.Context, p *pending) (again bool, err erro
 func (s *session) giveUp(ctx context.Context, p *pending, limit time.Duration, landed bool) error {
 	if s.isLoggedOutSince(p.era) {
 		// p may have landed after the Logout looked, and found no record.
-		if err := s.erase(ctx, p); err != nil {
+		if err := s.erase(ctx, p, landed); err != nil {
 			return err
 		}
 		return errOutdated

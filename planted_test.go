@@ -95,7 +95,7 @@ var plantedBugs = []plantedBug{
 		`if false {`,
 		5000},
 	{"a logout leaves the token of a login under way in use", "logout.go",
-		"\t\ts.renew(nil, nil)\n\t}",
+		"\t\ts.retired(rec)\n\t}",
 		"\t}",
 		20000},
 	{"a theft is reported as something else", "rotation.go",

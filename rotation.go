@@ -87,7 +87,13 @@ const (
 )
 
 // errUnsaved: the last token has expired, and is not refreshed before it is saved.
-var errUnsaved = errors.New("the store has not accepted the last token yet")
+var errUnsaved error = told{errors.New("the store has not accepted the last token yet")}
+
+// A told is an error of which an event has told: RefreshFailed when the call failed,
+// or SaveFailed.
+type told struct{ error }
+
+func (e told) Unwrap() error { return e.error }
 
 // errAgain: what is known of the record is out of date. Go back to step 1.
 var errAgain = errors.New("the record changed")
@@ -115,6 +121,8 @@ func (s *session) fly(ctx context.Context) <-chan singleflight.Result {
 			return nil, err
 		}
 		defer s.unpin()
+		s.setFlying(true)
+		defer s.setFlying(false)
 		return s.refresh(context.WithoutCancel(ctx)), nil
 	})
 }
@@ -141,7 +149,7 @@ func (s *session) refresh(ctx context.Context) landing {
 		return here
 	}
 	s.later(backoffMin)
-	if !p.told && err != ErrClosed && s.unsaved() == nil { // SaveFailed has told of what is unsaved
+	if _, isTold := errors.AsType[told](err); !isTold && err != ErrClosed {
 		s.all.observe(RefreshFailed, s.key, s.all.since(started), err)
 	}
 	here.err = s.failed(err)
@@ -158,7 +166,6 @@ func (s *session) rotate(ctx context.Context, p *patience) (*lease, error) {
 	defer s.forgetCredentials()
 	for {
 		era := s.enter()
-		p.told = false
 		l, err := s.follow(ctx, era, p)
 		switch {
 		case l.valid(s.all.now()):
@@ -182,7 +189,6 @@ func (s *session) follow(ctx context.Context, era uint32, p *patience) (*lease, 
 		return l, nil // an earlier flight or a Login has brought it meanwhile
 	}
 	if unsaved := s.unsaved(); unsaved != nil { // the next refresh token is presented only after it is saved
-		p.told = true
 		return s.makeDo(unsaved.failed)
 	}
 	rec, err := s.look(ctx, era)
@@ -202,7 +208,6 @@ func (s *session) follow(ctx context.Context, era uint32, p *patience) (*lease, 
 		return nil, ErrClosed
 	}
 	if err := s.heldBack(); err != nil {
-		p.told = true // when the call failed
 		return nil, err
 	}
 	if rec.Version == p.lost {
@@ -343,9 +348,6 @@ type patience struct {
 	// overslept: a new token had already expired when it was received, because
 	// this machine slept meanwhile. That is rare, so there is one more try.
 	overslept bool
-
-	// told: an event was already sent for the error that the flight ends with.
-	told bool
 }
 
 // isSpent reports whether the flight has waited so long that callers should get an
@@ -633,7 +635,7 @@ func (s *session) saveEnd(ctx context.Context, era uint32, claimed *Record, why 
 		prev:   claimed.Version,
 		over:   claimed.Token,
 		ended:  why,
-		failed: fmt.Errorf("%w; this is not final before the store answers, because another process may have a newer token", why.Err),
+		failed: told{fmt.Errorf("%w; this is not final before the store answers, because another process may have a newer token", why.Err)},
 	}
 	*s.rotation = rotation{era: era}
 	switch {
@@ -664,7 +666,7 @@ func (s *session) backOff(err error) {
 // next.
 func (s *session) heldBack() error {
 	if r := s.rotation; s.all.now().Before(r.retryAt) {
-		return r.err
+		return told{r.err}
 	}
 	return nil
 }

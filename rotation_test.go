@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -1406,5 +1407,91 @@ func TestCloseIsNoFailedRefresh(t *testing.T) {
 		}
 		synctest.Wait()
 		seen.want(t)
+	})
+}
+
+func TestRefreshFailedIsSentOnceForEachFailedCall(t *testing.T) {
+	errVaultDown := errors.New("the vault is down")
+	for name, test := range map[string]struct {
+		status int
+		edit   func(asked *int) func(*fincodeauth.Config)
+	}{
+		"FinCode fails": {429, nil},
+		"Credentials fail": {401, func(asked *int) func(*fincodeauth.Config) {
+			return func(c *fincodeauth.Config) {
+				c.Credentials = func(context.Context, string, error) (fincodeauth.Credentials, error) {
+					*asked++
+					return fincodeauth.Credentials{}, errVaultDown
+				}
+			}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fc := fincodetest.New(fincodetest.Config{})
+				fc.Inject(fincodetest.Refresh, -1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: test.status})
+				var seen events
+				var asked int
+				edits := []func(*fincodeauth.Config){seen.observe}
+				if test.edit != nil {
+					edits = append(edits, test.edit(&asked))
+				}
+				sessions := newSessions(t, fc, edits...)
+				logIn(t, sessions, "a")
+				time.Sleep(2 * time.Hour)
+				for range 600 { // for a minute
+					if _, err := sessions.TokenSource("a").Token(); err == nil {
+						t.Fatal("there is a token, want an error")
+					}
+					time.Sleep(100 * time.Millisecond)
+				}
+				calls := fc.Counts().RefreshCalls
+				if test.edit != nil {
+					calls = asked
+				}
+				var sent int
+				for _, e := range seen.types() {
+					if e == fincodeauth.RefreshFailed {
+						sent++
+					}
+				}
+				if calls < 3 || sent != calls {
+					t.Errorf("%d events RefreshFailed for %d failed calls, want one for each of several", sent, calls)
+				}
+			})
+		})
+	}
+}
+
+// Steps:
+//  1. Two new tokens in a row expire on their way here.
+//  2. The store fails to save the second one.
+func TestExpiredTokensAreReportedEvenIfTheLastIsNotSaved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{AccessLifetime: time.Second})
+		store := newFaultyStore()
+		var seen events
+		sessions := newSessions(t, fc, withStore(store), seen.observe)
+		logIn(t, sessions, "a")
+		time.Sleep(time.Minute)
+		fc.Inject(fincodetest.Refresh, 2, fincodetest.Fault{After: 2 * time.Second})
+		saves := 0
+		store.set(func(s *faultyStore) {
+			s.save = func(rec *fincodeauth.Record, save func() error) error {
+				if isSuccessor(rec) {
+					if saves++; saves == 2 {
+						return errStoreDown
+					}
+				}
+				return save()
+			}
+		})
+		if _, err := sessions.TokenSource("a").Token(); err == nil || !strings.Contains(err.Error(), "already expired") {
+			t.Errorf("Token = %v, want an error that says that the tokens had expired", err)
+		}
+		time.Sleep(time.Minute)
+		if types := seen.types(); !slices.Contains(types, fincodeauth.RefreshFailed) {
+			t.Errorf("events %v, want RefreshFailed among them", types)
+		}
 	})
 }

@@ -520,7 +520,7 @@ func (a *Sessions) Close(ctx context.Context) error {
 	case <-done:
 		return nil
 	default:
-		return fmt.Errorf("fincodeauth: close: calls for %q are still under way, and a token that they receive is lost: %w", a.busy(), cause)
+		return fmt.Errorf("fincodeauth: close: calls to FinCode or the store for %q are still under way, and what they achieve may be lost: %w", a.busy(), cause)
 	}
 }
 

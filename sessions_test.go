@@ -36,6 +36,12 @@ func TestNewSaysWhatToChange(t *testing.T) {
 		"a password with a space":   {fincodeauth.Config{BaseURL: "https://u:hunter 2@acme.fincode.tech"}, "has white space"},
 		"the sandbox's domain":      {fincodeauth.Config{BaseURL: fincodeauth.Sandbox("acme.fincode.software")}, `the name alone, "acme"`},
 		"production's domain":       {fincodeauth.Config{BaseURL: fincodeauth.Production("Acme.fincode.tech")}, `the name alone, "acme"`},
+		"the domain alone":          {fincodeauth.Config{BaseURL: fincodeauth.Sandbox("fincode.software")}, `the name alone, "your-tenant"`},
+		"the domain and a dot":      {fincodeauth.Config{BaseURL: fincodeauth.Sandbox("acme.fincode.software.")}, `the name alone, "acme"`},
+		"a password with a slash":   {fincodeauth.Config{BaseURL: "https://user:hunter2/x@acme.fincode.tech"}, "does not parse"},
+		"a user without a scheme":   {fincodeauth.Config{BaseURL: "user:hunter2@acme.fincode.tech"}, "https://"},
+		"a user alone":              {fincodeauth.Config{BaseURL: "https://hunter2@acme.fincode.tech"}, "leave only"},
+		"a secret in a query":       {fincodeauth.Config{BaseURL: ok + "?key=hunter2"}, "leave only"},
 		"the other domain":          {fincodeauth.Config{BaseURL: fincodeauth.Production("acme.fincode.software")}, `the name alone, "acme"`},
 		"a URL for a tenant":        {fincodeauth.Config{BaseURL: fincodeauth.Sandbox("https://acme.fincode.software")}, `Sandbox("your-tenant")`},
 		"no scheme":                 {fincodeauth.Config{BaseURL: "acme.fincode.tech/api"}, "https://"},
@@ -630,6 +636,31 @@ func TestCloseNamesTheSessionsWhoseTokensAreLost(t *testing.T) {
 			if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, errStoreDown) || !strings.Contains(err.Error(), "alice") {
 				t.Errorf("got error %v, want one that names the session and wraps the store's error", err)
 			}
+		}
+	})
+}
+
+func TestCloseHasTheLastErrorOfTheStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newFaultyStore()
+		sessions := newSessions(t, fc, withStore(store))
+		errDiskFull := errors.New("disk full")
+		saves := 0
+		store.set(func(s *faultyStore) {
+			s.save = func(*fincodeauth.Record, func() error) error {
+				if saves++; saves == 1 {
+					return errStoreDown
+				}
+				return errDiskFull
+			}
+		})
+		logIn(t, sessions, "alice")
+		time.Sleep(time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := sessions.Close(ctx); !errors.Is(err, errDiskFull) || errors.Is(err, errStoreDown) {
+			t.Errorf("Close = %v, want the last error of the store", err)
 		}
 	})
 }

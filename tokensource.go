@@ -101,7 +101,7 @@ func (ts *TokenSource) replayed(ctx context.Context, tok *oauth2.Token, accepted
 // passed sends the event Passed, once for each origin. baseURL is the Transport's.
 func (ts *TokenSource) passed(ctx context.Context, u *url.URL, baseURL string) {
 	a := ts.all
-	if a.cfg.Observe == nil || u.Host == "" || !a.passed.first(originOf(u)) { // without a host, Base refuses it
+	if a == nil || a.cfg.Observe == nil || u.Host == "" || !a.passed.first(originOf(u)) { // without a host, Base refuses it
 		return
 	}
 	var key string
@@ -250,6 +250,9 @@ type session struct {
 	out     uint32     // the era that the last Logout or Forget began
 	pending *pending   // the change that is not saved yet; nil: everything is saved
 	strikes *strikes   // nil: the API rejected no token
+	flying  bool       // a flight is under way, and uses rotation
+
+	retiring *retiring // nil: no Save of a Logout has an unknown outcome
 
 	rotation *rotation // only the flight uses it, and drop while there is no flight; nil: there is nothing to remember
 }
@@ -278,6 +281,12 @@ func (s *session) pinToo() {
 	defer s.mu.Unlock()
 	s.all.work.Add(1)
 	s.pins++
+}
+
+func (s *session) setFlying(flying bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.flying = flying
 }
 
 func (s *session) isPinned() bool {
@@ -513,11 +522,17 @@ func (s *session) install(era uint32, l *lease, p *pending) bool {
 func (s *session) renew(l *lease, p *pending) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.beginEra(l, p)
+}
+
+// beginEra is renew; mu is held.
+func (s *session) beginEra(l *lease, p *pending) {
 	s.era++
 	if l == nil {
 		s.out = s.era
 	}
 	s.strikes = nil
+	s.retiring = nil
 	s.put(l)
 	s.pending = p
 	if p != nil {

@@ -225,7 +225,7 @@ func (t *Transport) replay(req *http.Request, p *prepared, resp *http.Response, 
 	}
 	next, err := required(src.Refresh(req.Context(), tok))
 	if err != nil {
-		drain(resp)
+		resp.Body.Close() // unread: it may stall
 		return nil, err
 	}
 	if next.AccessToken == tok.AccessToken {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"regexp"
 	"slices"
@@ -774,4 +775,64 @@ func TestDefaultTransportMayBeReplacedAfterNew(t *testing.T) {
 	if status := get(t, sessions.Transport("a"), api+"/whoami"); status != http.StatusOK {
 		t.Errorf("the API answered %d, want 200", status)
 	}
+}
+
+// A closeCounter counts the calls of Close.
+type closeCounter struct {
+	io.Reader
+	closed *atomic.Int32
+}
+
+func (c closeCounter) Close() error { c.closed.Add(1); return nil }
+
+// The body of the first answer may stall, too.
+func TestAnswerIsClosedUnreadIfTheRefreshFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMocked(t)
+		var closed atomic.Int32
+		never := make(chan struct{})
+		m.mock.RegisterResponder("GET", api+"/transfers", func(*http.Request) (*http.Response, error) {
+			body := readerFunc(func([]byte) (int, error) { <-never; return 0, io.EOF })
+			return &http.Response{StatusCode: 401, ContentLength: 20, Body: closeCounter{body, &closed}}, nil
+		})
+		m.fc.Inject(fincodetest.Refresh, -1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 503})
+		m.fail(t, request(t, "GET", nil))
+		if n := closed.Load(); n != 1 {
+			t.Errorf("the body was closed %d times, want once", n)
+		}
+	})
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+func TestBaseMayAddToOneFieldWithoutChangingAnother(t *testing.T) {
+	tr := fixedTransport(nil)
+	tr.Base = roundTripper(func(r *http.Request) (*http.Response, error) {
+		want := r.Header.Clone()
+		for name := range want {
+			r.Header.Add(name, "added")
+			want.Add(name, "added")
+		}
+		if !maps.EqualFunc(r.Header, want, slices.Equal) {
+			t.Errorf("the header is %v, want %v", r.Header, want)
+		}
+		return emptyAnswer, nil
+	})
+	roundTrip(t, tr, request(t, "GET", nil))
+}
+
+func TestRequestThroughAnEmbeddedZeroTokenSourceIsNoPanic(t *testing.T) {
+	tr := &fincodeauth.Transport{Source: struct{ *fincodeauth.TokenSource }{new(fincodeauth.TokenSource)}, BaseURL: api, Base: emptyAPI}
+	roundTrip(t, tr, elsewhere(t))
+}
+
+func elsewhere(t *testing.T) *http.Request {
+	t.Helper()
+	req, err := http.NewRequest(http.MethodGet, "https://elsewhere.example/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return req
 }

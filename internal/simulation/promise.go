@@ -167,14 +167,15 @@ func (o outcome) String() string {
 // holdsTheClaim: a process that presents a token has claimed it in the store. No
 // other process has taken that claim over, unless the owner slept. A Logout
 // presents a token without a claim: it has replaced the record before, so nobody
-// else can claim the token.
+// else can claim the token. Nor can anybody else claim a token that was never in
+// the store: the process that received it presents it to have it revoked.
 func (k *promise) holdsTheClaim(s *presentation) {
 	claim := k.world.store.claimOf(s.by)
 	owns := claim != nil && claim.pair == s.pair
 	// This comes before the exception for a Logout. The process may have claimed
 	// the token and slept, and another process may have logged out meanwhile.
 	s.overslept = owns && s.oversleeps(claim)
-	if s.pair.family.loggedOut {
+	if s.pair.family.loggedOut || !s.pair.stored && s.by.view.own[s.pair] {
 		return
 	}
 	if !owns {
