@@ -177,7 +177,7 @@ func TestConflictWhileLoadsFailIsNotRepeatedWithoutAPause(t *testing.T) {
 		sessions := newSessions(t, fc, withStore(store))
 		logIn(t, sessions, "a")
 		time.Sleep(56 * time.Minute)
-		var loads int
+		var loads atomic.Int32
 		store.set(func(s *faultyStore) {
 			s.save = func(rec *fincodeauth.Record, save func() error) error {
 				if err := save(); err != nil || !isSuccessor(rec) {
@@ -186,7 +186,7 @@ func TestConflictWhileLoadsFailIsNotRepeatedWithoutAPause(t *testing.T) {
 				s.set(func(s *faultyStore) {
 					s.save = func(*fincodeauth.Record, func() error) error { return fincodeauth.ErrConflict }
 					s.load = func() error {
-						if loads++; loads > 1000 {
+						if loads.Add(1) > 1000 {
 							return nil
 						}
 						return errStoreDown
@@ -198,8 +198,8 @@ func TestConflictWhileLoadsFailIsNotRepeatedWithoutAPause(t *testing.T) {
 		token(t, sessions.TokenSource("a"))
 		time.Sleep(3 * time.Second)
 		store.down(false)
-		if loads == 0 || loads > 50 {
-			t.Errorf("%d Loads within 3 s, want a few", loads)
+		if n := loads.Load(); n == 0 || n > 50 {
+			t.Errorf("%d Loads within 3 s, want a few", n)
 		}
 		time.Sleep(time.Minute)
 		if got, want := record(t, store, "a").Token.AccessToken, token(t, sessions.TokenSource("a")).AccessToken; got != want {
