@@ -435,3 +435,15 @@ func TestEndpointErrorLiteralMatchesItsStatus(t *testing.T) {
 		t.Error("an EndpointError literal of login with status 401 is not ErrBadCredentials, want it to be")
 	}
 }
+
+func TestMessageIsCutAfterTwoHundredCharacters(t *testing.T) {
+	for length, want := range map[int]string{200: "", 201: "…"} {
+		message := strings.Repeat("abcd ", 50)[:length-1] + "e"
+		body := fmt.Sprintf(`{"message": %q}`, message)
+		sessions := newSessions(t, nil, func(c *fincodeauth.Config) { c.Base = answering(400, nil, body) })
+		err := sessions.Login(t.Context(), "a", credentials)
+		if answer, ok := errors.AsType[*fincodeauth.EndpointError](err); !ok || answer.Message != message[:200]+want {
+			t.Errorf("%d characters: got error %v, want the first 200 of its message and %q", length, err, want)
+		}
+	}
+}

@@ -896,3 +896,17 @@ func TestForgetOfADamagedRecordTakesTheTokenOutOfUse(t *testing.T) {
 		t.Errorf("Token = %v, want ErrNotFound", err)
 	}
 }
+
+func TestLogoutOfAnExpiredSessionReturnsTheErrorOfItsRefresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		sessions := newSessions(t, fc)
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 503})
+		err := sessions.Logout(t.Context(), "a")
+		if answer, ok := errors.AsType[*fincodeauth.EndpointError](err); !ok || answer.Status != 503 || answer.Op != "refresh-token" {
+			t.Errorf("Logout = %v, want FinCode's 503 to the refresh", err)
+		}
+	})
+}

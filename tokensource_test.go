@@ -674,3 +674,21 @@ func TestTokenWithoutAKeySaysThatItHasNoContext(t *testing.T) {
 		t.Errorf("got error %v, want one that names WithSession", err)
 	}
 }
+
+func TestTokenIsUsedUntilTenSecondsBeforeItsExpiry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		sessions := newSessions(t, fc)
+		logIn(t, sessions, "a")
+		fc.Inject(fincodetest.Refresh, -1, fincodetest.Fault{Before: time.Second})
+		tok := token(t, sessions.TokenSource("a"))
+		time.Sleep(time.Until(tok.Expiry.Add(-10*time.Second - time.Millisecond)))
+		if last := token(t, sessions.TokenSource("a")); last != tok {
+			t.Error("got another token before its expiry less ten seconds")
+		}
+		time.Sleep(time.Millisecond)
+		if next := token(t, sessions.TokenSource("a")); next == tok {
+			t.Error("got the same token ten seconds before its expiry")
+		}
+	})
+}
