@@ -116,7 +116,7 @@ func newStatements(d Dialect, opts []Option) (statements, error) {
 		create:  fmt.Sprintf(schema, append([]any{table}, types...)...),
 		probe: d.numbered("SELECT version, record, session, expiry, refresh_started, ended, updated_at" +
 			" FROM " + table + " WHERE id = ?"),
-		load: d.numbered("SELECT record FROM " + table + " WHERE id = ?"),
+		load: d.numbered("SELECT version, record FROM " + table + " WHERE id = ?"),
 		insert: d.numbered("INSERT INTO " + table +
 			" (version, record, session, expiry, refresh_started, ended, updated_at, id)" +
 			" VALUES (?, ?, ?, ?, ?, ?, ?, ?)" + onConflict),

@@ -101,15 +101,16 @@ func (s *Store) Load(ctx context.Context, key string) (*fincodeauth.Record, erro
 	if err := s.check(); err != nil {
 		return nil, fmt.Errorf("sqlstore: load %q: %w", key, err)
 	}
-	var data string
+	var version, data string
 	err := s.retry(ctx, repeatable(), func() error {
-		return s.db.QueryRowContext(ctx, s.sql.load, id(key)).Scan(&data)
+		return s.db.QueryRowContext(ctx, s.sql.load, id(key)).Scan(&version, &data)
 	})
 	rec := new(fincodeauth.Record)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		err = fincodeauth.ErrNotFound
-	case err == nil && (json.Unmarshal([]byte(data), rec) != nil || rec.Version == ""):
+	// A Save over a record whose column has another version would always conflict.
+	case err == nil && (json.Unmarshal([]byte(data), rec) != nil || rec.Version == "" || rec.Version != version):
 		err = fmt.Errorf("its record in table %s is damaged: restore it, or call Sessions.Forget, then log in again", s.sql.table)
 	}
 	if err != nil {

@@ -1,9 +1,11 @@
 package sqlstore_test
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -184,6 +186,19 @@ func TestADamagedRecordIsNamed(t *testing.T) {
 	}
 }
 
+// A Save compares the column version, so the column must agree with the record.
+// If it did not, every Save would conflict with what Load returns.
+func TestRecordWithAnotherVersionThanItsColumnIsDamaged(t *testing.T) {
+	for _, dialect := range dialects {
+		d := &database{record: `{"version":"v1"}`, version: "v2"}
+		_, err := newStore(t, d, dialect).Load(t.Context(), "alice")
+		wantDamaged(t, "alice", err)
+		if len(d.statements) != 1 {
+			t.Errorf("%v: Load made the statements %q, want one", dialect, d.statements)
+		}
+	}
+}
+
 func TestDeleteRemovesADamagedRecord(t *testing.T) {
 	for _, dialect := range dialects {
 		d := &database{record: `{"version": "v1", "tok`}
@@ -237,6 +252,7 @@ func open(t *testing.T, d *database) *sql.DB {
 type database struct {
 	password   string
 	record     string
+	version    string // the column; "" means the version in record
 	deleted    bool
 	errs       []error // of the next statements; later statements succeed
 	statements []string
@@ -269,15 +285,17 @@ func (d *database) ExecContext(_ context.Context, statement string, args []drive
 }
 
 func (d *database) QueryContext(_ context.Context, statement string, args []driver.NamedValue) (driver.Rows, error) {
-	return &rows{record: d.record, done: d.deleted}, d.note(statement, args)
+	var rec fincodeauth.Record
+	_ = json.Unmarshal([]byte(d.record), &rec) // a damaged record may have no version
+	return &rows{version: cmp.Or(d.version, rec.Version), record: d.record, done: d.deleted}, d.note(statement, args)
 }
 
 type rows struct {
-	record string
-	done   bool
+	version, record string
+	done            bool
 }
 
-func (r *rows) Columns() []string { return []string{"record"} }
+func (r *rows) Columns() []string { return []string{"version", "record"} }
 func (r *rows) Close() error      { return nil }
 
 func (r *rows) Next(dest []driver.Value) error {
@@ -285,7 +303,7 @@ func (r *rows) Next(dest []driver.Value) error {
 		return io.EOF
 	}
 	r.done = true
-	dest[0] = r.record
+	dest[0], dest[1] = r.version, r.record
 	return nil
 }
 
