@@ -218,13 +218,13 @@ func TestStalledRemovalLeavesANewSessionAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	save(t, s, "w1", "")
-	if err := f.bury(tombstone); err != nil {
+	if err := f.bury(tombstone, removeAll); err != nil {
 		t.Error(err)
 	}
 	want(t, s, "w1")
 	save(t, s, "w2", "w1")
 	save(t, s, "w3", "w2") // its file has the tombstone's number
-	if err := f.bury(tombstone); err != nil {
+	if err := f.bury(tombstone, removeAll); err != nil {
 		t.Error(err)
 	}
 	want(t, s, "w3")
@@ -287,6 +287,14 @@ func TestBlockedFolderIsAnErrorNotALoop(t *testing.T) {
 	if err == nil || errors.Is(err, fincodeauth.ErrConflict) || !strings.Contains(err.Error(), "sub") {
 		t.Errorf("Save = %v, want an error that names the file that is in the way", err)
 	}
+	if err != nil && !strings.Contains(err.Error(), "remove it, or call Sessions.Forget, then log in again") {
+		t.Errorf("Save = %v, want an error that says what to do", err)
+	}
+	if err := s.Delete(t.Context(), key); err != nil {
+		t.Errorf("Delete = %v", err)
+	}
+	save(t, s, "v1", "")
+	want(t, s, "v1")
 }
 
 // announce leaves a draft with content, as a killed process does.

@@ -4,8 +4,8 @@
 //
 // Every session has its own folder, named after its key. In that folder is one
 // JSON file. The file holds the tokens as plain text, unless fincodeauth.Encrypt
-// wraps the Store. Keep no other files in a session's folder, because the Store
-// removes them.
+// wraps the Store. Keep nothing else in a session's folder: the Store removes other
+// files, and Delete also removes other folders with all that is in them.
 //
 // # Damaged records
 //
@@ -100,7 +100,8 @@ func (s *Store) save(ctx context.Context, key string, rec *fincodeauth.Record, p
 }
 
 // Delete implements fincodeauth.Store. It also removes a damaged record, and
-// whatever is in the place of the session's folder.
+// whatever is in the session's folder or in its place. If Delete cannot remove all
+// of it, the session is deleted, but Delete returns an error that says what stays.
 func (s *Store) Delete(ctx context.Context, key string) error {
 	err := s.check()
 	if err == nil {

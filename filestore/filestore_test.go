@@ -150,6 +150,93 @@ func TestUnreadableFileIsReportedAndKept(t *testing.T) {
 	}
 }
 
+// A NAS, for example, makes a folder @eaDir in each folder.
+func TestFolderInASessionsFolderKeepsNoTokensOnDisk(t *testing.T) {
+	for name, damage := range map[string]func(t *testing.T, s *Store){
+		"record": func(*testing.T, *Store) {},
+		"damaged record": func(t *testing.T, s *Store) {
+			if err := os.WriteFile(s.Path(key), []byte("{"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStore(t)
+			save(t, s, "v1", "")
+			makeForeign(t, s)
+			save(t, s, "v2", "v1")
+			want(t, s, "v2")
+			if files := filesIn(t, s.dir); len(files) != 2 {
+				t.Errorf("after the next Save there are %q, want the record and the other program's file", files)
+			}
+			damage(t, s)
+			if err := s.Delete(t.Context(), key); err != nil {
+				t.Errorf("Delete = %v", err)
+			}
+			wantNone(t, s)
+			wantEmpty(t, s.dir)
+			save(t, s, "v3", "")
+			want(t, s, "v3")
+		})
+	}
+}
+
+// makeForeign makes a folder with a file in it, in the session's folder.
+func makeForeign(t *testing.T, s *Store) (path string) {
+	t.Helper()
+	path = filepath.Join(string(s.folder(key)), "@eaDir")
+	if err := errors.Join(os.MkdirAll(path, 0o700), os.WriteFile(filepath.Join(path, "file"), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// A person may restore a backup of an earlier session beside the file of this one.
+func TestNoRecordOfAnotherGenerationComesBack(t *testing.T) {
+	for name, restored := range map[string]file{
+		"lower number":                    {3, "G"},
+		"higher number":                   {9, "G"},
+		"same number, earlier generation": {7, "!"},
+		"same number, later generation":   {7, "a"},
+	} {
+		for _, content := range []string{"garbage", string(data(t, "v7")), tombstone} {
+			s := newStore(t)
+			save(t, s, "v1", "")
+			f := s.folder(key)
+			now := file{7, highest(t, f).generation}
+			if err := errors.Join(
+				os.Remove(s.Path(key)),
+				os.WriteFile(f.path(now), []byte(content), 0o600),
+				os.WriteFile(f.path(restored), data(t, "v3"), 0o600),
+			); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Delete(t.Context(), key); err != nil {
+				t.Errorf("%s, beside %q: Delete = %v", name, content, err)
+			}
+			wantNone(t, s)
+			wantEmpty(t, s.dir)
+			save(t, s, "w1", "")
+			want(t, s, "w1")
+		}
+	}
+}
+
+func TestSaveRemovesAnOlderFileOfAnotherGeneration(t *testing.T) {
+	s := newStore(t)
+	save(t, s, "v1", "")
+	save(t, s, "v2", "v1")
+	f := s.folder(key)
+	if err := os.WriteFile(f.path(file{1, "G"}), data(t, "old"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	save(t, s, "v3", "v2")
+	want(t, s, "v3")
+	if files := filesIn(t, s.dir); len(files) != 1 {
+		t.Errorf("after the next Save there are %q", files)
+	}
+}
+
 func TestSaveRefusesARecordWithoutVersion(t *testing.T) {
 	s := newStore(t)
 	if err := s.Save(t.Context(), key, record(""), ""); err == nil {

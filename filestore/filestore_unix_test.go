@@ -218,3 +218,34 @@ func TestDeleteRemovesARecordThatItMayNotRead(t *testing.T) {
 	}
 	wantEmpty(t, s.dir)
 }
+
+// Root may remove everything.
+func TestDeleteThatCannotRemoveAFolderSaysSo(t *testing.T) {
+	s := newStore(t)
+	save(t, s, "v1", "")
+	path := makeForeign(t, s)
+	if err := os.Chmod(path, 0o500); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Chmod(path, 0o700) }) // for the removal of t.TempDir
+	err := s.Delete(t.Context(), key)
+	if os.Geteuid() != 0 {
+		if err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "remove it, then try again") {
+			t.Errorf("Delete = %v, want an error that names %s and says what to do", err, path)
+		}
+		for _, file := range filesIn(t, s.dir) {
+			if data, _ := os.ReadFile(file); strings.Contains(string(data), "access-v1") {
+				t.Errorf("%s still holds the tokens", file)
+			}
+		}
+		if err := os.Chmod(path, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		err = s.Delete(t.Context(), key)
+	}
+	if err != nil {
+		t.Errorf("Delete = %v", err)
+	}
+	wantNone(t, s)
+	wantEmpty(t, s.dir)
+}

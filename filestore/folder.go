@@ -13,13 +13,15 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/fincodeauth/fincodeauth"
 )
 
 // A folder is the path of one session's folder. The files in it are numbered. The
 // file with the highest number is the session's record. While the session is
-// being deleted, that file is a tombstone.
+// being deleted, that file is a tombstone. If a person has put a second file with
+// the same number there, the names decide which of the two is higher.
 //
 // # The rules
 //
@@ -33,7 +35,8 @@ import (
 //     n+1. The link fails if n+1 exists. The link also fails if the draft is gone.
 //  2. A writer removes only files that are lower than a file that it has seen,
 //     the lowest first. Before these files, it removes every draft that it finds.
-//     It looks for drafts after it has seen the higher file.
+//     It looks for drafts after it has seen the higher file. A draft is never a
+//     folder, so a folder of another program may stay.
 //  3. No record follows a tombstone. A writer removes the tombstone after all
 //     files that rule 2 names, and then the folder.
 //  4. A folder appears by a rename, with its first file already in it. So a folder
@@ -41,6 +44,9 @@ import (
 //  5. Every folder has a generation, which is a random text. It is part of the
 //     name of each numbered file. After a Delete, the next login makes a folder of
 //     another generation. A writer that is late finds none of its names there.
+//  6. A file of another generation than the folder's is one that a person put
+//     there, such as a backup. A writer removes such a file only if the same
+//     listing shows the higher file that the writer has seen.
 //
 // # Why Save is atomic
 //
@@ -53,6 +59,15 @@ import (
 // Save takes effect. A writer whose draft is gone has changed nothing, and starts
 // over. This happens only if another writer got ahead, so one of them always
 // makes progress.
+//
+// # Why a late writer leaves the next session alone
+//
+// A writer that is about to remove files may stall, until the session was deleted
+// and another login has made the next folder. Then the writer lists the next
+// folder. The file that it has seen is not in that list, and no file there has that
+// file's generation. So by the rules 2 and 6, the writer removes no numbered file.
+// If the writer stalls after the listing, it removes files by their names. The next
+// folder has other names, by rule 5.
 //
 // # Why Load needs no lock
 //
@@ -149,7 +164,8 @@ func (f folder) save(ctx context.Context, data []byte, prev string) error {
 	}
 	if cur.rec == nil {
 		d.discard()
-		if err := f.bury(cur.file); err != nil {
+		// Without a record, this may be another program's folder.
+		if err := f.bury(cur.file, removeEmpty); err != nil {
 			return err
 		}
 		return errStartOver
@@ -162,12 +178,12 @@ func (f folder) save(ctx context.Context, data []byte, prev string) error {
 	if err != nil {
 		return err
 	}
-	f.clean(next) // the next Save removes what is left after an error
+	f.clean(next, removeEmpty) // the next Save removes what is left after an error
 	return nil
 }
 
 // delete tries once to put a tombstone above the highest file, and then removes
-// everything. If it cannot read the highest file, that file may be a tombstone
+// everything in the folder. If it cannot read the highest file, that file may be a tombstone
 // already. A second tombstone says the same as the first.
 func (f folder) delete(ctx context.Context) error {
 	d, err := f.announce()
@@ -198,8 +214,7 @@ func (f folder) delete(ctx context.Context) error {
 		}
 	}
 	d.discard()
-	f.bury(last) // the next Save, or New, removes what is left after an error
-	return nil
+	return f.buryAll(ctx, last)
 }
 
 // create makes the folder, with data as its first file.
@@ -358,34 +373,62 @@ func decode(data []byte) (*fincodeauth.Record, error) {
 	return rec, nil
 }
 
-// clean removes all drafts, and then the files that last replaced. It stops at the
-// first file that it cannot remove, to keep the order of rule 2.
-func (f folder) clean(last file) error {
+// clean removes all drafts and all else that has no number, and then the files that
+// are lower than last. It stops at the first file that it cannot remove, to keep
+// the order of rule 2. It does not stop at a folder that other cannot remove.
+//
+// other removes what has no number: it is removeEmpty or removeAll.
+func (f folder) clean(last file, other func(path string) error) error {
 	files, others, err := f.list()
 	if err != nil {
 		return err
 	}
+	var inTheWay error
 	for _, name := range others {
-		if err := remove(filepath.Join(string(f), name)); err != nil {
+		path := filepath.Join(string(f), name)
+		err := other(path)
+		if err == nil {
+			continue
+		}
+		if info, statErr := os.Lstat(path); statErr != nil || !info.IsDir() {
 			return err
 		}
+		inTheWay = err
 	}
+	sameFolder := slices.Contains(files, last) // and not the next session's
 	for _, old := range files {
-		if old.generation != last.generation || old.number >= last.number {
+		if old.compare(last) >= 0 || old.generation != last.generation && !sameFolder {
 			continue
 		}
 		// It is a file, unless somebody put a folder in the place of a record.
-		if err := os.RemoveAll(f.path(old)); err != nil {
+		if err := removeAll(f.path(old)); err != nil {
 			return err
 		}
 	}
-	return nil
+	return inTheWay
+}
+
+// buryAll removes a dead folder with all that is in it, as bury does with
+// removeAll. After an error it tries again for about a tenth of a second: Windows
+// does not remove a file while another process has it open.
+func (f folder) buryAll(ctx context.Context, last file) error {
+	for pause := time.Millisecond; ; pause *= 2 {
+		err := f.bury(last, removeAll)
+		if err == nil || pause > 50*time.Millisecond {
+			return err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", ctx.Err(), err)
+		}
+	}
 }
 
 // bury removes a dead folder: one whose highest file is the tombstone last, or,
-// if last is no file, one without numbered files.
-func (f folder) bury(last file) error {
-	if err := f.clean(last); err != nil {
+// if last is no file, one without numbered files. other is clean's.
+func (f folder) bury(last file, other func(path string) error) error {
+	if err := f.clean(last, other); err != nil {
 		return ignoreNotExist(err)
 	}
 	if last.number > 0 {
@@ -418,9 +461,9 @@ func (f folder) tidy() {
 	switch {
 	case err != nil: // Load and Save of this session return the error
 	case cur.rec == nil:
-		f.bury(cur.file)
+		f.bury(cur.file, removeEmpty)
 	default:
-		f.clean(cur.file)
+		f.clean(cur.file, removeEmpty)
 	}
 }
 
@@ -443,11 +486,16 @@ func (f folder) list() (files []file, others []string, err error) {
 			others = append(others, name)
 		}
 	}
-	slices.SortFunc(files, func(a, b file) int { return cmp.Compare(a.number, b.number) })
+	slices.SortFunc(files, file.compare)
 	return files, others, nil
 }
 
 func (f folder) path(file file) string { return filepath.Join(string(f), file.name()) }
+
+// compare returns a positive number if f is higher than g, and 0 if f is g.
+func (f file) compare(g file) int {
+	return cmp.Or(cmp.Compare(f.number, g.number), cmp.Compare(f.generation, g.generation))
+}
 
 func (f file) next() file { return file{f.number + 1, f.generation} }
 
@@ -515,6 +563,22 @@ func writeSync(f *os.File, data []byte) error {
 }
 
 func remove(path string) error { return ignoreNotExist(os.Remove(path)) }
+
+// removeEmpty removes a file or an empty folder.
+func removeEmpty(path string) error {
+	if err := remove(path); err != nil {
+		return fmt.Errorf("%w: remove it, or call Sessions.Forget, then log in again", err)
+	}
+	return nil
+}
+
+// removeAll removes a file, or a folder with all that is in it.
+func removeAll(path string) error {
+	if err := os.RemoveAll(path); err != nil {
+		return fmt.Errorf("%w: remove it, then try again", err)
+	}
+	return nil
+}
 
 func ignoreNotExist(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
