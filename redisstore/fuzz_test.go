@@ -32,7 +32,7 @@ func FuzzRecord(f *testing.F) {
 	f.Fuzz(func(t *testing.T, key, data string) {
 		want := new(fincodeauth.Record)
 		damaged := json.Unmarshal([]byte(data), want) != nil || want.Version == ""
-		*held = hash{"fincode:" + key, cmp.Or(want.Version, "v1"), data}
+		*held = hash{key: "fincode:" + key, version: cmp.Or(want.Version, "v1"), record: data}
 		got, err := store.Load(t.Context(), key)
 		if damaged {
 			text := fmt.Sprintf("redisstore: load %q: its record is damaged: restore it, or call Sessions.Forget, then log in again", key)

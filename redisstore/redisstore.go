@@ -138,6 +138,17 @@ end
 return 1
 `)
 
+// remove deletes a hash. If the key has another type, another program uses it, and
+// remove returns the error of HLEN, which begins with WRONGTYPE. With redis.call,
+// the error of an old Redis would begin with other words.
+var remove = redis.NewScript(`
+local length = redis.pcall('HLEN', KEYS[1])
+if type(length) == 'table' then
+	return length
+end
+return redis.call('DEL', KEYS[1])
+`)
+
 // Load implements fincodeauth.Store.
 func (s *Store) Load(ctx context.Context, key string) (*fincodeauth.Record, error) {
 	if err := s.check(); err != nil {
@@ -204,11 +215,12 @@ func (s *Store) lifeOf(rec *fincodeauth.Record) time.Duration {
 	return max(s.ttl, time.Until(rec.Token.Expiry)+margin)
 }
 
-// Delete implements fincodeauth.Store. It also removes a damaged record.
+// Delete implements fincodeauth.Store. It also removes a damaged record. It does not
+// remove a key of another type than a hash, because another program uses that key.
 func (s *Store) Delete(ctx context.Context, key string) error {
 	err := s.check()
 	if err == nil {
-		err = s.client.Del(ctx, s.prefix+key).Err()
+		err = remove.Run(ctx, s.client, []string{s.prefix + key}).Err()
 	}
 	if err != nil {
 		return fmt.Errorf("redisstore: delete %q: %w", key, explain(ctx, err))

@@ -113,9 +113,32 @@ func TestDeleteRemovesADamagedRecord(t *testing.T) {
 	}
 }
 
+// The script of Delete answers this if the key is not a hash. Package integration
+// tests that it does.
+func TestDeleteOfAnotherProgramsKeySaysWhatToDo(t *testing.T) {
+	wrong := answer("WRONGTYPE Operation against a key holding the wrong kind of value")
+	h := &hash{key: "fincode:jobs", err: wrong}
+	err := h.store(t).Delete(t.Context(), "jobs")
+	want := `redisstore: delete "jobs": another program uses this key, set another Prefix: WRONGTYPE `
+	if !errors.Is(err, wrong) || !strings.HasPrefix(err.Error(), want) || h.calls != 1 {
+		t.Errorf("Delete = %v after %d calls, want %q after one", err, h.calls, want)
+	}
+}
+
+// An answer is an error of the server. go-redis knows it by the method RedisError.
+type answer string
+
+func (e answer) Error() string { return string(e) }
+func (answer) RedisError()     {}
+
 // A hash is a Redis that holds the fields of a single key. A field that is "" does
 // not exist.
-type hash struct{ key, version, record string }
+type hash struct {
+	key, version, record string
+
+	err   error // of each call
+	calls int
+}
 
 // store returns a Store in h. It needs no server.
 func (h *hash) store(t testing.TB) *redisstore.Store {
@@ -137,9 +160,14 @@ func (h *hash) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Process
 
 func (h *hash) ProcessHook(redis.ProcessHook) redis.ProcessHook {
 	return func(_ context.Context, cmd redis.Cmder) error {
-		there := cmd.Args()[1] == h.key
+		h.calls++
+		if h.err != nil {
+			cmd.SetErr(h.err)
+			return h.err
+		}
 		switch got := cmd.(type) {
 		case *redis.SliceCmd: // HMGET
+			there := cmd.Args()[1] == h.key
 			fields := []any{nil, nil}
 			for i, field := range []string{h.version, h.record} {
 				if there && field != "" {
@@ -147,12 +175,14 @@ func (h *hash) ProcessHook(redis.ProcessHook) redis.ProcessHook {
 				}
 			}
 			got.SetVal(fields)
-		case *redis.IntCmd: // DEL
-			if there {
+		case *redis.Cmd: // EVALSHA of the script of Delete: the digest, the number of keys, the key
+			if len(cmd.Args()) != 4 {
+				cmd.SetErr(errors.New("this is not the script of Delete"))
+			} else if cmd.Args()[3] == h.key {
 				*h = hash{}
 			}
 		default:
-			cmd.SetErr(errors.New("neither HMGET nor DEL"))
+			cmd.SetErr(errors.New("neither HMGET nor a script"))
 		}
 		return cmd.Err()
 	}

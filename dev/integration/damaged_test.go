@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -34,8 +35,48 @@ func TestDeleteRemovesADamagedRecord(t *testing.T) {
 			})
 		})
 	}
+	for _, d := range sqlDatabases {
+		t.Run(d.name+"/AnotherVersion", func(t *testing.T) {
+			tab := openTable(t, d.sqlDatabase, d.dsn(t))
+			check(t, tab.Store, func() error {
+				_, err := tab.db.ExecContext(t.Context(), "UPDATE "+tab.name+" SET version = 'v0'")
+				return err
+			})
+		})
+	}
 	t.Run("Redis", func(t *testing.T) {
 		p := openPrefix(t, openRedis(t))
 		check(t, p.Store, func() error { return p.client.HDel(t.Context(), p.name+"alice", "record").Err() })
 	})
+}
+
+// With a Prefix that another program uses too, a session's key may be the name of
+// that program's data.
+func TestRedisDeleteLeavesAnotherProgramsData(t *testing.T) {
+	p := openPrefix(t, openRedis(t))
+	theirs := map[string]func(name string) error{
+		"list":   func(name string) error { return p.client.RPush(t.Context(), name, "job").Err() },
+		"text":   func(name string) error { return p.client.Set(t.Context(), name, "text", 0).Err() },
+		"set":    func(name string) error { return p.client.SAdd(t.Context(), name, "member").Err() },
+		"stream": func(name string) error { return p.client.Do(t.Context(), "XADD", name, "*", "a", "b").Err() },
+	}
+	for kind, write := range theirs {
+		if err := write(p.name + kind); err != nil {
+			t.Fatal(err)
+		}
+		_, loadErr := p.Load(t.Context(), kind)
+		for call, err := range map[string]error{
+			"Load":   loadErr,
+			"Save":   p.Save(t.Context(), kind, &fincodeauth.Record{Version: "v1"}, ""),
+			"Delete": p.Delete(t.Context(), kind),
+		} {
+			want := "another program uses this key, set another Prefix: WRONGTYPE "
+			if err == nil || !strings.Contains(err.Error(), want) || errors.Is(err, fincodeauth.ErrNotFound) || errors.Is(err, fincodeauth.ErrConflict) {
+				t.Errorf("%s of a %s = %v, want %q", call, kind, err, want)
+			}
+		}
+		if n := p.client.Exists(t.Context(), p.name+kind).Val(); n != 1 {
+			t.Errorf("Delete removed another program's %s", kind)
+		}
+	}
 }
