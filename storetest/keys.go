@@ -22,8 +22,9 @@ func mayRefuse(key string) bool {
 // system, an object store or a library that does not see the difference. The
 // pairs are grouped by that difference, and a failure names the group.
 //
-// A store may read some keys as a folder or as a pattern. Such a key is the first
-// of its pair, because the test deletes the first key and looks for the second.
+// A store may read some keys as a folder or as a pattern, and remove other keys
+// with it. So for each pair, the test deletes one key and looks for the other, both
+// ways.
 var oddKeys = []struct {
 	difference string
 	pairs      [][2]string
@@ -163,6 +164,7 @@ var oddKeys = []struct {
 		{"'", "''"}, {`"`, `""`}, {"a", "'a'"}, {"a", `"a"`}, {"a", "`a`"}, {"`", "'"}, {"a'b", "ab"},
 		{"a'b", "a''b"}, {`a'b`, `a\'b`}, {"a'b", "a’b"}, {"';--", "'; --"},
 	}},
+	{"punctuation and what replaces it", punctuationPairs()},
 	{"other punctuation", [][2]string{
 		{"a,b", "a;b"}, {"a|b", "a&b"}, {"|", "&"}, {"<a>", "a"}, {"(a)", "a"}, {"[a]", "a"},
 		{"#", "##"}, {"a!", "a"}, {"-rf", "rf"}, {"a/b", "a\u2215b"}, {"a=b", "a:b"},
@@ -189,6 +191,20 @@ var oddKeys = []struct {
 	{"length", lengthPairs()},
 }
 
+// punctuationPairs returns a pair for each ASCII punctuation mark, and for each
+// character that stores like to write instead.
+func punctuationPairs() [][2]string {
+	var pairs [][2]string
+	for _, mark := range "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~" {
+		for _, other := range []string{"_", "-", ""} {
+			if string(mark) != other {
+				pairs = append(pairs, [2]string{"a" + string(mark) + "b", "a" + other + "b"})
+			}
+		}
+	}
+	return pairs
+}
+
 // lengthPairs returns long keys that differ in one place.
 func lengthPairs() [][2]string {
 	k := func(n int) string { return strings.Repeat("k", n) }
@@ -197,7 +213,7 @@ func lengthPairs() [][2]string {
 		{strings.Repeat("/", 300), strings.Repeat("/", 299)}, {strings.Repeat("ä", 150), strings.Repeat("ä", 149) + "ö"},
 		{strings.Repeat("日", 100), strings.Repeat("日", 101)}, {"k", "kk"},
 	}
-	for _, n := range []int{32, 50, 63, 64, 100, 127, 128, 191, 200, 250, 255, 256, 300, 500, 512, 767, 1000, 1024, 2048, 3072} {
+	for _, n := range []int{32, 50, 63, 64, 100, 127, 128, 191, 200, 250, 255, 256, 300, 500, 512, 767, 1000, 1024, 2048, 3072, 4000, 4096} {
 		pairs = append(pairs, [2]string{k(n) + "a", k(n) + "b"})
 	}
 	return pairs
@@ -222,6 +238,8 @@ func oddKeysDoNotCollide(t *testing.T, s store) {
 			}
 		}
 	}
+
+	s.refuseUsed(t, keys...)
 
 	refused := make(map[string]bool)
 	for _, key := range keys {
@@ -281,7 +299,33 @@ func oddKeysDoNotCollide(t *testing.T, s store) {
 		case refused[key]:
 		case doomed[key]:
 			s.wantNone(t, key)
+			versions[key] += "b"
+			s.save(t, key, versions[key], "")
 		default:
+			s.want(t, key, versions[key])
+		}
+	}
+	if t.Failed() {
+		return
+	}
+
+	// All keys are there again. Now delete the second key of each pair.
+	for _, odd := range oddKeys {
+		for _, pair := range odd.pairs {
+			other, key := pair[0], pair[1]
+			if refused[other] || refused[key] {
+				continue
+			}
+			s.delete(t, key)
+			if gone(other) {
+				t.Fatalf("%s: Delete of %s also removed %s", odd.difference, quote(key), quote(other))
+			}
+			versions[key] += "b"
+			s.save(t, key, versions[key], "")
+		}
+	}
+	for _, key := range keys {
+		if !refused[key] {
 			s.want(t, key, versions[key])
 		}
 	}

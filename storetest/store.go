@@ -30,16 +30,28 @@ func (s store) Load(ctx context.Context, key string) (*fincodeauth.Record, error
 // save saves newRecord(version), and expects success.
 func (s store) save(t *testing.T, key, version, prev string) {
 	t.Helper()
-	if err := s.Save(t.Context(), key, newRecord(version), prev); err != nil {
-		t.Fatalf("Save(%s, %s over %q) = %v", quote(key), version, prev, err)
+	s.saveRecord(t, key, newRecord(version), prev)
+}
+
+// saveRecord saves rec, and expects success.
+func (s store) saveRecord(t *testing.T, key string, rec *fincodeauth.Record, prev string) {
+	t.Helper()
+	if err := s.Save(t.Context(), key, rec, prev); err != nil {
+		t.Fatalf("Save(%s, %s over %q) = %v", quote(key), describe(rec), prev, err)
 	}
 }
 
 // wantConflict saves newRecord(version), and expects ErrConflict.
 func (s store) wantConflict(t *testing.T, key, version, prev string) {
 	t.Helper()
-	if err := s.Save(t.Context(), key, newRecord(version), prev); !errors.Is(err, fincodeauth.ErrConflict) {
-		t.Errorf("Save(%s, %s over %q) = %v, want an error that wraps ErrConflict", quote(key), version, prev, err)
+	s.wantRecordConflict(t, key, newRecord(version), prev)
+}
+
+// wantRecordConflict saves rec, and expects ErrConflict.
+func (s store) wantRecordConflict(t *testing.T, key string, rec *fincodeauth.Record, prev string) {
+	t.Helper()
+	if err := s.Save(t.Context(), key, rec, prev); !errors.Is(err, fincodeauth.ErrConflict) {
+		t.Errorf("Save(%s, %s over %q) = %v, want an error that wraps ErrConflict", quote(key), describe(rec), prev, err)
 	}
 }
 
@@ -53,11 +65,17 @@ func (s store) delete(t *testing.T, key string) {
 // want expects newRecord(version) under key.
 func (s store) want(t *testing.T, key, version string) {
 	t.Helper()
+	s.wantRecord(t, key, newRecord(version))
+}
+
+// wantRecord expects a record like want under key.
+func (s store) wantRecord(t *testing.T, key string, want *fincodeauth.Record) {
+	t.Helper()
 	rec, err := s.Load(t.Context(), key)
 	if err != nil {
-		t.Fatalf("Load(%s) = %v, want %s", quote(key), err, version)
+		t.Fatalf("Load(%s) = %v, want %s", quote(key), err, describe(want))
 	}
-	if diff := differ(rec, newRecord(version)); diff != "" {
+	if diff := differ(rec, want); diff != "" {
 		t.Errorf("Load(%s): %s", quote(key), diff)
 	}
 }
@@ -68,6 +86,29 @@ func (s store) wantNone(t *testing.T, key string) {
 	if rec, err := s.Load(t.Context(), key); !errors.Is(err, fincodeauth.ErrNotFound) {
 		t.Errorf("Load(%s) = %v, %v; want an error that wraps ErrNotFound", quote(key), rec, err)
 	}
+}
+
+// refuseUsed fails the test if there is already a record under one of the keys.
+func (s store) refuseUsed(t *testing.T, keys ...string) {
+	t.Helper()
+	for _, key := range keys {
+		if _, err := s.Load(t.Context(), key); err == nil {
+			t.Fatalf("newStore returned a store that already has records: make a new table, prefix or folder for each call (it has one under %s)", quote(key))
+		}
+	}
+}
+
+// newEnded returns the record of a session that has ended, with this version.
+func newEnded(version string) *fincodeauth.Record {
+	return &fincodeauth.Record{Version: version, Token: &oauth2.Token{}, Ended: "why " + version + " ended"}
+}
+
+// describe names a record in a message.
+func describe(rec *fincodeauth.Record) string {
+	if rec.Ended != "" {
+		return rec.Version + " (ended)"
+	}
+	return rec.Version
 }
 
 // newRecord returns a record with this version. Every field is computed from the

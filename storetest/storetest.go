@@ -1,5 +1,7 @@
-// Package storetest tests a fincodeauth.Store. A Store that passes keeps the
-// contract that the Store's comments describe.
+// Package storetest tests a fincodeauth.Store against the contract that the Store's
+// comments describe. It finds the usual mistakes, but no test finds all of them. In
+// particular, it cannot test that a record is durable when Save returns: that
+// depends on the settings of the database.
 //
 //	func TestStore(t *testing.T) {
 //		storetest.Run(t, func(t *testing.T) fincodeauth.Store { return newEmptyStore(t) })
@@ -25,7 +27,9 @@ const precision = time.Microsecond
 
 // Run tests the contract of fincodeauth.Store in subtests of t. Each subtest
 // calls newStore once for a new, empty store, and uses that store from many
-// goroutines. A nil store fails the subtest, and so does a nil pointer.
+// goroutines. A nil store fails the subtest, and so does a nil pointer or a store
+// that already has records. With a real database, make a new table, prefix or
+// folder for each call.
 //
 // # Keys
 //
@@ -34,7 +38,8 @@ const precision = time.Microsecond
 //
 // A store may refuse other keys. Save then returns an error that wraps neither
 // ErrConflict nor ErrNotFound, Load returns any error, and Delete may return one.
-// Run logs the keys that a store refuses.
+// Run logs the keys that a store refuses. The longest key that Run tries has 4097
+// bytes.
 //
 // A store that replaces characters, ignores case or cuts long keys fails, and Run
 // says which keys it confuses. The simplest solution is to store the record under
@@ -60,6 +65,7 @@ func Run(t *testing.T, newStore func(t *testing.T) fincodeauth.Store) {
 		{"SaveReplacesTheGivenVersion", saveReplaces},
 		{"SaveOverAnotherVersionConflicts", saveConflicts},
 		{"SaveOverNothingConflicts", saveOverNothing},
+		{"EndedRecordsAreComparedToo", endedAreCompared},
 		{"DeleteRemoves", deleteRemoves},
 		{"StaleSaveDoesNotBringBackADeleted", staleSave},
 		{"SaveAfterDelete", saveAfterDelete},
@@ -77,6 +83,7 @@ func Run(t *testing.T, newStore func(t *testing.T) fincodeauth.Store) {
 		t.Run(sub.name, func(t *testing.T) {
 			s := newStore(t)
 			refuseNil(t, s)
+			store{s}.refuseUsed(t, key, "a", "b") // OddKeysDoNotCollide has more keys, and checks them
 			sub.test(t, store{s})
 		})
 	}
@@ -149,6 +156,38 @@ func saveConflicts(t *testing.T, s store) {
 func saveOverNothing(t *testing.T, s store) {
 	s.wantConflict(t, key, "v2", "v1")
 	s.wantNone(t, key)
+}
+
+// endedAreCompared saves over records that have ended, and saves records that have
+// ended. Save must compare the version of such a record as of any other.
+func endedAreCompared(t *testing.T, s store) {
+	s.wantRecordConflict(t, key, newEnded("e1"), "v1")
+	s.wantNone(t, key)
+
+	s.save(t, key, "v1", "")
+	for _, prev := range []string{"", "v0", "e1"} {
+		s.wantRecordConflict(t, key, newEnded("e1"), prev)
+		s.want(t, key, "v1")
+	}
+
+	s.saveRecord(t, key, newEnded("e1"), "v1")
+	for _, prev := range []string{"", "v1", "e0"} {
+		for _, rec := range []*fincodeauth.Record{newRecord("v2"), newEnded("e2")} {
+			s.wantRecordConflict(t, key, rec, prev)
+			s.wantRecord(t, key, newEnded("e1"))
+		}
+	}
+	s.save(t, key, "v2", "e1") // as a login does
+	s.want(t, key, "v2")
+
+	s.saveRecord(t, key, newEnded("e2"), "v2")
+	s.delete(t, key)
+	s.wantNone(t, key)
+	s.wantConflict(t, key, "v3", "e2")
+	s.wantRecordConflict(t, key, newEnded("e3"), "e2")
+	s.wantNone(t, key)
+	s.save(t, key, "w1", "")
+	s.want(t, key, "w1")
 }
 
 func deleteRemoves(t *testing.T, s store) {

@@ -83,6 +83,12 @@ func TestBrokenStoresFail(t *testing.T) {
 		"fails a second Delete":                   {"DeleteRemoves"},
 		"loads nil, nil":                          {"LoadOfNothingIsNotFound", "NoUpdateIsLost", "CancelledCallsReturnAndCorruptNothing"},
 		"loses the token":                         {"LoadReturnsWhatWasSaved", "NothingIsShared"},
+		"takes an ended record for none":          {"EndedRecordsAreComparedToo"},
+		"replaces any ended record":               {"EndedRecordsAreComparedToo"},
+		"ends any version":                        {"EndedRecordsAreComparedToo"},
+		"ends nothing":                            {"EndedRecordsAreComparedToo"},
+		"replaces no ended record":                {"EndedRecordsAreComparedToo"},
+		"deletes no ended record":                 {"EndedRecordsAreComparedToo"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -136,6 +142,9 @@ func TestConfusedKeysAreNamed(t *testing.T) {
 		"cuts at 500":                 {`: two keys of 501 bytes that differ in the last`},
 		"cuts at 1024":                {`: two keys of 1025 bytes that differ in the last`},
 		"keeps both ends":             {`length: the store confuses `},
+		"replaces other punctuation":  {`punctuation and what replaces it: the store confuses "a!b" and "a_b"`, `"a^b" and "a_b"`, `"a$b" and "a_b"`},
+		"cuts at 4000":                {`: two keys of 4001 bytes that differ in the last`},
+		"deletes the trimmed key":     {`space at the end: Delete of "a " also removed "a"`},
 		"reads a glob":                {`patterns: Delete of "a*c" also removed "abc"`},
 		"reads a LIKE":                {`patterns: Delete of "a_c" also removed "axc"`},
 		"deletes a folder":            {`paths: Delete of "dir" also removed "dir/file"`},
@@ -195,6 +204,32 @@ func (m mapStore) Save(ctx context.Context, key string, rec *fincodeauth.Record,
 }
 
 func (m mapStore) Delete(ctx context.Context, key string) error { return m[""].Delete(ctx, key) }
+
+// TestStoreThatIsNotEmptyIsRefused runs the test binary again, as
+// TestBrokenStoresFail does. A real database that every subtest shares is such a
+// store.
+func TestStoreThatIsNotEmptyIsRefused(t *testing.T) {
+	if name, ok := os.LookupEnv(brokenEnv); ok {
+		shared := fincodeauth.NewMemoryStore()
+		if err := shared.Save(t.Context(), name, &fincodeauth.Record{Version: "old"}, ""); err != nil {
+			t.Fatal(err)
+		}
+		storetest.Run(t, func(*testing.T) fincodeauth.Store { return shared })
+		return
+	}
+	for _, key := range []string{"alice@example.com", "a", "b"} {
+		out := runAgain(t, "^TestStoreThatIsNotEmptyIsRefused$", key)
+		failed := strings.Count(out, "--- FAIL: TestStoreThatIsNotEmptyIsRefused/")
+		said := strings.Count(out, "newStore returned a store that already has records: make a new table, prefix or folder for each call")
+		if failed == 0 || said != failed || strings.Contains(out, "--- PASS") {
+			t.Errorf("with a record under %s, %d subtests fail, and %d say why:\n%s", key, failed, said, out)
+		}
+	}
+	out := runAgain(t, "^TestStoreThatIsNotEmptyIsRefused$/^OddKeysDoNotCollide$", "ä")
+	if want := `(it has one under "\u00e4")`; !strings.Contains(out, want) {
+		t.Errorf("the output lacks %s:\n%s", want, out)
+	}
+}
 
 // runAgain runs the tests of this binary that match pattern, with the named
 // store, in a process of its own. It returns what they print, and fails the test
@@ -283,6 +318,12 @@ func (b *broken) version(ctx context.Context, key string) string {
 		return ""
 	}
 	return rec.Version
+}
+
+// ended reports whether there is a record under key that has ended.
+func (b *broken) ended(ctx context.Context, key string) bool {
+	rec, err := b.MemoryStore.Load(ctx, key)
+	return err == nil && rec.Ended != ""
 }
 
 // force saves over any record, or over none.
@@ -478,6 +519,62 @@ var breaks = map[string]func(b *broken, m *fincodeauth.MemoryStore){
 			return rec, err
 		}
 	},
+	"takes an ended record for none": func(b *broken, m *fincodeauth.MemoryStore) {
+		b.save = func(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
+			if prev == "" && b.ended(ctx, key) {
+				prev = b.version(ctx, key)
+			}
+			return m.Save(ctx, key, rec, prev)
+		}
+	},
+	"replaces any ended record": func(b *broken, m *fincodeauth.MemoryStore) {
+		b.save = func(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
+			if prev != "" && b.ended(ctx, key) {
+				prev = b.version(ctx, key)
+			}
+			return m.Save(ctx, key, rec, prev)
+		}
+	},
+	"ends any version": func(b *broken, m *fincodeauth.MemoryStore) {
+		b.save = func(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
+			if rec.Ended != "" && b.version(ctx, key) != "" {
+				prev = b.version(ctx, key)
+			}
+			return m.Save(ctx, key, rec, prev)
+		}
+	},
+	"ends nothing": func(b *broken, m *fincodeauth.MemoryStore) {
+		b.save = func(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
+			if rec.Ended != "" && b.version(ctx, key) == "" {
+				prev = ""
+			}
+			return m.Save(ctx, key, rec, prev)
+		}
+	},
+	"replaces no ended record": func(b *broken, m *fincodeauth.MemoryStore) {
+		b.save = func(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
+			if rec.Ended == "" && b.ended(ctx, key) {
+				return fincodeauth.ErrConflict
+			}
+			return m.Save(ctx, key, rec, prev)
+		}
+	},
+	"deletes no ended record": func(b *broken, m *fincodeauth.MemoryStore) {
+		b.delete = func(ctx context.Context, key string) error {
+			if b.ended(ctx, key) {
+				return nil
+			}
+			return m.Delete(ctx, key)
+		}
+	},
+	"deletes the trimmed key": func(b *broken, m *fincodeauth.MemoryStore) {
+		b.delete = func(ctx context.Context, key string) error {
+			if err := m.Delete(ctx, key); err != nil {
+				return err
+			}
+			return m.Delete(ctx, strings.TrimSpace(key))
+		}
+	},
 	"reads a glob": func(b *broken, m *fincodeauth.MemoryStore) {
 		b.deleteAll(func(pattern string) func(string) bool {
 			return func(key string) bool {
@@ -580,6 +677,8 @@ var keyMappings = map[string]func(key string) string{
 	"cuts at 300":                 cutAt(300),
 	"cuts at 500":                 cutAt(500),
 	"cuts at 1024":                cutAt(1024),
+	"cuts at 4000":                cutAt(4000),
+	"replaces other punctuation":  replace("!", "_", "^", "_", "$", "_"),
 	"keeps both ends":             keepEnds,
 }
 
