@@ -62,8 +62,8 @@ var measured = []struct {
 			" WHERE id = $8 AND version = $9"
 		return ours.Store, bareStore{
 			load: func(ctx context.Context, n int) error {
-				var data string
-				return pool.QueryRow(ctx, "SELECT record FROM "+bare.name+" WHERE id = $1", ids[user(n)]).Scan(&data)
+				var version, data string
+				return pool.QueryRow(ctx, "SELECT version, record FROM "+bare.name+" WHERE id = $1", ids[user(n)]).Scan(&version, &data)
 			},
 			save: func(ctx context.Context, n int, data, version, prev string) error {
 				now := time.Now()
@@ -122,8 +122,8 @@ func openWithBare(b *testing.B, d sqlDatabase, dsn string) (fincodeauth.Store, b
 		" WHERE id = ? AND version = ?"
 	return ours.Store, bareStore{
 		load: func(ctx context.Context, n int) error {
-			var data string
-			return bare.db.QueryRowContext(ctx, "SELECT record FROM "+bare.name+" WHERE id = ?", ids[user(n)]).Scan(&data)
+			var version, data string
+			return bare.db.QueryRowContext(ctx, "SELECT version, record FROM "+bare.name+" WHERE id = ?", ids[user(n)]).Scan(&version, &data)
 		},
 		save: func(ctx context.Context, n int, data, version, prev string) error {
 			now := time.Now().UTC().Format("2006-01-02 15:04:05.000000")
