@@ -54,7 +54,7 @@ func (f fields) lackedBy(theirs []field, buf []*field) []*field {
 
 func hasField(list []field, name string) bool {
 	for i := range list {
-		if len(list[i].name) == len(name) && strings.EqualFold(list[i].name, name) {
+		if there := list[i].name; there == name || len(there) == len(name) && strings.EqualFold(there, name) {
 			return true
 		}
 	}

@@ -157,6 +157,10 @@ func (t *Transport) prepare() *prepared {
 	if p := t.ready.Load(); p != nil {
 		return p
 	}
+	return t.prepareFirst()
+}
+
+func (t *Transport) prepareFirst() *prepared {
 	header := t.Header
 	if header == nil {
 		header = DefaultHeader()
