@@ -39,10 +39,11 @@ func (s *session) logout(ctx context.Context) error {
 func (s *session) idleClaim() *claim {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.flying || s.rotation == nil || s.rotation.mine == nil {
+	r := s.rotation
+	if r == nil || r.flying || r.mine == nil {
 		return nil
 	}
-	mine := *s.rotation.mine
+	mine := *r.mine
 	return &mine
 }
 
@@ -175,7 +176,7 @@ type retiring struct {
 func (s *session) noteRetiring(out, before *Record) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.retiring = &retiring{out.Version, before}
+	s.writableStrikes().retiring = &retiring{out.Version, before}
 }
 
 // beforeRetiring returns the record that rec replaced, if rec is that of an earlier
@@ -183,8 +184,8 @@ func (s *session) noteRetiring(out, before *Record) {
 func (s *session) beforeRetiring(rec *Record) *Record {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.retiring != nil && s.retiring.version == rec.Version {
-		return s.retiring.before
+	if s.strikes != nil && s.strikes.retiring != nil && s.strikes.retiring.version == rec.Version {
+		return s.strikes.retiring.before
 	}
 	return rec
 }

@@ -29,8 +29,14 @@ import (
 // Nothing here runs on a caller's context, because a caller may leave while a token
 // is on its way.
 
-// A rotation is what a session remembers between two flights.
+// A rotation is what a flight works with.
 type rotation struct {
+	flying bool // a flight is under way; guarded by session.mu
+	memory      // used by the flight alone, and under session.mu while there is none
+}
+
+// A memory is what a session remembers between two flights.
+type memory struct {
 	era  uint32 // to which all of this belongs
 	mine *claim // the last claim of this process; nil: no claim of this process is in the store
 
@@ -50,7 +56,7 @@ type rotation struct {
 }
 
 // isEmpty reports whether there is nothing to remember.
-func (r *rotation) isEmpty() bool {
+func (r *memory) isEmpty() bool {
 	return r.mine == nil && r.seen == "" && !r.unwritable && r.failures == 0
 }
 
@@ -121,22 +127,34 @@ func (s *session) fly(ctx context.Context) <-chan singleflight.Result {
 			return nil, err
 		}
 		defer s.unpin()
-		s.setFlying(true)
-		defer s.setFlying(false)
+		s.takeOff()
+		defer s.land()
 		return s.refresh(context.WithoutCancel(ctx)), nil
 	})
 }
 
-// refresh makes one flight: it refreshes the token if that is due.
-func (s *session) refresh(ctx context.Context) landing {
+// takeOff begins a flight: from now on, only the flight uses session.rotation.
+func (s *session) takeOff() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.rotation == nil {
 		s.rotation = new(rotation)
 	}
-	defer func() {
-		if s.rotation.isEmpty() {
-			s.rotation = nil
-		}
-	}()
+	s.rotation.flying = true
+}
+
+// land ends a flight, and keeps its memory if there is something to remember.
+func (s *session) land() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rotation.flying = false
+	if s.rotation.isEmpty() {
+		s.rotation = nil
+	}
+}
+
+// refresh makes one flight: it refreshes the token if that is due.
+func (s *session) refresh(ctx context.Context) landing {
 	started := s.all.now()
 	p := patience{since: started, pause: pollMin}
 	l, err := s.rotate(ctx, &p)
@@ -237,7 +255,7 @@ func (s *session) makeDo(err error) (*lease, error) {
 func (s *session) enter() uint32 {
 	era := s.currentEra()
 	if s.rotation.era != era {
-		*s.rotation = rotation{era: era}
+		s.rotation.memory = memory{era: era}
 	}
 	return era
 }
@@ -294,7 +312,7 @@ func (s *session) adopt(era uint32, rec *Record) *lease {
 		return nil
 	}
 	if mine := s.rotation.mine; !mine.is(rec) && !mine.mayLandOver(rec) {
-		*s.rotation = rotation{era: era}
+		s.rotation.memory = memory{era: era}
 	} // else this process's clock was set back, and what it knows of its claim is still true
 	s.all.observe(Adopted, s.key, 0, nil)
 	return l
@@ -306,7 +324,7 @@ func (s *session) end(era uint32, why *SessionError) error {
 	if !s.withdraw(era) {
 		return errAgain
 	}
-	*s.rotation = rotation{era: era}
+	s.rotation.memory = memory{era: era}
 	return why
 }
 
@@ -499,7 +517,7 @@ func (s *session) present(ctx context.Context, era uint32, claimed *Record) (*le
 
 // succeed puts a new token into use and saves it over the claim.
 func (s *session) succeed(ctx context.Context, era uint32, claimed *Record, tok *oauth2.Token, how EventType, started time.Time) (*lease, error) {
-	*s.rotation = rotation{era: era}
+	s.rotation.memory = memory{era: era}
 	l := s.all.newLease(tok)
 	p := &pending{
 		era:    era,
@@ -637,7 +655,7 @@ func (s *session) saveEnd(ctx context.Context, era uint32, claimed *Record, why 
 		ended:  why,
 		failed: told{fmt.Errorf("%w; this is not final before the store answers, because another process may have a newer token", why.Err)},
 	}
-	*s.rotation = rotation{era: era}
+	s.rotation.memory = memory{era: era}
 	switch {
 	case !s.install(era, nil, p), !s.keep(ctx, p), s.currentEra() != era:
 		return errAgain

@@ -249,12 +249,9 @@ type session struct {
 	era     uint32     // how often Login, Adopt, Logout or Forget replaced or ended the session
 	out     uint32     // the era that the last Logout or Forget began
 	pending *pending   // the change that is not saved yet; nil: everything is saved
-	strikes *strikes   // nil: the API rejected no token
-	flying  bool       // a flight is under way, and uses rotation
+	strikes *strikes   // nil: the API rejected no token, and no Logout failed
 
-	retiring *retiring // nil: no Save of a Logout has an unknown outcome
-
-	rotation *rotation // only the flight uses it, and drop while there is no flight; nil: there is nothing to remember
+	rotation *rotation // nil: there is no flight, and nothing to remember
 }
 
 var errDropped = errors.New("dropped from memory")
@@ -281,12 +278,6 @@ func (s *session) pinToo() {
 	defer s.mu.Unlock()
 	s.all.work.Add(1)
 	s.pins++
-}
-
-func (s *session) setFlying(flying bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.flying = flying
 }
 
 func (s *session) isPinned() bool {
@@ -435,6 +426,8 @@ type strikes struct {
 	before  int    // the count before that replay
 
 	rejected string // the access token in use, if the API rejected it
+
+	retiring *retiring // a Logout that has still to tell FinCode; here, because few sessions have one; nil: none
 }
 
 func (k *strikes) replayed(token string, accepted bool) {
@@ -532,7 +525,6 @@ func (s *session) beginEra(l *lease, p *pending) {
 		s.out = s.era
 	}
 	s.strikes = nil
-	s.retiring = nil
 	s.put(l)
 	s.pending = p
 	if p != nil {
