@@ -26,7 +26,7 @@ func (s *session) logout(ctx context.Context) error {
 	}
 	// The record is gone, so nobody else presents its refresh token any more, unless
 	// a flight has claimed it and may be presenting it now.
-	alone := rec.RefreshStarted.IsZero() || claim.is(rec) && claim.verdict == nil
+	alone := rec.RefreshStarted.IsZero() || claim.isUnusedIn(rec) && claim.verdict == nil
 	err = s.revoke(ctx, rec.Token, alone)
 	if err != nil && !alone {
 		err = fmt.Errorf("it was being refreshed, and the token that the refresh receives is revoked when it arrives: %w", err)
@@ -35,7 +35,7 @@ func (s *session) logout(ctx context.Context) error {
 }
 
 // idleClaim returns a copy of this process's claim, nil if it has none or if a flight
-// is using it. A later flight renews the claim before it uses it.
+// is using it.
 func (s *session) idleClaim() *claim {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -45,6 +45,20 @@ func (s *session) idleClaim() *claim {
 	}
 	mine := *r.mine
 	return &mine
+}
+
+// isUnusedIn reports whether rec carries this claim, or the one that this claim was
+// meant to renew, and no flight can have claimed the record since idleClaim returned
+// c. A flight that follows a saved claim renews it under a new version. But a flight
+// that follows a claim whose Save failed saves it under the same version.
+func (c *claim) isUnusedIn(rec *Record) bool {
+	switch {
+	case c == nil:
+		return false
+	case c.landed:
+		return rec.Version == c.version
+	}
+	return c.renewal && rec.Version == c.over
 }
 
 // remove takes the session out of the store and out of use. It returns the record
@@ -67,7 +81,8 @@ func (s *session) remove(ctx context.Context) (*Record, error) {
 }
 
 // retired begins the era after a Logout that replaced rec; nil: there was no record. A
-// change that was to replace rec is not in the store, and cannot get there any more.
+// change that would replace rec was not in the store then. If it gets there later,
+// erase finds it.
 func (s *session) retired(rec *Record) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -166,8 +181,8 @@ func (s *session) retire(ctx context.Context) (*Record, error) {
 	}
 }
 
-// A retiring is a Logout whose Save failed, but may have taken effect. The next
-// Logout then finds the session logged out, and has still to tell FinCode.
+// A retiring is a Logout whose Save failed, but may have taken effect. If it did, the
+// next Logout finds the session logged out, and must tell FinCode.
 type retiring struct {
 	version string  // of the record that says that the session is logged out
 	before  *Record // the one that it replaces

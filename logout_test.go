@@ -910,3 +910,46 @@ func TestLogoutOfAnExpiredSessionReturnsTheErrorOfItsRefresh(t *testing.T) {
 		}
 	})
 }
+
+// Steps:
+//  1. A claim of this process is not saved, and its flight ends.
+//  2. Logout begins, and its Load is slow.
+//  3. The next flight saves the claim, with the same version, and presents the token.
+//  4. Logout loads that claim, and logs the session out.
+func TestLogoutDoesNotPresentATokenThatALaterFlightPresents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newFaultyStore()
+		sessions := newSessions(t, fc, withStore(store))
+		logIn(t, sessions, "a")
+		tok := token(t, sessions.TokenSource("a"))
+		time.Sleep(2 * time.Hour)
+		store.set(func(s *faultyStore) {
+			s.save = func(*fincodeauth.Record, func() error) error { return errStoreDown }
+		})
+		if _, err := sessions.TokenSource("a").Token(); !errors.Is(err, errStoreDown) {
+			t.Fatalf("Token = %v, want the store's error", err)
+		}
+		store.down(false)
+
+		var loads atomic.Int32
+		store.set(func(s *faultyStore) {
+			s.load = func() error {
+				if loads.Add(1) == 1 {
+					time.Sleep(time.Second)
+				}
+				return nil
+			}
+		})
+		loggedOut := make(chan error, 1)
+		go func() { loggedOut <- sessions.Logout(t.Context(), "a") }()
+		synctest.Wait()
+		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Before: 5 * time.Second})
+		go sessions.TokenSource("a").Token()
+		<-loggedOut
+		time.Sleep(time.Minute)
+		if n := fc.Presented(tok.RefreshToken); n != 1 {
+			t.Errorf("the refresh token was presented %d times, want once", n)
+		}
+	})
+}

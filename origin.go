@@ -162,7 +162,7 @@ type passedOnce struct {
 // maxPassed is how many origins are remembered. For any further one, Passed is not sent.
 const maxPassed = 100
 
-// first reports whether Passed is to be sent for o, and remembers o.
+// first reports whether o is new, so that Passed must be sent, and remembers o.
 func (p *passedOnce) first(o origin) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

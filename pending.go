@@ -273,9 +273,9 @@ func (s *session) resolve(ctx context.Context, p *pending) (again bool, err erro
 // giveUp is saveNow for a p whose session was ended or replaced in this process.
 // landed reports whether p may be in the store.
 //
-// After a Logout, p must not stay in the store. After a Login, p is saved all the
-// same, if it is a successor: other processes use it until the login is saved, and if
-// the login is then given up for it, it is the session that stays.
+// After a Logout, p must not stay in the store. After a Login, a p that is a successor
+// is saved: other processes use it until the login is saved. If the login is then given
+// up, p is the session's last token.
 func (s *session) giveUp(ctx context.Context, p *pending, limit time.Duration, landed bool) error {
 	if s.isLoggedOutSince(p.era) {
 		// p may have landed after the Logout looked, and found no record.

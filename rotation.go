@@ -95,8 +95,8 @@ const (
 // errUnsaved: the last token has expired, and is not refreshed before it is saved.
 var errUnsaved error = told{errors.New("the store has not accepted the last token yet")}
 
-// A told is an error of which an event has told: RefreshFailed when the call failed,
-// or SaveFailed.
+// A told is an error for which an event was already sent: RefreshFailed when the call
+// failed, or SaveFailed.
 type told struct{ error }
 
 func (e told) Unwrap() error { return e.error }

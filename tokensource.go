@@ -427,7 +427,7 @@ type strikes struct {
 
 	rejected string // the access token in use, if the API rejected it
 
-	retiring *retiring // a Logout that has still to tell FinCode; here, because few sessions have one; nil: none
+	retiring *retiring // a Logout that may not have told FinCode; few sessions have one, so it is here; nil: none
 }
 
 func (k *strikes) replayed(token string, accepted bool) {
