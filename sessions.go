@@ -520,7 +520,11 @@ func (a *Sessions) Close(ctx context.Context) error {
 	case <-done:
 		return nil
 	default:
-		return fmt.Errorf("fincodeauth: close: calls to FinCode or the store for %q are still under way, and what they achieve may be lost: %w", a.busy(), cause)
+		busy := a.busy()
+		if len(busy) == 0 { // the last call has just ended
+			return fmt.Errorf("fincodeauth: close: %w", cause)
+		}
+		return fmt.Errorf("fincodeauth: close: calls to FinCode or the store for %q are still under way, and what they achieve may be lost: %w", busy, cause)
 	}
 }
 
