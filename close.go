@@ -1,0 +1,122 @@
+package fincodeauth
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+)
+
+// Close stops refreshing. It waits until the calls that are under way have ended and
+// every rotated token is saved. Give ctx a deadline: without one, Close waits as
+// long as the store is down. If ctx has already ended, Close waits for one second.
+//
+// If ctx ends first, Close returns an error that wraps the cause of that end. Close
+// then gives up the changes that are not saved. The error names their sessions,
+// whose users must log in again, and wraps the store's last error. If everything is
+// saved, the error names the sessions with calls under way: a token that such a call
+// receives is lost. These calls end within RefreshTimeout, or within a few times
+// RefreshTimeout if the store is slow, too.
+//
+// After Close, requests, Login, Adopt, Logout and Forget return ErrClosed. Close may
+// be called again.
+func (a *Sessions) Close(ctx context.Context) error {
+	if err := a.check(); err != nil {
+		return fmt.Errorf("fincodeauth: close: %w", err)
+	}
+	ended := ctx.Err() != nil
+	a.mu.Lock()
+	if !a.closed {
+		a.closed = true
+		close(a.closing)
+	}
+	a.mu.Unlock()
+	for s := range a.sessions.all {
+		s.withdraw(s.currentEra())
+	}
+
+	done := make(chan struct{})
+	go func() {
+		a.work.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		if ended {
+			select {
+			case <-done:
+			case <-time.After(saveWait):
+			}
+		}
+		a.abandon()
+	}
+	cause := context.Cause(ctx)
+	if err := a.lost(cause); err != nil {
+		return fmt.Errorf("fincodeauth: close: %w", err)
+	}
+	select {
+	case <-done:
+		return nil
+	default:
+		busy := a.busy()
+		if len(busy) == 0 { // the last call has just ended
+			return fmt.Errorf("fincodeauth: close: %w", cause)
+		}
+		return fmt.Errorf("fincodeauth: close: calls to FinCode or the store for %q are still under way, and what they achieve may be lost: %w", busy, cause)
+	}
+}
+
+// busy returns the keys of sessions with calls under way, at most ten.
+func (a *Sessions) busy() []string {
+	var keys []string
+	for s := range a.sessions.all {
+		if s.isPinned() {
+			keys = append(keys, s.key)
+		}
+	}
+	slices.Sort(keys)
+	return keys[:min(len(keys), 10)]
+}
+
+// lost returns an error that names the sessions whose last change is not saved, and
+// says why; nil if there are none. cause is why this Close stopped waiting; nil: it
+// did not, but an earlier Close gave the sessions up.
+func (a *Sessions) lost(cause error) error {
+	refused := make(map[string]error)
+	for s := range a.sessions.all {
+		if s.unsaved() != nil {
+			refused[s.key] = s.refusal()
+		}
+	}
+	if len(refused) == 0 {
+		return nil
+	}
+	keys := slices.Sorted(maps.Keys(refused))
+	return fmt.Errorf("the store did not accept the last change of %d session(s), whose users must log in again: %q: %w: the store's last error: %w",
+		len(keys), keys[:min(len(keys), 10)], cmp.Or(cause, ErrClosed), refused[keys[0]])
+}
+
+// abandon makes the goroutines that still save changes give up.
+func (a *Sessions) abandon() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.isAbandoned() {
+		close(a.abandoned)
+	}
+}
+
+func (a *Sessions) isClosing() bool { return isClosed(a.closing) }
+
+func (a *Sessions) isAbandoned() bool { return isClosed(a.abandoned) }
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
