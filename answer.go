@@ -49,7 +49,7 @@ func (e *EndpointError) Is(target error) bool {
 	if e.Op != opLogin || e.foreign {
 		return false
 	}
-	switch e.verdict() {
+	switch e.meaning() {
 	case http.StatusUnauthorized:
 		return target == ErrBadCredentials
 	case http.StatusForbidden:
@@ -60,9 +60,9 @@ func (e *EndpointError) Is(target error) bool {
 	return false
 }
 
-// verdict returns the status that the answer stands for. If a failure came as HTTP 200
+// meaning returns the status that the answer stands for. If a failure came as HTTP 200
 // with "success": false, that is the status of its code (FINCODE.md, Envelope).
-func (e *EndpointError) verdict() int {
+func (e *EndpointError) meaning() int {
 	if !succeeded(e.Status) {
 		return e.Status
 	}
@@ -235,39 +235,6 @@ func (a *answer) lifetime(body map[string]any, tok *oauth2.Token) time.Duration 
 	return 0
 }
 
-// object reads a JSON object. It returns nil if data is something else. It leaves out
-// a number that is too large.
-func object(data []byte) (m map[string]any) {
-	err := json.Unmarshal(data, &m)
-	if _, tooLarge := errors.AsType[*json.UnmarshalTypeError](err); err != nil && !tooLarge {
-		return nil
-	}
-	return m
-}
-
-// number returns a number, with or without quotes, or 0 if value is something else.
-func number(value any) float64 {
-	switch value := value.(type) {
-	case float64:
-		return value
-	case string:
-		if n, err := strconv.ParseFloat(strings.TrimSpace(value), 64); err == nil {
-			return n
-		}
-	}
-	return 0
-}
-
-// text returns the first of the named members that is a non-empty string.
-func text(m map[string]any, names ...string) string {
-	for _, name := range names {
-		if s, _ := m[name].(string); s != "" {
-			return s
-		}
-	}
-	return ""
-}
-
 // fitsHeader reports whether s has only visible ASCII characters, so that it can be
 // one word of a field's value (RFC 9110, 5.5).
 func fitsHeader(s string) bool {
@@ -279,15 +246,11 @@ func fitsHeader(s string) bool {
 	return true
 }
 
-// century is the longest duration that is accepted, so that no sum overflows.
-const century = 100 * 365 * 24 * time.Hour
-
-// seconds returns n seconds as a Duration, a century at most.
-func seconds(n float64) time.Duration {
-	if d := n * float64(time.Second); d < float64(century) {
-		return time.Duration(d)
-	}
-	return century
-}
-
 func succeeded(status int) bool { return status >= 200 && status < 300 }
+
+// The calls by the last element of their path, as in EndpointError.Op.
+const (
+	opLogin   = "login"
+	opRefresh = "refresh-token"
+	opLogout  = "logout"
+)

@@ -27,19 +27,13 @@ func (a *Sessions) Close(ctx context.Context) error {
 		return fmt.Errorf("fincodeauth: close: %w", err)
 	}
 	ended := ctx.Err() != nil
-	a.mu.Lock()
-	if !a.closed {
-		a.closed = true
-		close(a.closing)
-	}
-	a.mu.Unlock()
+	a.env.close()
 	for s := range a.sessions.all {
-		s.withdraw(s.currentEra())
+		s.withdraw()
 	}
-
 	done := make(chan struct{})
 	go func() {
-		a.work.Wait()
+		a.env.work.Wait()
 		close(done)
 	}()
 	select {
@@ -51,7 +45,7 @@ func (a *Sessions) Close(ctx context.Context) error {
 			case <-time.After(saveWait):
 			}
 		}
-		a.abandon()
+		a.env.abandon()
 	}
 	cause := context.Cause(ctx)
 	if err := a.lost(cause); err != nil {
@@ -87,8 +81,8 @@ func (a *Sessions) busy() []string {
 func (a *Sessions) lost(cause error) error {
 	refused := make(map[string]error)
 	for s := range a.sessions.all {
-		if s.unsaved() != nil {
-			refused[s.key] = s.refusal()
+		if err := s.lastRefusal(); err != nil {
+			refused[s.key] = err
 		}
 	}
 	if len(refused) == 0 {
@@ -97,26 +91,4 @@ func (a *Sessions) lost(cause error) error {
 	keys := slices.Sorted(maps.Keys(refused))
 	return fmt.Errorf("the store did not accept the last change of %d session(s), whose users must log in again: %q: %w: the store's last error: %w",
 		len(keys), keys[:min(len(keys), 10)], cmp.Or(cause, ErrClosed), refused[keys[0]])
-}
-
-// abandon makes the goroutines that still save changes give up.
-func (a *Sessions) abandon() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if !a.isAbandoned() {
-		close(a.abandoned)
-	}
-}
-
-func (a *Sessions) isClosing() bool { return isClosed(a.closing) }
-
-func (a *Sessions) isAbandoned() bool { return isClosed(a.abandoned) }
-
-func isClosed(c <-chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
-	}
 }

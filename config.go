@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"reflect"
 	"slices"
 	"time"
 )
@@ -88,8 +87,10 @@ type Config struct {
 	// ErrUserNotFound.
 	//
 	// Credentials may be called concurrently for different keys. ctx has the
-	// values of a caller's context, and ends after RefreshTimeout. nil: a session
-	// that ends stays ended.
+	// values of a caller's context, and ends after RefreshTimeout. Logins and
+	// refreshes of the same session wait until Credentials returns. So it must not
+	// call Login or any other method for its own key: such a call returns an error,
+	// at once if it has ctx. nil: a session that ends stays ended.
 	Credentials func(ctx context.Context, key string, cause error) (Credentials, error)
 
 	// Observe is called after each event. It may be called concurrently. Logins
@@ -105,12 +106,6 @@ const (
 	defaultMaxSessions    = 100_000
 )
 
-// FinCode's domains (FINCODE.md, Where it lives).
-const (
-	sandboxDomain    = ".fincode.software"
-	productionDomain = ".fincode.tech"
-)
-
 // Sandbox returns the BaseURL of a tenant's sandbox. The tenant is a name without a
 // domain: Sandbox("acme") is "https://acme.fincode.software/api/v6/services".
 func Sandbox(tenant string) string {
@@ -122,17 +117,6 @@ func Sandbox(tenant string) string {
 // "https://acme.fincode.tech/api/v6/services".
 func Production(domain string) string {
 	return "https://" + url.PathEscape(domain) + productionDomain + "/api/v6/services"
-}
-
-// DefaultHeader returns the fields that every call to FinCode carries
-// (FINCODE.md, Headers): Content-Type: application/json, platform: fincode and
-// uuid: 200.
-func DefaultHeader() http.Header {
-	return http.Header{
-		"Content-Type": {"application/json"},
-		"Platform":     {"fincode"},
-		"Uuid":         {"200"},
-	}
 }
 
 // complete checks c, copies its maps and slices, and replaces zero values by their
@@ -185,26 +169,4 @@ func merged(header, extra http.Header) http.Header {
 		}
 	}
 	return all
-}
-
-// checkStore refuses a store that cannot work.
-func checkStore(s Store) error {
-	if isNil(s) {
-		return fmt.Errorf("the Store is a nil %T: make it with its constructor", s)
-	}
-	if c, ok := s.(interface{ check() error }); ok {
-		return c.check()
-	}
-	return nil
-}
-
-// isNil reports whether v is nil, or is a nil pointer, function, map, slice or channel.
-func isNil(v any) bool {
-	switch r := reflect.ValueOf(v); r.Kind() {
-	case reflect.Invalid:
-		return true
-	case reflect.Pointer, reflect.Func, reflect.Map, reflect.Slice, reflect.Chan:
-		return r.IsNil()
-	}
-	return false
 }

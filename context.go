@@ -49,15 +49,3 @@ type place struct {
 	key   string
 	found atomic.Pointer[session]
 }
-
-// at returns the session that p names.
-func (a *Sessions) at(p *place) *session {
-	s := p.found.Load()
-	if s == nil || s.dropped.Load() || s.all != a { // one context may be used with the Sessions of several tenants
-		s = a.session(p.key)
-		p.found.Store(s)
-		return s
-	}
-	a.sessions.touch(s)
-	return s
-}

@@ -19,48 +19,10 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// The calls by the last element of their path, as in EndpointError.Op.
-const (
-	opLogin   = "login"
-	opRefresh = "refresh-token"
-	opLogout  = "logout"
-)
-
-// An outcome says what a failed call did to the refresh token that it presented.
-type outcome uint8
-
-const (
-	unknown   outcome = iota // FinCode may have rotated the token, and the answer is lost
-	untouched                // FinCode certainly did not use the token: the call was not sent, or was turned away
-	refused                  // FinCode refused the token: it is dead
-)
-
-// outcomeOf returns the outcome of the call that failed with err.
-func outcomeOf(err error) outcome {
-	if e, ok := errors.AsType[*EndpointError](err); ok {
-		switch status := e.verdict(); {
-		case status == http.StatusUnauthorized, status == http.StatusForbidden:
-			if e.foreign {
-				return untouched
-			}
-			return refused
-		case status == http.StatusRequestTimeout:
-			return unknown
-		case status >= 300 && status < 500:
-			return untouched
-		}
-		return unknown
-	}
-	if e, ok := errors.AsType[*callError](err); ok && !e.sent {
-		return untouched
-	}
-	return unknown
-}
-
 // isUnauthorized reports whether err is FinCode's own 401.
 func isUnauthorized(err error) bool {
 	e, ok := errors.AsType[*EndpointError](err)
-	return ok && !e.foreign && e.verdict() == http.StatusUnauthorized
+	return ok && !e.foreign && e.meaning() == http.StatusUnauthorized
 }
 
 // A callError is a call that got no answer.

@@ -94,7 +94,7 @@ const (
 
 // refusalOf returns the SessionError of a session that ends because FinCode refused
 // its refresh token. The text of its Err becomes Record.Ended.
-func refusalOf(key string, verdict error, reused, interrupted bool) *SessionError {
+func refusalOf(key string, refusal error, reused, interrupted bool) *SessionError {
 	text := endedRejected
 	if reused {
 		text = endedReused
@@ -102,7 +102,7 @@ func refusalOf(key string, verdict error, reused, interrupted bool) *SessionErro
 	if interrupted {
 		text += endedInterrupted
 	}
-	return &SessionError{Key: key, Reused: reused, Interrupted: interrupted, Err: fmt.Errorf("%s: %w", text, verdict)}
+	return &SessionError{Key: key, Reused: reused, Interrupted: interrupted, Err: fmt.Errorf("%s: %w", text, refusal)}
 }
 
 // sessionEnded returns the SessionError of a record whose Ended is set.
@@ -117,3 +117,9 @@ func sessionEnded(key, ended string) *SessionError {
 		Err:         errors.New(ended),
 	}
 }
+
+// A told is an error for which an event was already sent: RefreshFailed when the call
+// failed, or SaveFailed.
+type told struct{ error }
+
+func (e told) Unwrap() error { return e.error }

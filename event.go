@@ -122,9 +122,8 @@ const (
 	// API accepted it or not.
 	Replayed
 	// LoggedOut: one of three things. Logout ended the session. Forget removed its
-	// record. Or a token was revoked that arrived after the session was logged out
-	// or replaced by a login, which says nothing about the session that is there
-	// now.
+	// record. Or a token was revoked that arrived after another process had logged
+	// the session out, which says nothing about the session that is there now.
 	LoggedOut
 	// Passed: a request went out without a token, because its origin is not that
 	// of BaseURL and not in Hosts. Err names the origin. The event is sent once

@@ -7,6 +7,36 @@ import (
 	"strings"
 )
 
+// TokenHeaders says which header fields carry the access token. FinCode's pages
+// disagree about that (FINCODE.md, Headers). The zero value means both.
+type TokenHeaders uint8
+
+const (
+	BearerToken TokenHeaders = 1 << iota // Authorization: Bearer <token>
+	XAuthToken                           // X-Auth-Token: <token>
+)
+
+func (h TokenHeaders) check() error {
+	if h > BearerToken|XAuthToken {
+		return fmt.Errorf("TokenHeaders is %d: use BearerToken, XAuthToken, or 0 for both", h)
+	}
+	return nil
+}
+
+// has reports whether the token goes into the header that one stands for.
+func (h TokenHeaders) has(one TokenHeaders) bool { return h == 0 || h&one != 0 }
+
+// DefaultHeader returns the fields that every call to FinCode carries
+// (FINCODE.md, Headers): Content-Type: application/json, platform: fincode and
+// uuid: 200.
+func DefaultHeader() http.Header {
+	return http.Header{
+		"Content-Type": {"application/json"},
+		"Platform":     {"fincode"},
+		"Uuid":         {"200"},
+	}
+}
+
 // The canonical names of the headers that the Transport treats in a special way.
 const (
 	authorization = "Authorization"

@@ -102,6 +102,12 @@ func withoutSecrets(rawURL string) string {
 	return rawURL
 }
 
+// FinCode's domains (FINCODE.md, Where it lives).
+const (
+	sandboxDomain    = ".fincode.software"
+	productionDomain = ".fincode.tech"
+)
+
 // repeatsDomain reports whether a host ends in FinCode's domain twice, as
 // Sandbox("acme.fincode.software") makes it.
 func repeatsDomain(host string) bool {

@@ -7,33 +7,17 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"slices"
-	"sync"
 	"time"
 
 	"golang.org/x/oauth2"
-	"golang.org/x/sync/singleflight"
 )
 
 // Sessions are one tenant's sessions, by key: the name of an account, or the ID
 // of a user. Make them with New. All methods are safe for concurrent use.
 type Sessions struct {
-	cfg      Config // complete: defaults have replaced its zero values
-	endpoint *endpoint
-	sessions *table
-	flights  singleflight.Group // by session key
-	started  time.Time          // session.earlyAt counts from then
+	env      environment
+	sessions *table // nil: the Sessions were not made by New
 	passed   passedOnce
-
-	// These are time.Now and rand.Float64, except in a simulation.
-	now    func() time.Time
-	random func() float64
-
-	mu     sync.Mutex // guards what follows
-	closed bool
-	work   sync.WaitGroup // counts the pins of all sessions; after Close, only pinToo adds to it
-
-	closing   chan struct{} // closed by Close
-	abandoned chan struct{} // closed when the context of a Close ends
 }
 
 // New returns the Sessions that cfg describes, or an error that says what to change
@@ -47,16 +31,9 @@ func newOn(cfg Config, now func() time.Time, random func() float64) (*Sessions, 
 	if err := cfg.complete(); err != nil {
 		return nil, fmt.Errorf("fincodeauth: Config: %w", err)
 	}
-	return &Sessions{
-		cfg:       cfg,
-		endpoint:  newEndpoint(cfg.BaseURL, cfg.Base, newFields(cfg.Header, cfg.RequestID), cfg.RefreshTimeout, now),
-		sessions:  newTable(cfg.MaxSessions),
-		started:   now(),
-		now:       now,
-		random:    random,
-		closing:   make(chan struct{}),
-		abandoned: make(chan struct{}),
-	}, nil
+	a := &Sessions{sessions: newTable(cfg.MaxSessions)}
+	a.env.begin(cfg, now, random)
+	return a, nil
 }
 
 // check returns an error if the Sessions were not made by New.
@@ -80,12 +57,12 @@ func (a *Sessions) TokenSource(key string) *TokenSource {
 func (a *Sessions) Transport(key string) *Transport {
 	return &Transport{
 		Source:       a.TokenSource(key),
-		BaseURL:      a.cfg.BaseURL,
-		Base:         a.cfg.Base,
-		Header:       a.cfg.Header.Clone(), // the caller may change it before the first request
-		RequestID:    a.cfg.RequestID,
-		TokenHeaders: a.cfg.TokenHeaders,
-		Hosts:        slices.Clone(a.cfg.Hosts),
+		BaseURL:      a.env.cfg.BaseURL,
+		Base:         a.env.cfg.Base,
+		Header:       a.env.cfg.Header.Clone(), // the caller may change it before the first request
+		RequestID:    a.env.cfg.RequestID,
+		TokenHeaders: a.env.cfg.TokenHeaders,
+		Hosts:        slices.Clone(a.env.cfg.Hosts),
 	}
 }
 
@@ -104,14 +81,16 @@ func (a *Sessions) Client(key string) *http.Client {
 // before FinCode, so no password is sent while the store is down. If the record is
 // damaged, call Forget first.
 //
-// ctx ends the wait for the store and for FinCode. Once FinCode has answered, the
-// token is kept even if ctx has ended.
+// Login waits for a refresh or a save of this session that is under way. ctx ends
+// that wait, and the wait for the store and for FinCode. Once FinCode has answered,
+// the token is kept even if ctx has ended. FinCode is not told of the session that is
+// replaced: call Logout first if its tokens must be revoked.
 func (a *Sessions) Login(ctx context.Context, key string, c Credentials) error {
 	if err := c.check(); err != nil {
 		return fmt.Errorf("fincodeauth: login: %w", err)
 	}
 	return a.begin(ctx, key, LoggedIn, func(ctx context.Context) (*oauth2.Token, error) {
-		return a.endpoint.login(ctx, c)
+		return a.env.endpoint.login(ctx, c)
 	})
 }
 
@@ -140,12 +119,12 @@ func (a *Sessions) Adopt(ctx context.Context, key string, tok *oauth2.Token) err
 	own.Expiry = own.Expiry.Round(0)
 	if own.Expiry.IsZero() {
 		if own.ExpiresIn > 0 {
-			own.Expiry = a.now().Round(0).Add(seconds(float64(own.ExpiresIn)))
+			own.Expiry = a.env.now().Round(0).Add(seconds(float64(own.ExpiresIn)))
 		} else if claims := claimsOf(own.AccessToken); claims.Expiry > 0 {
 			own.Expiry = claims.expiry()
 		}
 	}
-	if own.Expiry.After(a.now().Add(century)) {
+	if own.Expiry.After(a.env.now().Add(century)) {
 		own.Expiry = time.Time{} // JSON has no form for some times after that
 	}
 	return a.begin(ctx, key, Adopted, func(context.Context) (*oauth2.Token, error) { return &own, nil })
@@ -153,30 +132,14 @@ func (a *Sessions) Adopt(ctx context.Context, key string, tok *oauth2.Token) err
 
 // begin begins a session under key with the token that obtain returns.
 func (a *Sessions) begin(ctx context.Context, key string, event EventType, obtain func(context.Context) (*oauth2.Token, error)) error {
-	fail := func(err error) error {
+	s, err := a.pinned(key)
+	if err == nil {
+		defer s.unpin()
+		err = s.login(ctx, event, obtain)
+	}
+	if err != nil {
 		return fmt.Errorf("fincodeauth: session %q: %w", key, err)
 	}
-	s, err := a.pinned(key)
-	if err != nil {
-		return fail(err)
-	}
-	defer s.unpin()
-	// The store comes before FinCode, because a token that cannot be saved is useless.
-	prev, err := s.version(ctx)
-	if err != nil {
-		return fail(err)
-	}
-	started := a.now()
-	tok, err := obtain(ctx)
-	if err != nil {
-		return fail(err)
-	}
-	took := a.since(started)
-	if event == Adopted {
-		took = 0 // there was no call
-	}
-	a.observe(event, key, took, nil)
-	s.replace(context.WithoutCancel(ctx), tok, prev)
 	return nil
 }
 
@@ -188,10 +151,11 @@ func (a *Sessions) begin(ctx context.Context, key string, event EventType, obtai
 // Test the error for ErrClosed. An *EndpointError, or an error of the connection,
 // means that the session is gone, but FinCode may not know it. An error of the store
 // means that the session is still there, or may be: call Logout again, or Forget if
-// the record is damaged.
+// the record is damaged. A change that is not saved yet must be saved before, so that
+// the store can refuse that, too.
 //
-// ctx ends only the first wait, in which the store loads the record. RefreshTimeout
-// limits each call after that.
+// Logout waits for a refresh or a save of this session that is under way. ctx ends only
+// that wait, and the Load of the record. RefreshTimeout limits each call after that.
 func (a *Sessions) Logout(ctx context.Context, key string) error {
 	s, err := a.pinned(key)
 	if err == nil {
@@ -209,8 +173,9 @@ func (a *Sessions) Logout(ctx context.Context, key string) error {
 // is no record, Forget returns nil.
 //
 // Forget tells FinCode nothing, so the refresh token stays valid until it expires.
-// If the record can be loaded, call Logout instead. If a refresh is under way, it
-// goes on, and the tokens that it receives are revoked.
+// If the record can be loaded, call Logout instead. Forget waits for a refresh or a
+// save of this session that is under way. If another process is refreshing, it revokes
+// the tokens that it receives.
 //
 // Test the error for ErrClosed. An error of the store means that the record is still
 // there, or may be: call Forget again. ctx ends the wait for a Load or a Delete of
@@ -228,31 +193,28 @@ func (a *Sessions) Forget(ctx context.Context, key string) error {
 }
 
 // String returns the BaseURL, and nothing of the sessions.
-func (a *Sessions) String() string { return "Sessions(" + a.cfg.BaseURL + ")" }
+func (a *Sessions) String() string { return "Sessions(" + a.env.cfg.BaseURL + ")" }
 
 // Format prints what String returns, whatever the verb.
 func (a *Sessions) Format(f fmt.State, _ rune) { fmt.Fprint(f, a.String()) }
-
-// since returns how long ago t was, by the monotonic clock. t must be from a.now.
-func (a *Sessions) since(t time.Time) time.Duration { return a.now().Sub(t) }
-
-// jittered returns a random duration between four fifths of d and d.
-func (a *Sessions) jittered(d time.Duration) time.Duration {
-	return d - time.Duration(a.random()*float64(d)/5)
-}
-
-// observe hands an event to Config.Observe.
-func (a *Sessions) observe(t EventType, key string, elapsed time.Duration, err error) {
-	if a.cfg.Observe != nil {
-		a.cfg.Observe(Event{Type: t, Key: key, Time: a.now(), Elapsed: elapsed, Err: err})
-	}
-}
 
 // session returns key's session. If it is not in memory, session adds it.
 func (a *Sessions) session(key string) *session {
 	s := a.sessions.find(key)
 	if s == nil || s.dropped.Load() { // the table shows a dropped session until it is rebuilt
-		s = a.sessions.add(&session{all: a, key: key})
+		s = a.sessions.add(&session{env: &a.env, key: key})
+	}
+	a.sessions.touch(s)
+	return s
+}
+
+// at returns the session that p names.
+func (a *Sessions) at(p *place) *session {
+	s := p.found.Load()
+	if s == nil || s.dropped.Load() || s.env != &a.env { // one context may be used with the Sessions of several tenants
+		s = a.session(p.key)
+		p.found.Store(s)
+		return s
 	}
 	a.sessions.touch(s)
 	return s
@@ -272,15 +234,4 @@ func (a *Sessions) pinned(key string) (*session, error) {
 			return s, err
 		}
 	}
-}
-
-// enlist counts one pin, for which Close waits. It returns ErrClosed after Close.
-func (a *Sessions) enlist() error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.closed {
-		return ErrClosed
-	}
-	a.work.Add(1)
-	return nil
 }

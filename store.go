@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"strings"
 	"sync"
 	"time"
@@ -166,6 +167,14 @@ func sessionOf(version string) string {
 	return session
 }
 
+// versionOf returns the record's version, "" if there is no record.
+func versionOf(rec *Record) string {
+	if rec == nil {
+		return ""
+	}
+	return rec.Version
+}
+
 // hasTokens reports whether tok holds any token.
 func hasTokens(tok *oauth2.Token) bool {
 	return tok != nil && (tok.AccessToken != "" || tok.RefreshToken != "")
@@ -177,4 +186,26 @@ func sameTokens(a, b *oauth2.Token) bool {
 		return hasTokens(a) == hasTokens(b)
 	}
 	return a.AccessToken == b.AccessToken && a.RefreshToken == b.RefreshToken
+}
+
+// checkStore refuses a store that cannot work.
+func checkStore(s Store) error {
+	if isNil(s) {
+		return fmt.Errorf("the Store is a nil %T: make it with its constructor", s)
+	}
+	if c, ok := s.(interface{ check() error }); ok {
+		return c.check()
+	}
+	return nil
+}
+
+// isNil reports whether v is nil, or is a nil pointer, function, map, slice or channel.
+func isNil(v any) bool {
+	switch r := reflect.ValueOf(v); r.Kind() {
+	case reflect.Invalid:
+		return true
+	case reflect.Pointer, reflect.Func, reflect.Map, reflect.Slice, reflect.Chan:
+		return r.IsNil()
+	}
+	return false
 }

@@ -548,19 +548,31 @@ func TestTokenThatExpiredCenturiesAgoIsRefreshed(t *testing.T) {
 }
 
 // Steps:
-//  1. A caller waits for a refresh.
-//  2. A login replaces the session.
-//  3. The refresh fails. The caller gets the token of the login.
-func TestCallerGetsTheTokenOfALoginDuringItsRefresh(t *testing.T) {
+//  1. A refresh is under way, and a login waits for it.
+//  2. The refresh fails. Its caller gets the error.
+//  3. The login goes on. A caller that comes meanwhile waits for it, and gets its token.
+func TestCallerThatWaitsBehindALoginGetsItsToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		sessions := newSessions(t, fc)
 		logIn(t, sessions, "a")
 		time.Sleep(2 * time.Hour)
 		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 429, Before: 2 * time.Second})
-		go func() { time.Sleep(time.Second); logIn(t, sessions, "a") }()
-		if _, err := sessions.TokenSource("a").Token(); err != nil {
-			t.Errorf("got error %v, want the token of the login", err)
+		fc.Inject(fincodetest.Login, 1, fincodetest.Fault{Before: 2 * time.Second})
+		login := make(chan error, 1)
+		go func() {
+			time.Sleep(time.Second)
+			login <- sessions.Login(t.Context(), "a", credentials)
+		}()
+		_, err := sessions.TokenSource("a").Token()
+		if answer, ok := errors.AsType[*fincodeauth.EndpointError](err); !ok || answer.Status != 429 {
+			t.Errorf("the caller of the refresh got error %v, want FinCode's 429", err)
+		}
+		if waited := elapsed(func() { token(t, sessions.TokenSource("a")) }); waited != 2*time.Second {
+			t.Errorf("a caller waited %v, want 2 s for the login", waited)
+		}
+		if err := <-login; err != nil {
+			t.Error(err)
 		}
 	})
 }

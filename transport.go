@@ -13,25 +13,6 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// TokenHeaders says which header fields carry the access token. FinCode's pages
-// disagree about that (FINCODE.md, Headers). The zero value means both.
-type TokenHeaders uint8
-
-const (
-	BearerToken TokenHeaders = 1 << iota // Authorization: Bearer <token>
-	XAuthToken                           // X-Auth-Token: <token>
-)
-
-func (h TokenHeaders) check() error {
-	if h > BearerToken|XAuthToken {
-		return fmt.Errorf("TokenHeaders is %d: use BearerToken, XAuthToken, or 0 for both", h)
-	}
-	return nil
-}
-
-// has reports whether the token goes into the header that one stands for.
-func (h TokenHeaders) has(one TokenHeaders) bool { return h == 0 || h&one != 0 }
-
 // A Transport is an http.RoundTripper that sends requests to the API for a session.
 // It adds the access token and FinCode's header fields, and sends a request once
 // more, with a new token, after a 401. Sessions.Transport makes one. For a fixed

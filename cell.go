@@ -1,0 +1,109 @@
+package fincodeauth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"golang.org/x/oauth2"
+)
+
+// A cell is one key of a Store: the place of one record. It calls the Store with a
+// time limit, and checks what the Store returns. It has no state.
+type cell struct {
+	store   Store
+	key     string
+	timeout time.Duration // of each call
+}
+
+// load returns the record, or an error that wraps ErrNotFound.
+func (c cell) load(ctx context.Context) (*Record, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, c.timeout, errSlowStore)
+	defer cancel()
+	rec, err := c.store.Load(ctx, c.key)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("loading its record: %w", c.slowed(ctx, err))
+	case rec == nil:
+		return nil, errors.New("the Store's Load returned neither a record nor an error: let it return ErrNotFound")
+	case rec.Version == "": // no Save can name it as prev
+		return nil, errors.New("its record is damaged and has no version: restore it, or call Sessions.Forget and log in again")
+	case rec.Token == nil:
+		rec.Token = &oauth2.Token{}
+	case strings.HasPrefix(rec.Token.AccessToken, sealedPrefix):
+		return nil, errors.New("its record is encrypted: wrap the Store with Encrypt and the key that it was saved with")
+	}
+	return rec, nil
+}
+
+// loadOrNil is load that returns nil if there is no record.
+func (c cell) loadOrNil(ctx context.Context) (*Record, error) {
+	rec, err := c.load(ctx)
+	if errors.Is(err, ErrNotFound) {
+		return nil, nil
+	}
+	return rec, err
+}
+
+// loadStable is loadOrNil that waits a moment if the record is about to be deleted. A
+// record that is saved over it before that could be deleted in its place.
+func (c cell) loadStable(ctx context.Context) (*Record, error) {
+	for began := time.Now(); ; {
+		rec, err := c.loadOrNil(ctx)
+		if err != nil || rec == nil || rec.Ended != endedLogout || time.Since(began) > saveWait {
+			return rec, err
+		}
+		select {
+		case <-time.After(pollMin):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// save saves rec over the version prev. If the outcome is unknown, it loads the
+// record to find out (step 6).
+func (c cell) save(ctx context.Context, rec *Record, prev string) error {
+	saving, cancel := context.WithTimeoutCause(ctx, c.timeout, errSlowStore)
+	defer cancel()
+	err := c.store.Save(saving, c.key, rec, prev)
+	if err == nil || errors.Is(err, ErrConflict) {
+		return err
+	}
+	err = c.slowed(saving, err)
+	if there, loadErr := c.load(ctx); loadErr == nil && there.Version == rec.Version {
+		return nil
+	}
+	return err
+}
+
+// delete deletes the record, whatever it is.
+func (c cell) delete(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	if err := c.store.Delete(ctx, c.key); err != nil {
+		return fmt.Errorf("deleting its record: %w", err)
+	}
+	return nil
+}
+
+// within returns the cell with another time limit.
+func (c cell) within(timeout time.Duration) cell {
+	c.timeout = timeout
+	return c
+}
+
+// errSlowStore is the cause of a context whose call to the store took too long.
+var errSlowStore = errors.New("the store is slow")
+
+// slowed says that the store did not answer in time, if that is why a call under ctx
+// failed with err: "context deadline exceeded" alone does not tell an operator whose
+// deadline it was.
+func (c cell) slowed(ctx context.Context, err error) error {
+	if context.Cause(ctx) == errSlowStore {
+		return fmt.Errorf("the store did not answer within %v: %w", c.timeout, err)
+	}
+	return err
+}

@@ -1,0 +1,281 @@
+package fincodeauth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/oauth2"
+	"golang.org/x/sync/singleflight"
+)
+
+// A flight refreshes a token for all callers that wait for it. It follows the protocol
+// in passes until it has a good token or an error:
+//
+//	load -> adopt a token that another process received
+//	     -> wait for the process that is presenting it, or take over from a dead one
+//	     -> claim -> present -> save the successor
+//
+// # The rules
+//
+//  1. singleflight starts one flight at a time for each key. A Login or a Logout forgets
+//     the flight, so there may be two for a while. The turn keeps their passes apart.
+//  2. A pass holds the session's turn, and begins with nothing but what the session
+//     knows. It never pauses. A flight pauses between two passes.
+//  3. Nothing runs on a caller's context, because a caller may leave while a token is on
+//     its way. Each call has a time limit instead.
+//  4. A pass that changes the session ends with that. The turn then goes to the save of
+//     the change. The result of the pass holds only if the change was not given up.
+//
+// # Why this is enough
+//
+// Between its load and its claim, a pass decides on what the store had. The claim is a
+// compare-and-swap, so it fails if the record has changed. Between the claim and the
+// save, only another process can change the record, and only after the claim has stood
+// for twice RefreshTimeout. The save is a compare-and-swap, too: it notices that.
+type flight struct {
+	presenter
+
+	waitsSince time.Time     // when the flight began to wait for the same thing
+	waitsFor   string        // the version of the claim of another process
+	lost       string        // the version that a claim could not replace: a store that still loads it is behind
+	interval   time.Duration // until the next look
+}
+
+// fly joins the flight that is under way, or starts one with the values of ctx. The
+// result is a *oauth2.Token that is good now, or an error that says why there is none:
+// errDropped if the session has to be looked up again.
+func (s *session) fly(ctx context.Context) <-chan singleflight.Result {
+	return s.env.flights.DoChan(s.key, func() (any, error) {
+		if err := s.pin(); err != nil {
+			if err == ErrClosed {
+				err = fmt.Errorf("fincodeauth: session %q: %w", s.key, err)
+			}
+			return nil, err
+		}
+		defer s.unpin()
+		return s.refresh(context.WithoutCancel(ctx))
+	})
+}
+
+// earlyPause is the shortest time between two attempts at an early refresh.
+const earlyPause = 100 * time.Millisecond
+
+// refreshEarly starts a refresh while the token is still good, unless another caller
+// has just done that.
+func (s *session) refreshEarly(ctx context.Context, now time.Time) {
+	at, since := s.earlyAt.Load(), int64(now.Sub(s.env.started))
+	if since >= at && s.earlyAt.CompareAndSwap(at, since+int64(earlyPause)) {
+		s.fly(ctx)
+	}
+}
+
+// refresh makes one flight: it refreshes the token if that is due.
+func (s *session) refresh(ctx context.Context) (*oauth2.Token, error) {
+	started := s.env.now()
+	l, err := (&flight{presenter: presenter{session: s}}).run(ctx)
+	if err == nil {
+		return l.token, nil
+	}
+	if isEnd(err) {
+		return nil, err
+	}
+	if _, isTold := errors.AsType[told](err); !isTold && err != ErrClosed {
+		s.env.observe(RefreshFailed, s.key, s.env.since(started), err)
+	}
+	return nil, fmt.Errorf("fincodeauth: refreshing session %q: %w", s.key, err)
+}
+
+// isEnd reports whether err says that the session needs a login.
+func isEnd(err error) bool {
+	_, ok := errors.AsType[*SessionError](err)
+	return ok
+}
+
+// run makes passes until there is a good token, or an error.
+func (f *flight) run(ctx context.Context) (*lease, error) {
+	f.waitAnew()
+	for {
+		r := f.turn(ctx)
+		switch {
+		case r.err == nil && r.lease.valid(f.env.now()):
+			return r.lease, nil
+		case r.err != nil && r.err != errAgain:
+			return nil, r.err
+		}
+		if r.pause == 0 {
+			continue
+		}
+		if err := f.env.pause(r.pause); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// turn takes the turn for one pass and for the save that follows it.
+func (f *flight) turn(ctx context.Context) result {
+	if err := f.takeTurn(ctx); err != nil {
+		return failed(err)
+	}
+	return f.confirmed(f.passAndSave(ctx))
+}
+
+// passAndSave makes a pass and ends the turn.
+func (f *flight) passAndSave(ctx context.Context) result {
+	defer f.endTurnAndSave(ctx)
+	r := f.pass(ctx)
+	if r.err != nil && r.err != errAgain && !isEnd(r.err) {
+		f.later(backoffMin)
+	}
+	return r
+}
+
+// waitAnew begins to wait for something.
+func (f *flight) waitAnew() { f.waitsSince, f.interval = f.env.now(), pollMin }
+
+// confirmed returns what holds of a result after the save of its change. A session's end
+// is told once it is saved: if this process slept through a takeover, another process may
+// have a newer token, and the session has not ended.
+func (f *flight) confirmed(r result) result {
+	if r.change == nil {
+		return r
+	}
+	switch fate := f.fateOf(r.change); {
+	case fate == fateSaved:
+		return r
+	case fate != fateUnsaved:
+		return again
+	case r.err != nil:
+		return failed(r.change.failed)
+	}
+	return r
+}
+
+// pass goes through the protocol once. The turn is held.
+func (f *flight) pass(ctx context.Context) result {
+	if l := f.good(); l != nil && !l.isDue(f.env.now()) {
+		return result{lease: l} // an earlier flight or a Login has brought it meanwhile
+	}
+	if c := f.activity.unsaved; c != nil { // the next refresh token is presented only after it is saved
+		return f.makeDo(failed(c.failed))
+	}
+	rec, err := f.cell().loadOrNil(ctx)
+	if err != nil {
+		f.activity.memory.seen = "" // while this process cannot read, the owner of a claim may not be able to save
+		return failed(err)
+	}
+	x := f.situation(rec)
+	switch x.asks() {
+	case askStop:
+		return f.stop(rec)
+	case askAdopt:
+		return f.adopt(x)
+	case askStandBy:
+		return f.standBy(rec)
+	}
+	return f.claim(ctx, rec)
+}
+
+// situation returns what this process knows when it has loaded rec.
+func (f *flight) situation(rec *Record) *situation {
+	x := &situation{rec: rec, memory: &f.activity.memory, now: f.env.now(), timeout: f.env.cfg.RefreshTimeout}
+	if l := f.lease.Load(); l != nil {
+		x.inUse = l.token
+	}
+	if rec != nil {
+		x.lease = f.env.newLease(rec.Token)
+		x.rejected = f.isRejected(rec.Token)
+	}
+	return x
+}
+
+// makeDo returns the current token as long as it is good, and puts off the next early
+// refresh. If the token is not good, it returns otherwise.
+func (f *flight) makeDo(otherwise result) result {
+	l := f.good()
+	if l == nil {
+		return otherwise
+	}
+	f.later(backoffMin)
+	return result{lease: l}
+}
+
+// stop is step 2: it takes the token out of use, because the session needs a login.
+func (f *flight) stop(rec *Record) result {
+	f.use(nil)
+	f.activity.memory = memory{}
+	if rec == nil {
+		return failed(&SessionError{Key: f.key, Err: ErrNotFound})
+	}
+	return failed(sessionEnded(f.key, rec.Ended))
+}
+
+// adopt puts the record's token into use: another process has refreshed.
+func (f *flight) adopt(x *situation) result {
+	if !x.knowsItsClaim() {
+		f.activity.memory = memory{}
+	}
+	f.use(x.lease)
+	f.env.observe(Adopted, f.key, 0, nil)
+	return result{lease: x.lease}
+}
+
+// standBy is step 3 while another process is refreshing. The current token is used as
+// long as it is good. Otherwise the flight looks again in a moment.
+func (f *flight) standBy(rec *Record) result {
+	f.activity.memory.watch(rec.Version, f.env.now())
+	if rec.Version != f.waitsFor { // a process is alive
+		f.waitsFor, f.waitsSince = rec.Version, f.env.now()
+	}
+	if f.waitsTooLong() {
+		return f.makeDo(failed(errors.New("another process is refreshing it")))
+	}
+	return f.makeDo(f.lookLater())
+}
+
+// waitsTooLong reports whether the flight has waited so long that callers should get an
+// error.
+func (f *flight) waitsTooLong() bool {
+	return f.env.since(f.waitsSince) > 3*f.env.cfg.RefreshTimeout
+}
+
+// lookLater is the result of a pass after which the flight waits, longer each time.
+func (f *flight) lookLater() result {
+	pause := f.env.jittered(f.interval)
+	f.interval = min(2*f.interval, pollMax)
+	return result{err: errAgain, pause: pause}
+}
+
+// claim is step 4. It saves that this process is about to present the record's refresh
+// token. The record may already carry a claim: one of this process, which is renewed, or
+// one of a dead process, which is taken over.
+func (f *flight) claim(ctx context.Context, rec *Record) result {
+	m := &f.activity.memory
+	switch {
+	case f.waitsTooLong():
+		return failed(errors.New("could not claim the refresh: the record kept changing, or the store reads from a replica"))
+	case f.env.isClosing():
+		return failed(ErrClosed)
+	case f.env.now().Before(m.retryAt):
+		return failed(told{m.err})
+	case rec.Version == f.lost:
+		return f.lookLater()
+	}
+	m.mine = m.claimOn(rec, f.env.now())
+	claimed := rec.clone()
+	claimed.Version = m.mine.version
+	claimed.RefreshStarted = m.mine.since.UTC()
+	err := f.cell().save(ctx, claimed, rec.Version)
+	switch {
+	case errors.Is(err, ErrConflict):
+		f.lost = rec.Version
+		return again
+	case err != nil:
+		m.unwritable = true
+		return failed(fmt.Errorf("claiming the refresh: %w", err))
+	}
+	m.mine.saved = true
+	f.waitAnew()
+	return f.exercise(ctx, claimed)
+}

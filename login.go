@@ -1,0 +1,42 @@
+package fincodeauth
+
+import (
+	"context"
+
+	"golang.org/x/oauth2"
+)
+
+// login begins a session with the token that obtain returns, and tells FinCode nothing
+// of the session that it replaces. The session is pinned. event is LoggedIn or Adopted.
+func (s *session) login(ctx context.Context, event EventType, obtain func(context.Context) (*oauth2.Token, error)) error {
+	if err := s.takeTurn(ctx); err != nil {
+		return err
+	}
+	defer s.endTurnAndSave(context.WithoutCancel(ctx))
+	// The saver cannot work while FinCode is called. If that took long and the login then
+	// failed, another process would have taken over from this one.
+	_ = s.saveOnce(ctx, s.env.cfg.RefreshTimeout/4)
+	// The store comes before FinCode, because a token that cannot be saved is useless.
+	there, err := s.cell().loadStable(ctx)
+	if err != nil {
+		return err
+	}
+	started := s.env.now()
+	tok, err := obtain(ctx)
+	if err != nil {
+		return err
+	}
+	took := s.env.since(started)
+	if event == Adopted {
+		took = 0 // there was no call
+	}
+	s.env.observe(event, s.key, took, nil)
+	s.begin(s.env.newLease(tok))
+	s.bring(&change{
+		rec:      &Record{Version: newVersion(""), Token: tok},
+		prev:     versionOf(there),
+		sessions: []string{sessionOf(versionOf(there))},
+		failed:   errUnsaved,
+	})
+	return nil
+}

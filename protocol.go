@@ -1,0 +1,335 @@
+package fincodeauth
+
+import (
+	"errors"
+	"net/http"
+	"slices"
+	"time"
+
+	"golang.org/x/oauth2"
+)
+
+// The decisions of the rotation protocol, which docs/protocol.md explains. They are
+// functions without I/O: from what was loaded or answered, what this process
+// remembers, and the time, they say what to do. flight.go, saving.go and logout.go do
+// it. The steps have the numbers of the package comment (doc.go).
+
+const (
+	pollMin      = 25 * time.Millisecond // between two looks at another process's claim
+	pollMax      = 500 * time.Millisecond
+	backoffMin   = time.Second      // before a failed call is repeated
+	backoffMax   = 48 * time.Second // 1 min with the jitter
+	backoffAsked = time.Hour        // the longest Retry-After that is honoured
+	saveWait     = time.Second      // how long the callers of a refresh wait for its save
+	saveRetryMin = 100 * time.Millisecond
+	saveRetryMax = 5 * time.Second
+	claimKept    = time.Hour // how long a session with a claim stays in memory
+)
+
+// A claim is a process's right to present a refresh token.
+type claim struct {
+	version string    // of the record that carries it
+	over    string    // the version that the claim replaces
+	renewal bool      // the record of that version is a claim of this process, too
+	since   time.Time // when its Save began
+	saved   bool      // the claim is known to have been saved
+
+	// interrupted: the token may have been presented before, with an unknown
+	// outcome. If FinCode says that it was used, that explains it.
+	interrupted bool
+
+	// refusal is FinCode's refusal of the refresh token. The token is dead then,
+	// and is not presented again. nil: FinCode has not refused it.
+	refusal error
+}
+
+// isIn reports whether rec carries this claim, or the claim that this one was meant to
+// renew.
+func (c *claim) isIn(rec *Record) bool {
+	return c != nil && (rec.Version == c.version || c.renewal && rec.Version == c.over)
+}
+
+// mayLandOver reports whether this claim may still replace rec: its Save failed, but
+// a slow store may carry it out later.
+func (c *claim) mayLandOver(rec *Record) bool {
+	return c != nil && !c.saved && rec.Version == c.over
+}
+
+// isOld reports whether the claim must be renewed before it is used, because others
+// might take it over before a call under it ends.
+func (c *claim) isOld(now time.Time, timeout time.Duration) bool {
+	// The monotonic clock stands still while the machine is suspended, and the wall
+	// clock may be set back.
+	age := max(now.Sub(c.since), now.Round(0).Sub(c.since.Round(0)))
+	return age > timeout/2
+}
+
+// A memory is what a process remembers of a session from one pass of the protocol to
+// the next. Only the holder of the session's turn uses it.
+type memory struct {
+	mine *claim // the last claim of this process; nil: no claim of this process is in the store
+
+	// The version of another process's claim, and when this process first saw it,
+	// by its own monotonic clock: clocks of two machines are never compared.
+	seen      string
+	seenSince time.Time
+
+	// unwritable: the store failed to save a claim of this process. Then it may
+	// also have failed to save the new token of the process that owns an older
+	// claim.
+	unwritable bool
+
+	failures int       // calls to FinCode that failed in a row
+	retryAt  time.Time // no call before then
+	err      error     // of the last of them
+}
+
+// isEmpty reports whether there is nothing to remember.
+func (m *memory) isEmpty() bool {
+	return m.mine == nil && m.seen == "" && !m.unwritable && m.failures == 0
+}
+
+// isNeeded reports whether the session must stay in memory. A claim is kept for an
+// hour, because after an outage there may be many claims whose users never come back.
+// Later it is taken over like the claim of a dead process.
+func (m *memory) isNeeded(now time.Time) bool {
+	return now.Before(m.retryAt) || m.mine != nil && now.Sub(m.mine.since) < claimKept
+}
+
+// watch notes that another process's claim was seen, and since when.
+func (m *memory) watch(version string, now time.Time) {
+	if m.seen != version {
+		m.seen, m.seenSince = version, now
+	}
+}
+
+// failed notes that a call to FinCode failed, and returns how long to wait before the
+// next one: 1 s, doubled with each failure up to 1 min, or as long as FinCode asked.
+// jittered makes a duration shorter by a random part.
+func (m *memory) failed(err error, now time.Time, jittered func(time.Duration) time.Duration) time.Duration {
+	delay := jittered(min(backoffMin<<min(m.failures, 6), backoffMax) * 5 / 4)
+	if e, ok := errors.AsType[*EndpointError](err); ok && e.RetryAfter > 0 {
+		delay = min(e.RetryAfter, backoffAsked)
+	}
+	m.failures++
+	m.err = err
+	m.retryAt = now.Add(delay)
+	return delay
+}
+
+// An ask is what a loaded record asks of the process that loaded it.
+type ask uint8
+
+const (
+	askStop     ask = iota + 1 // step 2: the session has ended, or there is none
+	askAdopt                   // step 1: another process has refreshed, so use its token
+	askStandBy                 // step 3: another process is refreshing
+	askTakeOver                // step 3: the process that was refreshing is gone, so claim in its place
+	askRenew                   // step 4: this process has claimed already, so claim again
+	askClaim                   // step 4: nobody is refreshing
+)
+
+// A situation is what a process knows when it has loaded a record.
+type situation struct {
+	rec      *Record       // nil: there is no record
+	lease    *lease        // of the record's token
+	rejected bool          // the API rejected that token
+	inUse    *oauth2.Token // nil: this process has none
+	memory   *memory
+	now      time.Time
+	timeout  time.Duration // RefreshTimeout
+}
+
+// asks decides the steps 1 to 4.
+func (x *situation) asks() ask {
+	switch rec := x.rec; {
+	case rec == nil, rec.Ended != "":
+		return askStop
+	case x.isNews() && x.lease.valid(x.now) && !x.rejected:
+		return askAdopt
+	case rec.RefreshStarted.IsZero():
+		return askClaim
+	case x.memory.mine.isIn(rec):
+		return askRenew
+	case x.ownerIsGone():
+		return askTakeOver
+	}
+	return askStandBy
+}
+
+// isNews reports whether the record's token is not the one in use.
+func (x *situation) isNews() bool { return x.inUse == nil || !sameTokens(x.inUse, x.rec.Token) }
+
+// ownerIsGone reports whether the claim of another process has not changed for so long
+// that its owner must be dead. A living owner uses a claim that is at most half a
+// RefreshTimeout old, for a call of at most one RefreshTimeout, and then saves or
+// renews.
+func (x *situation) ownerIsGone() bool {
+	return x.memory.seen == x.rec.Version && x.now.Sub(x.memory.seenSince) >= 2*x.timeout
+}
+
+// knowsItsClaim reports whether what this process remembers of its claim is still true,
+// although the record has a token that it can adopt: its clock was set back.
+func (x *situation) knowsItsClaim() bool {
+	mine := x.memory.mine
+	return mine.isIn(x.rec) || mine.mayLandOver(x.rec)
+}
+
+// claimOn returns the claim that this process makes on rec.
+func (m *memory) claimOn(rec *Record, now time.Time) *claim {
+	last := m.mine
+	next := &claim{version: newVersion(rec.Version), over: rec.Version, since: now, interrupted: !rec.RefreshStarted.IsZero()}
+	if last.isIn(rec) {
+		next.renewal = true
+		next.interrupted, next.refusal = last.interrupted, last.refusal
+	}
+	if last.mayLandOver(rec) {
+		next.version = last.version // either Save may land, and both must be known as ours
+	}
+	return next
+}
+
+// A right is what a process may do with a claim that it has just saved.
+type right uint8
+
+const (
+	mayPresent  right = iota + 1 // step 5
+	mustRenew                    // the claim is too old
+	mustYield                    // the owner of the claim before may be alive, and comes first
+	mustRelease                  // the process is being closed
+)
+
+// rightOf decides what this process may do with its claim. The store may have failed to
+// save claims of this process. Then it may also have failed for the owner of an older
+// claim, who can now save its new token over this one.
+func (m *memory) rightOf(closing bool, now time.Time, timeout time.Duration) right {
+	switch {
+	case closing:
+		return mustRelease
+	case m.unwritable && m.mine.interrupted:
+		return mustYield
+	case m.mine.isOld(now, timeout):
+		return mustRenew
+	}
+	return mayPresent
+}
+
+// An outcome says what a failed call did to the refresh token that it presented.
+type outcome uint8
+
+const (
+	unknown   outcome = iota // FinCode may have rotated the token, and the answer is lost
+	untouched                // FinCode certainly did not use the token: the call was not sent, or was turned away
+	refused                  // FinCode refused the token: it is dead
+)
+
+// outcomeOf returns the outcome of the call that failed with err.
+func outcomeOf(err error) outcome {
+	if e, ok := errors.AsType[*EndpointError](err); ok {
+		switch status := e.meaning(); {
+		case status == http.StatusUnauthorized, status == http.StatusForbidden:
+			if e.foreign {
+				return untouched
+			}
+			return refused
+		case status == http.StatusRequestTimeout:
+			return unknown
+		case status >= 300 && status < 500:
+			return untouched
+		}
+		return unknown
+	}
+	if e, ok := errors.AsType[*callError](err); ok && !e.sent {
+		return untouched
+	}
+	return unknown
+}
+
+// A change is on its way into the store: a login, a new token, or the end of a session.
+// The holder of the session's turn uses it. What the comments mark with "mu" it writes
+// with session.mu held, because others read that.
+type change struct {
+	rec  *Record
+	prev string // the version that rec replaces
+
+	// over is the pair whose refresh token was presented. A record that still has
+	// this pair may be replaced, even if it has another version: another process
+	// has taken over the claim. nil: rec comes from a Login or an Adopt, and replaces
+	// any session.
+	over *oauth2.Token
+
+	// sessions are those that a login replaces, and that may be in the store now: the
+	// one that it found there, and one that this process had not saved yet.
+	sessions []string
+
+	// ended is the error of the event Ended, which is sent once rec is saved; nil:
+	// rec does not end the session.
+	ended *SessionError
+
+	// failed is the error for callers while the change is unsaved and there is no
+	// good token.
+	failed error
+
+	started  time.Time // when its first Save began; zero: it was not tried
+	unheard  bool      // a Save of rec failed, but may have landed
+	reported bool      // SaveFailed was sent
+	refused  error     // mu: the store's last error
+	fate     fate      // mu: what became of it
+}
+
+// A fate is what becomes of a change.
+type fate uint8
+
+const (
+	fateUnsaved   fate = iota // it must be saved again: nobody knows more
+	fateSaved                 // it is in the store, or another process has gone on from it
+	fateReplaces              // it must be saved over the record that was found
+	fateGivenUp               // another session, or a newer pair, is in its place
+	fateLoggedOut             // the session was logged out: nobody may use the tokens of the change
+	fateStale                 // the store loads a record that was replaced
+)
+
+// fateOver decides what becomes of the change after a conflict. there is the record in
+// the store; nil: there is none.
+func (c *change) fateOver(there *Record) fate {
+	if there == nil {
+		return c.fateOverNothing()
+	}
+	switch {
+	case there.Version == c.prev:
+		return fateStale
+	case there.Version == c.rec.Version, there.Ended == "" && sameTokens(there.Token, c.rec.Token):
+		return fateSaved // another process may have claimed it already
+	case c.mayReplace(there):
+		return fateReplaces
+	case there.Ended == endedLogout:
+		return fateLoggedOut
+	}
+	return fateGivenUp
+}
+
+// fateOverNothing is fateOver if there is no record: the session was logged out, unless
+// the change begins a session and certainly was not in the store.
+func (c *change) fateOverNothing() fate {
+	switch {
+	case c.over != nil || c.unheard:
+		return fateLoggedOut
+	case c.prev == "":
+		return fateStale
+	}
+	return fateReplaces
+}
+
+// mayReplace reports whether the change may replace a record that is in the store
+// instead of the one with version prev.
+func (c *change) mayReplace(there *Record) bool {
+	switch {
+	case c.over == nil: // but if rec may have landed, not what others have made of it since
+		return !c.unheard || slices.Contains(c.sessions, sessionOf(there.Version))
+	case there.Ended != "":
+		return false
+	case c.rec.Ended != "": // a newer pair may have the same refresh token
+		return sameTokens(there.Token, c.over)
+	}
+	return c.over.RefreshToken != "" && there.Token.RefreshToken == c.over.RefreshToken
+}

@@ -1,0 +1,250 @@
+package fincodeauth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Saving. What FinCode answered must reach the store, however long that takes: until
+// then it exists only in this process.
+//
+// # The rules
+//
+//  1. A session has at most one unsaved change. A refresh does not begin while there is
+//     one. A Login tries to save it before it calls FinCode, and replaces it. A Logout
+//     saves it first.
+//  2. The holder of the turn that brings a change ends its turn by handing it to a
+//     goroutine, which makes the first attempt to save the change. The holder waits a
+//     moment for that.
+//  3. If that attempt fails, the session has a saver, a goroutine that tries again and
+//     again. It takes the turn for each attempt, and pauses without it. Whoever saves the
+//     change ends the saver.
+//  4. Only a Close that gives up ends the saver early. The change then stays unsaved, and
+//     Close names the session.
+//
+// # Why this is enough
+//
+// A Save whose answer is lost may have landed, or may land later. While the change is
+// unsaved, the same version is saved again, so it does not matter which Save landed. If
+// another process has saved a record meanwhile, the compare-and-swap fails, and
+// change.fateOver decides which record stays. A Login knows the sessions that it replaces,
+// also those whose Save may still land: it is saved over them.
+
+// errUnsaved: the last token has expired, and is not refreshed before it is saved.
+var errUnsaved error = told{errors.New("the store has not accepted the last token yet")}
+
+// errStale: Load returns a record, and Save says that this record was replaced. A
+// Store must not do that, but one that reads from a replica does.
+var errStale = errors.New("the store loads a record that was replaced: configure it to read from where it writes")
+
+// bring makes c the session's unsaved change, and returns it. If there is one already, c
+// is a login, and replaces it. The turn is held.
+func (s *session) bring(c *change) *change {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if before := s.activity.unsaved; before != nil {
+		c.sessions = append(c.sessions, before.sessions...)
+		c.sessions = append(c.sessions, sessionOf(before.rec.Version))
+		before.fate = fateGivenUp
+	}
+	s.activity.unsaved = c
+	return c
+}
+
+// fateOf returns what has become of a change.
+func (s *session) fateOf(c *change) fate {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return c.fate
+}
+
+// endTurnAndSave ends the turn. If the turn has brought a change, a goroutine of its own
+// inherits the turn for the first attempt to save it. endTurnAndSave waits for that, but
+// no longer than saveWaitOf says.
+func (s *session) endTurnAndSave(ctx context.Context) {
+	if c := s.activity.unsaved; c == nil || !c.started.IsZero() {
+		s.endTurn()
+		return
+	}
+	s.pinToo()
+	timer := time.NewTimer(saveWaitOf(s.lease.Load()))
+	defer timer.Stop()
+	tried := make(chan struct{})
+	go func() {
+		err := s.saveOnce(ctx, s.env.cfg.RefreshTimeout/4)
+		if err == nil || s.activity.saver != nil {
+			s.endTurn()
+			s.unpin() // before the receiver goes on, because it may do something that drops the session
+			close(tried)
+			return
+		}
+		defer s.unpin()
+		saved := make(chan struct{})
+		s.activity.saver = saved
+		s.endTurn()
+		close(tried)
+		s.saveAgain(ctx, saved)
+	}()
+	select {
+	case <-tried:
+	case <-timer.C:
+	}
+}
+
+// saveWaitOf returns how long callers wait until a token is saved: a second, or a tenth of
+// its life if that is less.
+func saveWaitOf(l *lease) time.Duration {
+	if l == nil || l.lifetime == 0 {
+		return saveWait
+	}
+	return min(saveWait, l.lifetime/10)
+}
+
+// saveAgain is the saver: it repeats the save until the change is saved, or the context of
+// Close ends. The first attempts are short, so that there are many of them before other
+// processes think that the owner of the claim is dead. saved is closed when the change is
+// saved, whoever has saved it.
+func (s *session) saveAgain(ctx context.Context, saved <-chan struct{}) {
+	closing := s.env.closing
+	most := s.env.cfg.RefreshTimeout
+	for delay, limit := saveRetryMin, most/4; !s.env.isAbandoned(); delay, limit = min(2*delay, saveRetryMax, most/4), min(2*limit, most) {
+		select {
+		case <-time.After(s.env.jittered(delay)):
+		case <-closing: // time is short: try at once, and often from now on
+			closing, delay = nil, saveRetryMin
+		case <-s.env.abandoned:
+			return
+		case <-saved:
+			return
+		}
+		if !s.takeTurnToSave() {
+			return
+		}
+		_ = s.saveOnce(ctx, limit) // the change has the error
+		s.endTurn()
+	}
+}
+
+// saveOnce makes one attempt to save the unsaved change, if there is one. It returns the
+// store's error if the change stays unsaved. Each Save, and the Load that checks it, is
+// bounded by limit. The turn is held.
+func (s *session) saveOnce(ctx context.Context, limit time.Duration) error {
+	c := s.activity.unsaved
+	if c == nil {
+		return nil
+	}
+	if c.started.IsZero() {
+		c.started = s.env.now()
+	}
+	err := s.save(ctx, c, limit)
+	if err != nil {
+		s.reportUnsaved(c, err)
+	}
+	return err
+}
+
+// save saves c over the version that it replaces, or over another record that it may
+// replace.
+func (s *session) save(ctx context.Context, c *change, limit time.Duration) error {
+	for {
+		err := s.cell().within(limit).save(ctx, c.rec, c.prev)
+		if err == nil {
+			s.settle(ctx, c, fateSaved)
+			return nil
+		}
+		if !errors.Is(err, ErrConflict) {
+			c.unheard = true
+			return err
+		}
+		there, err := s.cell().loadStable(ctx)
+		if err != nil {
+			return err
+		}
+		switch fate := c.fateOver(there); fate {
+		case fateStale:
+			return errStale
+		case fateReplaces:
+			c.prev = versionOf(there)
+		default:
+			s.settle(ctx, c, fate)
+			return nil
+		}
+	}
+}
+
+// settle ends the saving of c. If c was given up, its token is taken out of use. After a
+// logout, it is revoked, too.
+func (s *session) settle(ctx context.Context, c *change, fate fate) {
+	s.forgetUnsaved(fate)
+	s.mu.Lock()
+	if l := s.lease.Load(); fate != fateSaved && l != nil && l.token == c.rec.Token {
+		s.lease.Store(nil)
+	}
+	s.mu.Unlock()
+	switch {
+	case fate == fateLoggedOut && hasTokens(c.rec.Token):
+		_ = s.revoke(ctx, c.rec.Token, !c.unheard) // the event LoggedOut has the error
+	case fate == fateSaved:
+		s.reportSaved(c)
+	}
+}
+
+// forgetUnsaved ends the saving of the unsaved change, if there is one. The turn is held.
+func (s *session) forgetUnsaved(fate fate) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.activity.unsaved; c != nil {
+		c.fate = fate
+		s.activity.unsaved = nil
+	}
+	if s.activity.saver != nil {
+		close(s.activity.saver)
+		s.activity.saver = nil
+	}
+}
+
+// reportSaved sends the events that follow the save of a change.
+func (s *session) reportSaved(c *change) {
+	if c.ended != nil {
+		s.env.observe(Ended, s.key, 0, c.ended)
+	}
+	if c.reported {
+		s.env.observe(Saved, s.key, s.env.since(c.started), nil)
+	}
+}
+
+// reportUnsaved notes why the store did not accept c, and sends SaveFailed for the first time
+// that it did not. For the end of a session, the event has FinCode's refusal, too, which
+// nobody else learns if this process dies.
+func (s *session) reportUnsaved(c *change, err error) {
+	s.mu.Lock()
+	c.refused = err
+	s.mu.Unlock()
+	if c.reported {
+		return
+	}
+	c.reported = true
+	if c.ended != nil {
+		err = fmt.Errorf("the end of the session is not saved yet (%w): %w", c.ended.Err, err)
+	}
+	s.env.observe(SaveFailed, s.key, s.env.since(c.started), err)
+}
+
+// errNoAnswer is used as the store's last error while the store has not returned one.
+var errNoAnswer = errors.New("none, it has not answered yet")
+
+// lastRefusal returns the store's last error for the change that is not saved; nil:
+// everything is saved.
+func (s *session) lastRefusal() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.activity == nil || s.activity.unsaved == nil:
+		return nil
+	case s.activity.unsaved.refused == nil:
+		return errNoAnswer
+	}
+	return s.activity.unsaved.refused
+}
