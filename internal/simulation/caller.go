@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// A caller wants tokens from one process, now and then.
+// A caller wants tokens from one process, now and then. If there are several
+// accounts, it chooses one of them each time.
 type caller struct {
 	process *process
 	number  int // no two callers have the same: see token
@@ -37,10 +38,14 @@ func (c *caller) run() {
 			return
 		}
 		ctx, cancel := c.patience()
+		v := c.process.views[0]
+		if n := len(c.process.views); n > 1 {
+			v = c.process.views[c.dice.IntN(n)]
+		}
 		if c.dice.IntN(3) > 0 {
-			c.token(ctx)
+			c.token(ctx, v)
 		} else {
-			c.request(ctx)
+			c.request(ctx, v)
 		}
 		cancel()
 	}
@@ -84,18 +89,17 @@ func (c *caller) patience() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), limit)
 }
 
-func (c *caller) token(ctx context.Context) {
-	p := c.process
-	promise := &p.machine.world.promise
-	asked := promise.callerAsks(p)
-	tok, err := p.sessions.TokenSource(key).TokenContext(ctx)
+func (c *caller) token(ctx context.Context, v *view) {
+	promise := &v.machine.world.promise
+	asked := promise.callerAsks(v)
+	tok, err := v.source.TokenContext(ctx)
 	waited := time.Since(asked.at)
 	time.Sleep(time.Duration(c.number)) // callers that one event wakes go on one after another
-	promise.callerGets(ctx, p, asked, waited, tok, err)
+	promise.callerGets(ctx, v, asked, waited, tok, err)
 }
 
-func (c *caller) request(ctx context.Context) {
-	if resp, err := c.process.get(ctx); err == nil {
+func (c *caller) request(ctx context.Context, v *view) {
+	if resp, err := v.get(ctx); err == nil {
 		resp.Body.Close()
 	}
 	time.Sleep(time.Duration(c.number))
@@ -104,15 +108,22 @@ func (c *caller) request(ctx context.Context) {
 // api is the last element of the path of a request to FinCode's API.
 const api = "balance"
 
-// get makes a request to the API as the process.
-func (p *process) get(ctx context.Context) (*http.Response, error) {
+// accountField is a header field of such a request. It says which account the request
+// is for, so that the simulation can check whose token it carries.
+const accountField = "Account"
+
+// get makes a request to the API for the account, as the process.
+func (v *view) get(ctx context.Context) (*http.Response, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute) // the API may never answer
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, root+"/"+api, nil)
 	if err != nil {
 		panic(err)
 	}
-	resp, err := p.sessions.Client(key).Do(req)
+	req.Header.Set(accountField, v.account.key)
+	v.begin()
+	defer v.end()
+	resp, err := v.sessions.Client(v.account.key).Do(req)
 	if err == nil {
 		_, _ = io.Copy(io.Discard, resp.Body)
 	}

@@ -7,6 +7,7 @@ package simulation
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -20,13 +21,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/fincodeauth/fincodeauth"
 )
 
 const root = "https://simulation.fincode.software/api/v6/services"
-
-var credentials = fincodeauth.Credentials{Email: "ada@example.com", Password: "analytical engine"}
 
 // A fincode is the server, as FINCODE.md describes it. The names of its tokens say
 // where they come from: pair 2.7 is the seventh pair of the second login.
@@ -42,6 +39,7 @@ type fincode struct {
 
 // A family is all pairs that descend from one login.
 type family struct {
+	account        *account
 	id             int
 	login          *presentation // the request that began the family
 	latest         *pair
@@ -96,8 +94,10 @@ func (f *fincode) serve(r *request) *answer {
 	}
 	switch r.op {
 	case "login":
-		f.families = append(f.families, &family{id: len(f.families) + 1, login: r.sent})
-		return f.issue(f.families[len(f.families)-1], r.asked)
+		fam := &family{account: r.account, id: len(f.families) + 1, login: r.sent}
+		f.families = append(f.families, fam)
+		r.account.latest = fam
+		return f.issue(fam, r.asked)
 	case "refresh-token":
 		return f.rotate(r)
 	case "logout":
@@ -143,6 +143,7 @@ func (f *fincode) rotate(r *request) *answer {
 	}
 	p.used, p.usedBy = true, r.sent
 	f.world.stats.Rotations++
+	p.family.account.rotations++
 	if f.world.luck.rotationRevokes {
 		p.revoked = true
 	}
@@ -181,12 +182,16 @@ func (f *fincode) issue(fam *family, asked time.Time) *answer {
 // A request is what FinCode reads in an HTTP request.
 type request struct {
 	op, refresh, access string        // op is the last element of the path
+	account             *account      // for which the package was called
 	asked               time.Time     // when the package handed the request over
 	sent                *presentation // the request as a presentation; nil before it leaves
 }
 
-func read(r *http.Request) *request {
+// read reads a request. The token or the credentials in it, or accountField of a
+// request to the API, say which account it is for.
+func (f *fincode) read(r *http.Request) *request {
 	var body struct {
+		Email   string `json:"email"`
 		Refresh string `json:"refresh_token"`
 	}
 	if r.Body != nil {
@@ -195,51 +200,72 @@ func read(r *http.Request) *request {
 			panic(err) // the package's own
 		}
 	}
-	return &request{op: path.Base(r.URL.Path), refresh: body.Refresh, access: r.Header.Get("X-Auth-Token")}
+	req := &request{op: path.Base(r.URL.Path), refresh: body.Refresh, access: r.Header.Get("X-Auth-Token")}
+	switch req.op {
+	case api:
+		req.account = f.world.account(r.Header.Get(accountField))
+	case "login":
+		req.account = f.world.account(strings.TrimSuffix(body.Email, mailbox))
+	default:
+		req.account = f.owner(req)
+	}
+	return req
+}
+
+// owner returns the account that owns the tokens of the request. It locks world.mu.
+func (f *fincode) owner(r *request) *account {
+	f.world.mu.Lock()
+	defer f.world.mu.Unlock()
+	if p := cmp.Or(f.pairs[r.refresh], f.access[r.access]); p != nil {
+		return p.family.account
+	}
+	return f.world.accounts[0] // the promises will complain
 }
 
 // RoundTrip sends a request to FinCode. It is the process's Config.Base.
 func (p *process) RoundTrip(r *http.Request) (*http.Response, error) {
-	w, req := p.machine.world, read(r)
+	w := p.machine.world
+	req := w.fincode.read(r)
+	v := p.view(req.account)
 	req.asked = time.Now()
 	if err := p.step("before " + req.op); err != nil {
 		return nil, err
 	}
 	if err := r.Context().Err(); err != nil {
-		w.promise.notSentInTime(p, req)
+		w.promise.notSentInTime(req)
 		return nil, err
 	}
-	d := w.dice(req.op, p.id)
+	d := v.dice(req.op)
 	hooks := httptrace.ContextClientTrace(r.Context())
 	if hooks != nil && hooks.GetConn != nil {
 		hooks.GetConn(r.URL.Host)
 	}
 	if w.happens(d, ConnectionRefused) {
 		time.Sleep(quick(d).up)
-		w.sayNow(p, "%s: refused", req.op)
+		w.sayNow(v, "%s: refused", req.op)
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
 	}
 	if hooks != nil && hooks.GotConn != nil {
 		hooks.GotConn(httptrace.GotConnInfo{})
 	}
-	way := p.wayToFinCode(d, req)
-	req.sent = w.promise.sends(p, req, way.repeatAfter > 0)
+	way := v.wayToFinCode(d, req)
+	req.sent = w.promise.sends(v, req, way.repeatAfter > 0)
 	heard, err := send(r.Context(), w, way, func() *answer { return w.fincode.reply(d, req) })
 	if dead := p.step("after " + req.op); dead != nil {
 		return nil, dead
 	}
-	w.promise.hears(p, req, req.sent, heard)
+	w.promise.hears(v, req, req.sent, heard)
 	if err != nil {
-		w.sayNow(p, "%s: %v", req.op, err)
+		w.sayNow(v, "%s: %v", req.op, err)
 		return nil, err
 	}
-	w.sayNow(p, "%s: %d", req.op, heard.status)
+	w.sayNow(v, "%s: %d", req.op, heard.status)
 	return heard.response(r), nil
 }
 
 // wayToFinCode returns what happens to a request on its way. Chance decides.
-func (p *process) wayToFinCode(d *rand.Rand, req *request) passage {
-	w := p.machine.world
+func (v *view) wayToFinCode(d *rand.Rand, req *request) passage {
+	w := v.machine.world
 	way := quick(d)
 	if w.happens(d, SlowFinCode) {
 		way.slow(d, w.luck.timeout)
@@ -250,7 +276,7 @@ func (p *process) wayToFinCode(d *rand.Rand, req *request) passage {
 		way.repeatAfter = between(d, time.Microsecond, time.Second)
 		way.answerRepeat = d.IntN(2) == 0
 	}
-	w.sayNow(p, "%s %s: %v", req.op, req.refresh, way)
+	w.sayNow(v, "%s %s: %v", req.op, req.refresh, way)
 	return way
 }
 

@@ -68,6 +68,8 @@ func (f Fault) String() string { return faultNames[f] }
 // A luck is what a seed decides at the beginning. It does not change after that.
 type luck struct {
 	machines, callers int
+	keys              int             // accounts, each with its own session
+	inMemory          int             // MaxSessions; 0: all sessions
 	lifetime          time.Duration   // of an access token
 	timeout           time.Duration   // RefreshTimeout
 	length            time.Duration   // of the time in which faults happen
@@ -125,6 +127,12 @@ func newLuck(seed uint64) luck {
 		l.rushes = append(l.rushes, between(r, 0, l.length))
 	}
 	slices.Sort(l.rushes)
+	l.keys = 1
+	if r.IntN(3) == 0 {
+		l.keys = 2 + r.IntN(4)
+		l.inMemory = 1 + r.IntN(min(2, l.keys-1)) // less than keys, so that sessions are dropped
+		//		l.callers = max(l.callers, l.keys)
+	}
 	return l
 }
 

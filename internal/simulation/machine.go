@@ -104,8 +104,11 @@ func (m *machine) sleep(d time.Duration, frozen bool) {
 // start starts a new process on the machine, unless one runs there.
 func (m *machine) start() {
 	w := m.world
-	p := &process{machine: m, gone: make(chan struct{}), died: make(chan struct{}), ended: make(chan struct{})}
+	p := newProcess(m)
 	p.sessions = p.boot()
+	for _, v := range p.views {
+		v.source = p.sessions.TokenSource(v.account.key)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if m.process != nil {
@@ -155,13 +158,28 @@ type process struct {
 	gone     chan struct{} // closed when the process crashes, or before it is closed: its callers leave
 	died     chan struct{} // closed when the process crashes
 	ended    chan struct{} // closed when the callers have returned
+	views    []*view       // one for each account, in their order
 
 	// Guarded by world.mu.
-	dead    bool
-	leaving bool    // gone is closed
-	slept   []pause // the last may not be over yet
-	view    view
+	dead                bool
+	leaving             bool    // gone is closed
+	closed, closeFailed bool    // Close has returned; with an error
+	slept               []pause // the last may not be over yet
 }
+
+func newProcess(m *machine) *process {
+	p := &process{machine: m, gone: make(chan struct{}), died: make(chan struct{}), ended: make(chan struct{})}
+	for _, a := range m.world.accounts {
+		p.views = append(p.views, &view{process: p, account: a})
+	}
+	return p
+}
+
+// view returns the process's view of the account.
+func (p *process) view(a *account) *view { return p.views[a.number] }
+
+// viewOf returns the process's view of the account with that key.
+func (p *process) viewOf(key string) *view { return p.view(p.machine.world.account(key)) }
 
 func (p *process) String() string { return p.name }
 
@@ -237,15 +255,17 @@ func (p *process) boot() *fincodeauth.Sessions {
 		Store:          storeOf{p},
 		Base:           p,
 		RefreshTimeout: w.luck.timeout,
-		Observe:        func(e fincodeauth.Event) { w.promise.observed(p, e) },
+		MaxSessions:    w.luck.inMemory,
+		Observe:        func(e fincodeauth.Event) { w.promise.observed(p.viewOf(e.Key), e) },
 	}
 	if w.luck.credentials {
-		cfg.Credentials = func(_ context.Context, _ string, cause error) (fincodeauth.Credentials, error) {
+		cfg.Credentials = func(_ context.Context, key string, cause error) (fincodeauth.Credentials, error) {
 			if err := p.step("credentials"); err != nil {
 				return fincodeauth.Credentials{}, err
 			}
-			w.promise.credentialsAsked(p, cause)
-			return credentials, nil
+			v := p.viewOf(key)
+			w.promise.credentialsAsked(v, cause)
+			return v.account.credentials(), nil
 		}
 	}
 	sessions, err := w.boot(cfg, p.machine.now, p.machine.random)
@@ -279,7 +299,7 @@ func (p *process) close(grace time.Duration) {
 		return
 	}
 	w.say(p, "is closed: %v", err)
-	p.view.closed = true
-	p.view.closeFailed = err != nil
+	p.closed = true
+	p.closeFailed = err != nil
 	p.machine.process = nil
 }

@@ -16,7 +16,7 @@ import (
 // processes A1 and B1 itself: no process runs the package.
 type scene struct {
 	*world
-	a, b    *process
+	a, b    *view
 	version string // of the record in the store; "": there is none
 }
 
@@ -24,13 +24,16 @@ func newScene() *scene {
 	w := newWorld(1, nil, true)
 	w.luck = luck{lifetime: time.Minute, timeout: time.Second}
 	s := &scene{world: w}
-	s.a = &process{machine: newMachine(w, 0), id: 1, name: "A1"}
-	s.b = &process{machine: newMachine(w, 1), id: 2, name: "B1"}
+	for i, v := range []**view{&s.a, &s.b} {
+		p := newProcess(newMachine(w, i))
+		p.id, p.name = i+1, string(rune('A'+i))+"1"
+		*v = p.view(w.accounts[0])
+	}
 	return s
 }
 
-// save saves a record as p. It has the refresh token of the pair; nil: none.
-func (s *scene) save(t *testing.T, p *process, of *pair, version string, edit func(*fincodeauth.Record)) {
+// save saves a record as v's process. It has the refresh token of the pair; nil: none.
+func (s *scene) save(t *testing.T, v *view, of *pair, version string, edit func(*fincodeauth.Record)) {
 	t.Helper()
 	rec := &fincodeauth.Record{Version: version, Token: &oauth2.Token{}}
 	if of != nil {
@@ -39,8 +42,8 @@ func (s *scene) save(t *testing.T, p *process, of *pair, version string, edit fu
 	if edit != nil {
 		edit(rec)
 	}
-	if saved := s.store.save(p, rec, s.version, false); saved.err != nil {
-		t.Fatalf("%v saves %s: %v", p, version, saved.err)
+	if saved := s.store.save(v, rec, s.version, false); saved.err != nil {
+		t.Fatalf("%v saves %s: %v", v, version, saved.err)
 	}
 	s.version = version
 }
@@ -58,33 +61,33 @@ func (s *scene) wantBroken(t *testing.T, part string) {
 	}
 }
 
-// call sends a request to FinCode as p. asked is when the package handed the
+// call sends a request to FinCode as v's process. asked is when the package handed the
 // request over.
-func (s *scene) call(p *process, r *request, asked time.Time) *answer {
-	r.asked = asked
-	r.sent = s.promise.sends(p, r, false)
+func (s *scene) call(v *view, r *request, asked time.Time) *answer {
+	r.account, r.asked = v.account, asked
+	r.sent = s.promise.sends(v, r, false)
 	s.mu.Lock()
 	answer := s.fincode.serve(r)
 	s.mu.Unlock()
-	s.promise.hears(p, r, r.sent, answer)
+	s.promise.hears(v, r, r.sent, answer)
 	return answer
 }
 
-// login logs in as p, and returns the first pair.
-func (s *scene) login(p *process) *pair {
-	return s.call(p, &request{op: "login"}, time.Now()).issued
+// login logs in as v's process, and returns the first pair.
+func (s *scene) login(v *view) *pair {
+	return s.call(v, &request{op: "login"}, time.Now()).issued
 }
 
-// present presents the pair's refresh token as p, and returns the next pair, or
+// present presents the pair's refresh token as v's process, and returns the next pair, or
 // nil if FinCode refused the token.
-func (s *scene) present(p *process, of *pair, asked time.Time) *pair {
-	return s.call(p, &request{op: "refresh-token", refresh: of.refresh}, asked).issued
+func (s *scene) present(v *view, of *pair, asked time.Time) *pair {
+	return s.call(v, &request{op: "refresh-token", refresh: of.refresh}, asked).issued
 }
 
-// logout tells FinCode as p that the pair's session has ended, and returns the
+// logout tells FinCode as v's process that the pair's session has ended, and returns the
 // HTTP status of the answer.
-func (s *scene) logout(p *process, of *pair) int {
-	return s.call(p, &request{op: "logout", access: of.access, refresh: of.refresh}, time.Now()).status
+func (s *scene) logout(v *view, of *pair) int {
+	return s.call(v, &request{op: "logout", access: of.access, refresh: of.refresh}, time.Now()).status
 }
 
 // A process claims a token and is about to present it. Another process takes over

@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"slices"
 	"sync"
@@ -25,24 +26,23 @@ type event struct {
 	fault Fault
 }
 
-// comeBack is not a fault. The user comes back, and logs in if the session has
+// comeBack is not a fault. The users come back, and log in if their session has
 // ended.
 const comeBack = Fault(faults)
 
-// isLoggedIn reports whether the store has a refresh token.
-func (w *world) isLoggedIn() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	now := w.store.current()
-	return now != nil && now.pair != nil
-}
+// isForOneAccount reports whether the script's fault f happens to one account.
+func (f Fault) isForOneAccount() bool { return f >= FamilyRevoked }
 
 // script returns the events in the order of their times.
 func (w *world) script() []event {
 	d := w.dice("script", 0)
 	var events []event
 	for f := Crash; int(f) < faults; f++ {
-		for range int(w.luck.odds[f]) {
+		times := int(w.luck.odds[f])
+		if f.isForOneAccount() {
+			times *= w.luck.keys
+		}
+		for range times {
 			events = append(events, event{between(d, 0, w.luck.length), f})
 		}
 	}
@@ -61,7 +61,9 @@ func (w *world) play() {
 		m.start()
 	}
 	time.Sleep(time.Millisecond)
-	w.machines[0].process.login()
+	for i, a := range w.accounts {
+		w.machines[i%len(w.machines)].process.view(a).login()
+	}
 	w.mu.Lock()
 	w.calm = false
 	w.mu.Unlock()
@@ -81,23 +83,62 @@ func (w *world) act(f Fault) {
 	d := w.dice("act", int(f))
 	m := w.machines[d.IntN(len(w.machines))]
 	if f == comeBack {
-		if w.isLoggedIn() {
-			return
-		}
-		f = Login
+		w.comeBack(m)
+		return
 	}
+	a := w.accounts[0]
+	if len(w.accounts) > 1 && f.isForOneAccount() {
+		a = w.accounts[d.IntN(len(w.accounts))]
+	}
+	p := w.begins(f, m)
+	switch f {
+	case Crash, Deploy, Stop, Suspend, ClockJump:
+		m.suffers(f, p, d)
+	case Login, Logout:
+		if p != nil {
+			w.userComes(f, p.view(a), d)
+		}
+	default:
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.atTheServers(f, a, time.Now().Add(between(d, time.Second, 5*time.Minute)), d.IntN(2) == 0)
+	}
+}
+
+// begins notes that the fault happens at the machine, and returns its process.
+func (w *world) begins(f Fault, m *machine) *process {
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.stats.Faults[f]++
 	w.say(name("script"), "%v (%v)", f, m)
-	p := m.process
-	w.mu.Unlock()
+	return m.process
+}
+
+// comeBack logs the users in that have no session. They do not come at the same
+// instant, because the order would then be undecided.
+func (w *world) comeBack(m *machine) {
+	for _, a := range w.accounts {
+		if a.isLoggedIn() {
+			continue
+		}
+		if p := w.begins(Login, m); p != nil {
+			w.users.Go(func() {
+				time.Sleep(time.Duration(a.number))
+				p.view(a).login()
+			})
+		}
+	}
+}
+
+// suffers makes a fault happen to the machine, or to its process p.
+func (m *machine) suffers(f Fault, p *process, d *rand.Rand) {
 	switch f {
 	case Crash:
 		m.crash(p)
 	case Deploy:
 		if p != nil {
 			grace := between(d, time.Second, time.Minute)
-			w.underway.Go(func() {
+			m.world.underway.Go(func() {
 				p.close(grace)
 				m.start()
 			})
@@ -106,32 +147,29 @@ func (w *world) act(f Fault) {
 		m.sleep(between(d, time.Second, 10*time.Minute), f == Suspend)
 	case ClockJump:
 		m.setClock(hours(d, 6))
-	case Login:
-		if p != nil {
-			w.users.Go(p.login)
-		}
-	case Logout:
-		if p != nil {
-			w.users.Go(p.logout)
-			// The user may log in in another window meanwhile. It is not the same
-			// instant, because the order would then be undecided.
-			if d.IntN(3) == 0 {
-				w.users.Go(func() {
-					time.Sleep(between(d, 1, 50*time.Millisecond))
-					p.login()
-				})
-			}
-		}
-	default:
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.atTheServers(f, time.Now().Add(between(d, time.Second, 5*time.Minute)), d.IntN(2) == 0)
 	}
 }
 
-// atTheServers makes a fault happen at the store or at FinCode. w.mu is held.
-func (w *world) atTheServers(f Fault, until time.Time, silent bool) {
-	fam := w.fincode.families[len(w.fincode.families)-1]
+// userComes makes a user log in or out.
+func (w *world) userComes(f Fault, v *view, d *rand.Rand) {
+	if f == Login {
+		w.users.Go(v.login)
+		return
+	}
+	w.users.Go(v.logout)
+	// The user may log in in another window meanwhile. It is not the same instant,
+	// because the order would then be undecided.
+	if d.IntN(3) == 0 {
+		w.users.Go(func() {
+			time.Sleep(between(d, 1, 50*time.Millisecond))
+			v.login()
+		})
+	}
+}
+
+// atTheServers makes a fault happen at the store or at FinCode, to the account if
+// the fault is for one. w.mu is held.
+func (w *world) atTheServers(f Fault, a *account, until time.Time, silent bool) {
 	switch f {
 	case StoreDown:
 		w.store.down, w.store.silent = until, silent
@@ -142,11 +180,13 @@ func (w *world) atTheServers(f Fault, until time.Time, silent bool) {
 			p.revoked = true
 		}
 	case FamilyRevoked:
-		fam.revoked, fam.revokedOutside = true, true
+		a.latest.revoked, a.latest.revokedOutside = true, true
 	case Thief:
-		fam.latest.stolen = true
-		fam.revokedOutside = true
-		w.fincode.rotate(&request{refresh: fam.latest.refresh})
+		stolen := a.latest.latest
+		stolen.stolen = true
+		a.latest.revokedOutside = true
+		a.thefts++
+		w.fincode.rotate(&request{refresh: stolen.refresh})
 	}
 }
 
@@ -160,40 +200,42 @@ func (m *machine) setClock(by time.Duration) {
 }
 
 // login logs the user in through the process.
-func (p *process) login() {
-	p.userDoes("login", func(ctx context.Context, s *fincodeauth.Sessions) error { return s.Login(ctx, key, credentials) })
+func (v *view) login() {
+	v.userDoes("login", func(ctx context.Context) error { return v.sessions.Login(ctx, v.account.key, v.account.credentials()) })
 }
 
 // logout logs the user out through the process.
-func (p *process) logout() {
-	p.userDoes("logout", func(ctx context.Context, s *fincodeauth.Sessions) error { return s.Logout(ctx, key) })
+func (v *view) logout() {
+	v.userDoes("logout", func(ctx context.Context) error { return v.sessions.Logout(ctx, v.account.key) })
 }
 
 // userDoes calls do, a login or a logout by the user.
-func (p *process) userDoes(what string, do func(context.Context, *fincodeauth.Sessions) error) {
-	w := p.machine.world
-	if p.step("user") != nil {
+func (v *view) userDoes(what string, do func(context.Context) error) {
+	w := v.machine.world
+	if v.step("user") != nil {
 		return
 	}
-	d := w.dice("user", p.id)
+	d := v.dice("user")
 	ctx, cancel := context.WithTimeout(context.Background(), between(d, time.Second, time.Hour))
 	defer cancel()
 	w.mu.Lock()
-	w.say(p, "%s begins", what)
-	if p.view.userCalls == 0 {
-		p.view.userCallsSince = time.Now()
+	w.say(v, "%s begins", what)
+	if v.userCalls == 0 {
+		v.userCallsSince = time.Now()
 	}
-	p.view.userCalls++
+	v.userCalls++
+	v.calls++
 	w.mu.Unlock()
-	err := do(ctx, p.sessions)
+	err := do(ctx)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if p.dead {
+	if v.dead {
 		return
 	}
-	w.say(p, "%s: %v", what, err)
-	p.view.userCalls--
-	w.promise.userDid(p, what, err)
+	w.say(v, "%s: %v", what, err)
+	v.userCalls--
+	v.ends()
+	w.promise.userDid(v, what, err)
 }
 
 // rest is the calm after the bad time: no more faults happen. Within the time that
@@ -217,13 +259,27 @@ func (w *world) rest() {
 	}
 	w.sayNow(name("script"), "no more faults")
 	notExpired, accepted := w.recovery()
-	hasToken := func(p *process) { w.probe(p, "has a token", notExpired, p.hasToken) }
-	w.everyProcess(hasToken)
+	hasToken := func(v *view) { w.probe(v, "has a token", notExpired, v.hasToken) }
+	w.everyView(hasToken)
 	w.underway.Wait() // then ask the processes that have started meanwhile, too
-	w.everyProcess(hasToken)
-	w.everyProcess(func(p *process) { w.probe(p, "is accepted", accepted, p.isAccepted) })
+	w.everyView(hasToken)
+	w.everyView(func(v *view) { w.probe(v, "is accepted", accepted, v.isAccepted) })
 	time.Sleep(w.luck.lifetime * 3 / 2)
-	w.everyProcess(func(p *process) { w.probe(p, "is accepted again", time.Minute, p.isAccepted) })
+	w.everyView(func(v *view) { w.probe(v, "is accepted again", time.Minute, v.isAccepted) })
+}
+
+// everyView calls do for all accounts in every process, like everyProcess.
+func (w *world) everyView(do func(*view)) {
+	w.everyProcess(func(p *process) {
+		var all sync.WaitGroup
+		for _, v := range p.views {
+			all.Go(func() {
+				time.Sleep(time.Duration(v.account.number * len(w.machines)))
+				do(v)
+			})
+		}
+		all.Wait()
+	})
 }
 
 // everyProcess calls do for all processes that are not being closed, and waits
@@ -248,41 +304,43 @@ func (w *world) everyProcess(do func(*process)) {
 
 // probe calls try until it succeeds or says that a login is needed. It checks that
 // this takes no longer than limit.
-func (w *world) probe(p *process, what string, limit time.Duration, try func(context.Context) error) {
+func (w *world) probe(v *view, what string, limit time.Duration, try func(context.Context) error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*limit)
 	defer cancel()
 	for began := time.Now(); ; time.Sleep(250 * time.Millisecond) {
 		err := try(ctx)
 		took := time.Since(began)
 		if err == nil || errors.Is(err, fincodeauth.ErrLoginRequired) || ctx.Err() != nil {
-			w.promise.serves(p, what, took, limit, err)
+			w.promise.serves(v, what, took, limit, err)
 			return
 		}
 	}
 }
 
 // hasToken returns nil if the process hands out a token that has not expired.
-func (p *process) hasToken(ctx context.Context) error {
-	tok, err := p.sessions.TokenSource(key).TokenContext(ctx)
+func (v *view) hasToken(ctx context.Context) error {
+	v.begin()
+	defer v.end()
+	tok, err := v.sessions.TokenSource(v.account.key).TokenContext(ctx)
 	if err != nil {
 		return err
 	}
-	w := p.machine.world
+	w := v.machine.world
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	of := w.fincode.access[tok.AccessToken]
 	if of == nil {
 		return errors.New("a token that does not exist")
 	}
-	if time.Now().After(of.expires.Add(time.Second)) && !w.promise.clockChanged(p, of) {
+	if time.Now().After(of.expires.Add(time.Second)) && !w.promise.clockChanged(v, of) {
 		return fmt.Errorf("%v has expired", of)
 	}
 	return nil
 }
 
 // isAccepted returns nil if the API accepts the process's token.
-func (p *process) isAccepted(ctx context.Context) error {
-	resp, err := p.get(ctx)
+func (v *view) isAccepted(ctx context.Context) error {
+	resp, err := v.get(ctx)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,8 @@ import (
 // Stats count what happened. They show that the bad cases did happen.
 type Stats struct {
 	Seeds         int
+	SeveralKeys   int           // seeds with several keys
+	Reloads       int           // a process loaded a session whose token it had had before
 	Simulated     time.Duration // time in the bubbles
 	Calls, Waits  int           // calls for a token, and those that had to wait
 	Presentations int           // of refresh tokens
@@ -26,6 +28,8 @@ type Stats struct {
 // Add adds the numbers of o.
 func (s *Stats) Add(o Stats) {
 	s.Seeds += o.Seeds
+	s.SeveralKeys += o.SeveralKeys
+	s.Reloads += o.Reloads
 	s.Simulated += o.Simulated
 	s.Calls += o.Calls
 	s.Waits += o.Waits
@@ -47,6 +51,7 @@ func (s *Stats) Add(o Stats) {
 func (s *Stats) Print(w io.Writer) {
 	fmt.Fprintf(w, "%d seeds, %.1f simulated years: %d calls (%d waited), %d rotations, %d presentations, %d with an unknown outcome, %d takeovers\n",
 		s.Seeds, s.Simulated.Hours()/24/365, s.Calls, s.Waits, s.Rotations, s.Presentations, s.Unheard, s.Takeovers)
+	fmt.Fprintf(w, "%d seeds with several keys: sessions that were dropped from memory were loaded again %d times\n", s.SeveralKeys, s.Reloads)
 	fmt.Fprintf(w, "sessions ended: %d interrupted, %d reused and not interrupted\n", s.Interrupted, s.Breaches)
 	for t := fincodeauth.LoggedIn; t <= fincodeauth.LoggedOut; t++ {
 		fmt.Fprintf(w, "%9d  event %v\n", s.Events[t], t)

@@ -23,40 +23,45 @@ type store struct {
 	world *world
 
 	// Guarded by world.mu.
+	saves  int       // that were carried out
+	down   time.Time // the store is down until then
+	silent bool      // while it is down, it does not answer; false: it answers with an error
+}
+
+// A shelf is what the store has of one account. world.mu guards it.
+type shelf struct {
 	record   *fincodeauth.Record // nil: none
 	versions map[string]*version // by Record.Version; a later Save of the same replaces it
-	saves    int                 // that were carried out
-	down     time.Time           // the store is down until then
-	silent   bool                // while it is down, it does not answer; false: it answers with an error
 }
 
 // A version is a Save that was carried out.
 type version struct {
 	number int // 1 for the first Save that was carried out, and so on
-	by     *process
+	by     *view
 	at     time.Time
 	claim  bool
 	pair   *pair // nil: the record has no refresh token
 }
 
-func newStore(w *world) *store { return &store{world: w, versions: make(map[string]*version)} }
+func newStore(w *world) *store { return &store{world: w} }
 
 func (s *store) String() string { return "store" }
 
 // current returns the version of the record in the store, or nil if there is no
 // record. world.mu is held.
-func (s *store) current() *version {
+func (s *shelf) current() *version {
 	if s.record == nil {
 		return nil
 	}
 	return s.versions[s.record.Version]
 }
 
-// claimOf returns the process's last claim, or nil. world.mu is held.
-func (s *store) claimOf(p *process) (last *version) {
-	for _, v := range s.versions {
-		if v.claim && v.by == p && (last == nil || v.number > last.number) {
-			last = v
+// lastClaim returns the process's last claim of the session, or nil. world.mu is
+// held.
+func (v *view) lastClaim() (last *version) {
+	for _, saved := range v.account.versions {
+		if saved.claim && saved.by == v && (last == nil || saved.number > last.number) {
+			last = saved
 		}
 	}
 	return last
@@ -82,56 +87,57 @@ func (s *store) whileDown() (answer *storeAnswer, down bool) {
 	return &storeAnswer{err: errStoreDown}, true
 }
 
-func (s *store) load() *storeAnswer {
+func (s *store) load(a *account) *storeAnswer {
 	s.world.mu.Lock()
 	defer s.world.mu.Unlock()
 	if answer, down := s.whileDown(); down {
 		return answer
 	}
-	if s.record == nil {
+	if a.record == nil {
 		return &storeAnswer{err: fincodeauth.ErrNotFound}
 	}
-	return &storeAnswer{record: copied(s.record)}
+	return &storeAnswer{record: copied(a.record)}
 }
 
-// save carries out a Save of p. late says that p has given up.
-func (s *store) save(p *process, rec *fincodeauth.Record, prev string, late bool) *storeAnswer {
+// save carries out a Save of v's process. late says that the process has given up.
+func (s *store) save(v *view, rec *fincodeauth.Record, prev string, late bool) *storeAnswer {
 	s.world.mu.Lock()
 	defer s.world.mu.Unlock()
 	if answer, down := s.whileDown(); down {
 		return answer
 	}
-	old, found := s.current(), ""
-	if s.record != nil {
-		found = s.record.Version
+	a := v.account
+	old, found := a.current(), ""
+	if a.record != nil {
+		found = a.record.Version
 	}
 	if found != prev {
-		s.world.say(s, "refuses a Save of %v: it has %v", p, old)
+		s.world.say(s, "refuses a Save of %v: it has %v", v, old)
 		return &storeAnswer{err: fincodeauth.ErrConflict}
 	}
-	s.record = copied(rec)
+	a.record = copied(rec)
 	s.saves++
 	next := &version{
 		number: s.saves,
-		by:     p,
+		by:     v,
 		at:     time.Now(),
 		claim:  !rec.RefreshStarted.IsZero(),
 		pair:   s.world.fincode.pairs[rec.Token.RefreshToken],
 	}
-	s.versions[rec.Version] = next
+	a.versions[rec.Version] = next
 	s.world.say(s, "now has %v %s", next, rec.Ended)
-	s.world.promise.saved(old, next, rec, late || p.dead)
+	s.world.promise.saved(old, next, rec, late || v.dead)
 	return &storeAnswer{}
 }
 
-func (s *store) delete() *storeAnswer {
+func (s *store) delete(a *account) *storeAnswer {
 	s.world.mu.Lock()
 	defer s.world.mu.Unlock()
 	if answer, down := s.whileDown(); down {
 		return answer
 	}
-	s.world.say(s, "deletes %v", s.current())
-	s.record = nil
+	s.world.say(s, "deletes %v", a.current())
+	a.record = nil
 	return &storeAnswer{}
 }
 
@@ -163,39 +169,42 @@ type storeOf struct{ process *process }
 
 var _ fincodeauth.Store = storeOf{}
 
-func (s storeOf) Load(ctx context.Context, _ string) (*fincodeauth.Record, error) {
-	answer, err := s.ask(ctx, "Load", s.process.machine.world.store.load)
+func (s storeOf) Load(ctx context.Context, key string) (*fincodeauth.Record, error) {
+	v := s.process.viewOf(key)
+	answer, err := s.ask(ctx, v, "Load", func() *storeAnswer { return v.machine.world.store.load(v.account) })
 	if err != nil {
 		return nil, err
 	}
 	return answer.record, nil
 }
 
-func (s storeOf) Save(ctx context.Context, _ string, rec *fincodeauth.Record, prev string) error {
+func (s storeOf) Save(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
+	v := s.process.viewOf(key)
 	rec = copied(rec)
-	_, err := s.ask(ctx, "Save", func() *storeAnswer {
-		return s.process.machine.world.store.save(s.process, rec, prev, ctx.Err() != nil)
+	_, err := s.ask(ctx, v, "Save", func() *storeAnswer {
+		return v.machine.world.store.save(v, rec, prev, ctx.Err() != nil)
 	})
 	if err != nil && !errors.Is(err, fincodeauth.ErrConflict) {
-		s.process.machine.world.promise.savesUnheard(rec)
+		v.machine.world.promise.savesUnheard(rec)
 	}
 	return err
 }
 
-func (s storeOf) Delete(ctx context.Context, _ string) error {
-	_, err := s.ask(ctx, "Delete", func() *storeAnswer {
+func (s storeOf) Delete(ctx context.Context, key string) error {
+	v := s.process.viewOf(key)
+	_, err := s.ask(ctx, v, "Delete", func() *storeAnswer {
 		// A Delete compares no version. So the contract of a Store does not
 		// allow that it is carried out after the process has given up.
 		if ctx.Err() != nil {
 			return nil
 		}
-		return s.process.machine.world.store.delete()
+		return v.machine.world.store.delete(v.account)
 	})
 	return err
 }
 
-// ask sends one request to the store. Chance decides what happens to it.
-func (s storeOf) ask(ctx context.Context, what string, serve func() *storeAnswer) (*storeAnswer, error) {
+// ask sends one request to the store, for v's account. Chance decides what happens to it.
+func (s storeOf) ask(ctx context.Context, v *view, what string, serve func() *storeAnswer) (*storeAnswer, error) {
 	p, w := s.process, s.process.machine.world
 	if err := p.step("before " + what); err != nil {
 		return nil, err
@@ -203,7 +212,7 @@ func (s storeOf) ask(ctx context.Context, what string, serve func() *storeAnswer
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	d := w.dice(what, p.id)
+	d := v.dice(what)
 	way := quick(d)
 	if w.happens(d, SlowStore) {
 		way.slow(d, w.luck.timeout)
@@ -220,7 +229,7 @@ func (s storeOf) ask(ctx context.Context, what string, serve func() *storeAnswer
 	case "Delete":
 		way.requestLost = w.happens(d, DeleteLost)
 	}
-	w.sayNow(p, "%s: %v", what, way)
+	w.sayNow(v, "%s: %v", what, way)
 	answer, err := send(ctx, w, way, serve)
 	if dead := p.step("after " + what); dead != nil {
 		return nil, dead
@@ -229,9 +238,9 @@ func (s storeOf) ask(ctx context.Context, what string, serve func() *storeAnswer
 		err = answer.err
 	}
 	if err != nil {
-		w.sayNow(p, "%s: %v", what, err)
+		w.sayNow(v, "%s: %v", what, err)
 		if !errors.Is(err, fincodeauth.ErrConflict) && !errors.Is(err, fincodeauth.ErrNotFound) {
-			w.promise.cannotReachTheStore(p, what)
+			w.promise.cannotReachTheStore(v, what)
 		}
 		return nil, err
 	}

@@ -2,20 +2,29 @@
 // Machines, each with its own clocks, share a store and a FinCode. The networks
 // between them lose, repeat and delay messages. Processes crash, sleep and are
 // replaced. Users log in and out in the middle of all that. At every step the
-// simulation checks what the package promises.
+// simulation checks what the package promises. In some seeds there are several
+// users, each with a session of their own, and too little memory for all of them.
 //
 // One seed decides everything, so a failure can be played again.
 //
 //	world.go    one seed's world, its chance and its trace
 //	luck.go     what a seed decides: how many machines, and how often each fault happens
+//	account.go  the users' accounts, and each process's view of an account
 //	machine.go  machines, their clocks, and the processes that run on them
 //	network.go  how a request gets from a process to the store or to FinCode
 //	store.go    the store
 //	fincode.go  FinCode
 //	caller.go   the callers, which want tokens
 //	script.go   what happens at which time
-//	promise.go  what must be true, whatever happens
 //	stats.go    how often each thing happened
+//
+// What must be true, whatever happens:
+//
+//	promise.go     what is known of each token and each session
+//	presenting.go  promises about refresh tokens that a process presents
+//	saving.go      promises about what the store gets
+//	asking.go      promises to callers
+//	ending.go      promises about the end: of a session, of a process, of bad luck
 //
 // # Rules for concurrency
 //
@@ -44,10 +53,6 @@ import (
 	"github.com/fincodeauth/fincodeauth"
 )
 
-// key is the key of the only session. One is enough, because sessions know nothing
-// of each other.
-const key = "ada"
-
 // A Boot starts Sessions on a machine. now is the machine's time.Now, and random is
 // its rand.Float64.
 type Boot func(cfg fincodeauth.Config, now func() time.Time, random func() float64) (*fincodeauth.Sessions, error)
@@ -69,6 +74,9 @@ func Run(seed uint64, boot Boot, trace bool) Result {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.stats.Seeds = 1
+	if w.luck.keys > 1 {
+		w.stats.SeveralKeys = 1
+	}
 	w.stats.Simulated = time.Since(w.started)
 	return Result{Stats: w.stats, Broken: w.broken, Trace: w.trace}
 }
@@ -80,6 +88,7 @@ type world struct {
 	boot     Boot
 	started  time.Time
 	machines []*machine
+	accounts []*account
 	store    *store
 	fincode  *fincode
 	calmed   chan struct{}  // closed when faults stop
@@ -110,6 +119,9 @@ func newWorld(seed uint64, boot Boot, trace bool) *world {
 		tracing: trace,
 	}
 	w.promise.world = w
+	for number := range w.luck.keys {
+		w.accounts = append(w.accounts, newAccount(w, number))
+	}
 	w.store = newStore(w)
 	w.fincode = newFinCode(w)
 	for id := range w.luck.machines {
