@@ -70,7 +70,7 @@ func (k *promise) ended(v *view, cause error) {
 	}
 	superseded := of.usedBy != nil && of.usedBy.superseded // its claim may have been taken over, by any process
 	overslept := v.presented.overslept && of.takenOver     // the process does not know of the takeover
-	if end.Interrupted != v.presented.interrupted && !of.family.cameBack && !superseded && !overslept {
+	if end.Interrupted != v.presented.interrupted && !of.family.cameBack && !superseded && !overslept && !of.forgotten {
 		w.breaks(v, "%v says that Interrupted is %t at the end of %v, which is wrong", v, end.Interrupted, of)
 	}
 	if end.Reused != v.presented.reused {

@@ -40,6 +40,7 @@ type history struct {
 	savedUnheard   bool          // it was, but the answer to its Save was lost
 	outcomeUnknown bool          // a process presented the token and does not know the outcome
 	takenOver      bool          // another process took over a claim of the token
+	forgotten      bool          // a process may have taken over its own claim, because it had dropped the session
 	twice          bool          // the network delivered a request with the token twice
 	stolen         bool
 }

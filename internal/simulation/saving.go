@@ -16,6 +16,9 @@ func (k *promise) saved(old, v *version, rec *fincodeauth.Record, late bool) {
 	if old != nil && old.claim && v.claim && old.by != v.by {
 		k.tookOver(old, v)
 	}
+	if old != nil && old.claim && v.claim && old.by == v.by && old.mayBeForgotten() {
+		old.pair.forgotten = true
+	}
 	if old != nil && old.pair != nil && v.pair != nil && old.pair.family == v.pair.family && v.pair.number < old.pair.number {
 		k.world.breaks(v.by, "%v replaces %v with the older %v", v.by, old.pair, v.pair)
 	}
@@ -58,6 +61,16 @@ func (k *promise) tookOver(old, v *version) {
 			k.world.breaks(v.by, "%v takes over the claim of %v, which is alive and presenting the token", v.by, old.by)
 		}
 	}
+}
+
+// mayBeForgotten reports whether the process that saved the claim may have forgotten
+// it, and what FinCode said. It remembers that for an hour, even if other sessions
+// need the room (docs/protocol.md, The numbers). The hour begins before the Save is
+// carried out. But before the process takes its own claim over, it waits as for
+// another process's claim.
+func (v *version) mayBeForgotten() bool {
+	l := v.by.machine.world.luck
+	return l.inMemory > 0 && time.Since(v.at) > time.Hour-2*l.timeout
 }
 
 // comesBack: a session that was logged out does not come back. There is one
