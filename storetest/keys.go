@@ -221,112 +221,153 @@ func lengthPairs() [][2]string {
 
 // oddKeysDoNotCollide keeps a record under every odd key at the same time. Each
 // record has a version of its own, so that a Load shows whose record it returned.
+// After an error, the next steps would only repeat it.
 func oddKeysDoNotCollide(t *testing.T, s store) {
-	var keys []string
-	versions := make(map[string]string) // by key
-	keyOf := make(map[string]string)    // by version
-	doomed := make(map[string]bool)     // keys that are the first of a pair: the test deletes them
-	for _, odd := range oddKeys {
-		for _, pair := range odd.pairs {
-			doomed[pair[0]] = true
-			for _, key := range pair {
-				if versions[key] == "" {
-					keys = append(keys, key)
-					versions[key] = fmt.Sprintf("v%d", len(keys))
-					keyOf[versions[key]] = key
-				}
+	c := newCrowd(s)
+	s.refuseUsed(t, c.keys...)
+	c.saveAll(t)
+	for _, step := range []func(*testing.T){c.loadAll, c.deleteFirstOfPairs, c.wantOthers, c.deleteSecondOfPairs, c.wantAll} {
+		step(t)
+		if t.Failed() {
+			return
+		}
+	}
+}
+
+// A crowd is a record under each odd key.
+type crowd struct {
+	store
+	keys     []string
+	versions map[string]string // by key
+	keyOf    map[string]string // by version
+	doomed   map[string]bool   // keys that are the first of a pair: the test deletes them
+	refused  map[string]bool   // keys for which the store returned an error
+}
+
+func newCrowd(s store) *crowd {
+	c := &crowd{
+		store:    s,
+		versions: make(map[string]string),
+		keyOf:    make(map[string]string),
+		doomed:   make(map[string]bool),
+		refused:  make(map[string]bool),
+	}
+	eachPair(func(_, one, other string) {
+		c.doomed[one] = true
+		for _, key := range []string{one, other} {
+			if c.versions[key] == "" {
+				c.keys = append(c.keys, key)
+				c.versions[key] = fmt.Sprintf("v%d", len(c.keys))
+				c.keyOf[c.versions[key]] = key
 			}
 		}
-	}
+	})
+	return c
+}
 
-	s.refuseUsed(t, keys...)
-
-	refused := make(map[string]bool)
-	for _, key := range keys {
-		err := s.Save(t.Context(), key, newRecord(versions[key]), "")
-		switch {
-		case err == nil, errors.Is(err, fincodeauth.ErrConflict): // the loads below explain a conflict
-		case !mayRefuse(key), errors.Is(err, fincodeauth.ErrNotFound):
-			t.Errorf("Save(%s, %s over nothing) = %v", quote(key), versions[key], err)
-			refused[key] = true
-		default:
-			t.Logf("the store refuses the key %s, as it may: %v", quote(key), err)
-			refused[key] = true
+// eachPair calls do for each pair of odd keys.
+func eachPair(do func(difference, one, other string)) {
+	for _, odd := range oddKeys {
+		for _, pair := range odd.pairs {
+			do(odd.difference, pair[0], pair[1])
 		}
 	}
+}
 
-	found := make(map[string]string) // by key: the key whose record Load returned
-	for _, key := range keys {
-		rec, err := s.Load(t.Context(), key)
+// saveAll saves a record under each key. loadAll explains a conflict.
+func (c *crowd) saveAll(t *testing.T) {
+	for _, key := range c.keys {
+		err := c.Save(t.Context(), key, newRecord(c.versions[key]), "")
 		switch {
-		case err == nil && keyOf[rec.Version] == "":
+		case err == nil, errors.Is(err, fincodeauth.ErrConflict):
+		case !mayRefuse(key), errors.Is(err, fincodeauth.ErrNotFound):
+			t.Errorf("Save(%s, %s over nothing) = %v", quote(key), c.versions[key], err)
+			c.refused[key] = true
+		default:
+			t.Logf("the store refuses the key %s, as it may: %v", quote(key), err)
+			c.refused[key] = true
+		}
+	}
+}
+
+func (c *crowd) loadAll(t *testing.T) {
+	found := make(map[string]string) // by key: the key whose record Load returned
+	for _, key := range c.keys {
+		rec, err := c.Load(t.Context(), key)
+		switch {
+		case err == nil && c.keyOf[rec.Version] == "":
 			t.Errorf("Load(%s) returned version %q, which nobody saved", quote(key), rec.Version)
 		case err == nil:
-			found[key] = keyOf[rec.Version]
+			found[key] = c.keyOf[rec.Version]
 			if diff := differ(rec, newRecord(rec.Version)); diff != "" {
 				t.Errorf("Load(%s): %s", quote(key), diff)
 			}
-		case !refused[key]:
-			t.Errorf("Load(%s) = %v, want %s", quote(key), err, versions[key])
+		case !c.refused[key]:
+			t.Errorf("Load(%s) = %v, want %s", quote(key), err, c.versions[key])
 		}
 	}
-	reportConfused(t, keys, found)
-	if t.Failed() {
-		return // the deletes would only repeat these errors
-	}
+	reportConfused(t, c.keys, found)
+}
 
-	gone := func(key string) bool {
-		_, err := s.Load(t.Context(), key)
-		return errors.Is(err, fincodeauth.ErrNotFound)
-	}
-	for _, odd := range oddKeys {
-		for _, pair := range odd.pairs {
-			key, other := pair[0], pair[1]
-			stays := !doomed[other] && !refused[other] && !gone(other)
-			if err := s.Delete(t.Context(), key); err != nil && !refused[key] {
-				t.Fatalf("Delete(%s) = %v", quote(key), err)
-			}
-			if stays && gone(other) {
-				t.Errorf("%s: Delete of %s also removed %s", odd.difference, quote(key), quote(other))
-			}
+// isGone reports whether there is no record under the key.
+func (c *crowd) isGone(t *testing.T, key string) bool {
+	_, err := c.Load(t.Context(), key)
+	return errors.Is(err, fincodeauth.ErrNotFound)
+}
+
+// deleteFirstOfPairs deletes the first key of each pair.
+func (c *crowd) deleteFirstOfPairs(t *testing.T) {
+	eachPair(func(difference, key, other string) {
+		stays := !c.doomed[other] && !c.refused[other] && !c.isGone(t, other)
+		if err := c.Delete(t.Context(), key); err != nil && !c.refused[key] {
+			t.Fatalf("Delete(%s) = %v", quote(key), err)
 		}
-	}
-	if t.Failed() {
-		return
-	}
-	for _, key := range keys {
+		if stays && c.isGone(t, other) {
+			t.Errorf("%s: Delete of %s also removed %s", difference, quote(key), quote(other))
+		}
+	})
+}
+
+// wantOthers checks that the other keys still have their records, and saves the
+// deleted ones again.
+func (c *crowd) wantOthers(t *testing.T) {
+	for _, key := range c.keys {
 		switch {
-		case refused[key]:
-		case doomed[key]:
-			s.wantNone(t, key)
-			versions[key] += "b"
-			s.save(t, key, versions[key], "")
+		case c.refused[key]:
+		case c.doomed[key]:
+			c.wantNone(t, key)
+			c.saveAgain(t, key)
 		default:
-			s.want(t, key, versions[key])
+			c.want(t, key, c.versions[key])
 		}
 	}
-	if t.Failed() {
-		return
-	}
+}
 
-	// All keys are there again. Now delete the second key of each pair.
-	for _, odd := range oddKeys {
-		for _, pair := range odd.pairs {
-			other, key := pair[0], pair[1]
-			if refused[other] || refused[key] {
-				continue
-			}
-			s.delete(t, key)
-			if gone(other) {
-				t.Fatalf("%s: Delete of %s also removed %s", odd.difference, quote(key), quote(other))
-			}
-			versions[key] += "b"
-			s.save(t, key, versions[key], "")
+// saveAgain saves another record under a key that was deleted.
+func (c *crowd) saveAgain(t *testing.T, key string) {
+	c.versions[key] += "b"
+	c.save(t, key, c.versions[key], "")
+}
+
+// deleteSecondOfPairs deletes the second key of each pair, while there is a record
+// under all others.
+func (c *crowd) deleteSecondOfPairs(t *testing.T) {
+	eachPair(func(difference, other, key string) {
+		if c.refused[other] || c.refused[key] {
+			return
 		}
-	}
-	for _, key := range keys {
-		if !refused[key] {
-			s.want(t, key, versions[key])
+		c.delete(t, key)
+		if c.isGone(t, other) {
+			t.Fatalf("%s: Delete of %s also removed %s", difference, quote(key), quote(other))
+		}
+		c.saveAgain(t, key)
+	})
+}
+
+func (c *crowd) wantAll(t *testing.T) {
+	for _, key := range c.keys {
+		if !c.refused[key] {
+			c.want(t, key, c.versions[key])
 		}
 	}
 }

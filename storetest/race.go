@@ -115,29 +115,33 @@ func deleteRacesSave(t *testing.T, s store) {
 		first := fmt.Sprintf("v%d", round)
 		s.save(t, key, first, "")
 		atOnce(3, func(i int) {
-			if i == 0 {
-				if err := s.Delete(t.Context(), key); err != nil {
-					t.Errorf("Delete = %v", err)
-				}
-				return
-			}
-			prev := first
-			for n := range 2 {
-				version := fmt.Sprintf("%s.%d.%d", first, i, n)
-				err := s.Save(t.Context(), key, newRecord(version), prev)
-				if errors.Is(err, fincodeauth.ErrConflict) {
-					return
-				}
-				if err != nil {
-					t.Errorf("Save = %v", err)
-				}
-				prev = version
+			if i > 0 {
+				saveTwice(t, s, first, i)
+			} else if err := s.Delete(t.Context(), key); err != nil {
+				t.Errorf("Delete = %v", err)
 			}
 		})
 		s.wantNone(t, key)
 		if t.Failed() {
 			return
 		}
+	}
+}
+
+// saveTwice saves over the version first, and then over its own Save, until there is
+// a conflict. number tells its versions from those of others.
+func saveTwice(t *testing.T, s store, first string, number int) {
+	prev := first
+	for n := range 2 {
+		version := fmt.Sprintf("%s.%d.%d", first, number, n)
+		err := s.Save(t.Context(), key, newRecord(version), prev)
+		if errors.Is(err, fincodeauth.ErrConflict) {
+			return
+		}
+		if err != nil {
+			t.Errorf("Save = %v", err)
+		}
+		prev = version
 	}
 }
 
