@@ -74,18 +74,7 @@ func newRun(entries []Entry, refreshTimeout time.Duration) *run {
 func (r *run) add(e Entry) {
 	switch e.Did {
 	case Claiming, Saving, Ending:
-		s := &save{Entry: e}
-		r.saves[e.Key] = append(r.saves[e.Key], s)
-		r.version[e.Version] = s
-		if prev := r.version[e.Prev]; prev != nil {
-			prev.seen = true
-		}
-		if e.Did == Claiming {
-			r.claims[e.Token] = append(r.claims[e.Token], s)
-		}
-		if e.Did != Ending {
-			r.key[e.Token] = e.Key
-		}
+		r.addSave(&save{Entry: e})
 	case Saved:
 		if s := r.version[e.Version]; s != nil {
 			s.done, s.result = e.At, e.Result
@@ -108,6 +97,21 @@ func (r *run) add(e Entry) {
 		r.cuts = append(r.cuts, e.At)
 	case Failed:
 		r.failures = append(r.failures, e)
+	}
+}
+
+// addSave sorts in a Save that begins.
+func (r *run) addSave(s *save) {
+	r.saves[s.Key] = append(r.saves[s.Key], s)
+	r.version[s.Version] = s
+	if prev := r.version[s.Prev]; prev != nil {
+		prev.seen = true
+	}
+	if s.Did == Claiming {
+		r.claims[s.Token] = append(r.claims[s.Token], s)
+	}
+	if s.Did != Ending {
+		r.key[s.Token] = s.Key
 	}
 }
 
