@@ -62,22 +62,7 @@ func (p *passage) slow(d *rand.Rand, timeout time.Duration) {
 func send[T any](ctx context.Context, w *world, p passage, serve func() *T) (*T, error) {
 	heard := make(chan *T, 1)
 	w.network.Go(func() {
-		time.Sleep(p.up)
-		var answer *T
-		if !p.requestLost {
-			answer = serve()
-		}
-		if p.repeatAfter > 0 && !p.requestLost {
-			time.Sleep(p.repeatAfter)
-			if again := serve(); p.answerRepeat {
-				answer = again
-			}
-		}
-		time.Sleep(p.down)
-		if p.answerLost {
-			answer = nil
-		}
-		if answer != nil || p.reset {
+		if answer := carry(p, serve); answer != nil || p.reset {
 			heard <- answer
 		}
 	})
@@ -90,4 +75,25 @@ func send[T any](ctx context.Context, w *world, p passage, serve func() *T) (*T,
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// carry brings a request to the other side, and returns the answer that comes back;
+// nil: none does.
+func carry[T any](p passage, serve func() *T) *T {
+	time.Sleep(p.up)
+	var answer *T
+	if !p.requestLost {
+		answer = serve()
+	}
+	if p.repeatAfter > 0 && !p.requestLost {
+		time.Sleep(p.repeatAfter)
+		if again := serve(); p.answerRepeat {
+			answer = again
+		}
+	}
+	time.Sleep(p.down)
+	if p.answerLost {
+		return nil
+	}
+	return answer
 }

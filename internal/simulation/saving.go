@@ -13,33 +13,53 @@ import (
 // saved is called when the store has carried out a Save. old is what it replaced.
 // late says that the caller has given up or is dead. world.mu is held.
 func (k *promise) saved(old, v *version, rec *fincodeauth.Record, late bool) {
-	if old != nil && old.claim && v.claim && old.by != v.by {
-		k.tookOver(old, v)
-	}
-	if old != nil && old.claim && v.claim && old.by == v.by && old.mayBeForgotten() {
-		old.pair.forgotten = true
-	}
-	if old != nil && old.pair != nil && v.pair != nil && old.pair.family == v.pair.family && v.pair.number < old.pair.number {
-		k.world.breaks(v.by, "%v replaces %v with the older %v", v.by, old.pair, v.pair)
-	}
-	if v.pair != nil && v.pair.family.account != v.by.account {
-		k.world.breaks(v.by, "%v saves %v of %s for %s", v.by, v.pair, v.pair.family.account.key, v.by.account.key)
+	if old != nil && old.claim && v.claim {
+		k.claimsAgain(old, v)
 	}
 	if v.pair != nil {
+		k.savesOwnTokens(v)
+		k.replacesOlder(old, v)
 		k.comesBack(old, v, late)
 		v.pair.stored = true
 	}
-	if v.pair == nil && rec.Ended == "" && old != nil && old.pair != nil {
-		k.losesRefreshToken(old, v)
-	}
-	if rec.Ended == "logged out" && old != nil && old.pair != nil {
-		old.pair.family.loggedOut = true
-	}
-	if old == nil || old.pair == nil || v.pair == nil || old.pair.family != v.pair.family {
-		v.by.account.replaced = time.Now()
-		if v.pair != nil || rec.Ended == "logged out" {
-			v.by.account.byUser = time.Now()
+	if old != nil && old.pair != nil {
+		if v.pair == nil && rec.Ended == "" {
+			k.losesRefreshToken(old, v)
 		}
+		if rec.Ended == "logged out" {
+			old.pair.family.loggedOut = true
+		}
+	}
+	if a := v.by.account; old == nil || old.pair == nil || v.pair == nil || old.pair.family != v.pair.family {
+		a.replaced = time.Now()
+		if v.pair != nil || rec.Ended == "logged out" {
+			a.byUser = time.Now()
+		}
+	}
+}
+
+// savesOwnTokens: what is saved for an account has the tokens of that account.
+func (k *promise) savesOwnTokens(v *version) {
+	if owner := v.pair.family.account; owner != v.by.account {
+		k.world.breaks(v.by, "%v saves %v of %s for %s", v.by, v.pair, owner.key, v.by.account.key)
+	}
+}
+
+// replacesOlder: no older token replaces a newer one of the same session.
+func (k *promise) replacesOlder(old, v *version) {
+	if old != nil && old.pair != nil && old.pair.family == v.pair.family && v.pair.number < old.pair.number {
+		k.world.breaks(v.by, "%v replaces %v with the older %v", v.by, old.pair, v.pair)
+	}
+}
+
+// claimsAgain is called when a claim replaces another one: it is taken over, or its
+// owner renews it.
+func (k *promise) claimsAgain(old, v *version) {
+	switch {
+	case old.by != v.by:
+		k.tookOver(old, v)
+	case old.mayBeForgotten():
+		old.pair.forgotten = true
 	}
 }
 
