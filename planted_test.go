@@ -130,6 +130,18 @@ var plantedBugs = []plantedBug{
 		`mine.interrupted = true`,
 		`mine.interrupted = false`,
 		500},
+	{"a session is dropped although a call or a save is under way", "tokensource.go",
+		`if s.pins > 0 || s.pending != nil || s.remembers(s.all.now()) {`,
+		`if s.remembers(s.all.now()) {`,
+		500},
+	{"a session is dropped although its claim must be remembered", "tokensource.go",
+		`if s.pins > 0 || s.pending != nil || s.remembers(s.all.now()) {`,
+		`if s.pins > 0 || s.pending != nil {`,
+		500},
+	{"a session that was dropped stays in use", "sessions.go",
+		`if s == nil || s.dropped.Load() || s.all != a {`,
+		`if s == nil || s.all != a {`,
+		500},
 }
 
 // TestPlantedBugsAreFound builds the package once with each planted bug, and checks

@@ -1,6 +1,7 @@
 package simulation
 
 import (
+	"context"
 	"net/http"
 	"strings"
 	"testing"
@@ -13,16 +14,18 @@ import (
 )
 
 // A scene is a world in which nothing goes wrong by chance. The test plays the
-// processes A1 and B1 itself: no process runs the package.
+// processes A1 and B1 itself: no process runs the package. There are two accounts,
+// and memory for one session.
 type scene struct {
 	*world
-	a, b    *view
-	version string // of the record in the store; "": there is none
+	a, b    *view  // of the first account
+	version string // of that account's record in the store; "": there is none
 }
 
 func newScene() *scene {
 	w := newWorld(1, nil, true)
-	w.luck = luck{lifetime: time.Minute, timeout: time.Second}
+	w.luck = luck{lifetime: time.Minute, timeout: time.Second, inMemory: 1}
+	w.accounts = []*account{newAccount(w, 0), newAccount(w, 1)}
 	s := &scene{world: w}
 	for i, v := range []**view{&s.a, &s.b} {
 		p := newProcess(newMachine(w, i))
@@ -148,7 +151,7 @@ func TestALogoutPresentsAYoungTokenOnlyAfterA401(t *testing.T) {
 	}{
 		{name: "access token revoked", revoke: func(p *pair) { p.revoked = true }, asksFirst: true},
 		{name: "session revoked", revoke: func(p *pair) { p.family.revoked, p.family.revokedOutside = true, true }, asksFirst: true},
-		{name: "no 401", revoke: func(*pair) {}, broken: "A1 refreshes 1.1, which is only 5s old"},
+		{name: "no 401", revoke: func(*pair) {}, broken: "A1 ada refreshes 1.1, which is only 5s old"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -164,6 +167,74 @@ func TestALogoutPresentsAYoungTokenOnlyAfterA401(t *testing.T) {
 					}
 				}
 				s.present(s.a, first, time.Now())
+				s.wantBroken(t, test.broken)
+			})
+		})
+	}
+}
+
+// ask asks for a token as v's process, waits, and gets the pair's.
+func (s *scene) ask(v *view, of *pair, waits time.Duration) {
+	ctx := context.Background()
+	q := s.promise.callerAsks(v)
+	time.Sleep(waits)
+	s.promise.callerGets(ctx, v, q, waits, &oauth2.Token{AccessToken: of.access}, nil)
+}
+
+// A caller may have to wait for a session that was dropped from memory. A session is
+// dropped only if another one needs the room.
+func TestACallerWaitsForAGoodTokenOnlyIfTheSessionWasDropped(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		inMemory int
+		useOther bool
+		broken   string // part of the complaint; "": there is none
+	}{
+		{name: "another account was used", inMemory: 1, useOther: true},
+		{name: "another account was used, and there is room for both", inMemory: 2, useOther: true, broken: "waited 1ms, although the process had 1.1"},
+		{name: "no other account was used", inMemory: 1, broken: "waited 1ms, although the process had 1.1"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newScene()
+				s.luck.inMemory = test.inMemory
+				first := s.login(s.a)
+				s.save(t, s.a, first, "1.a", nil)
+				s.promise.observed(s.a, fincodeauth.Event{Type: fincodeauth.LoggedIn})
+				other := s.a.process.view(s.accounts[1])
+				others := s.login(other)
+				s.ask(other, others, 0)
+				time.Sleep(time.Millisecond)
+				s.ask(s.a, first, 0)
+				if test.useOther {
+					time.Sleep(time.Millisecond)
+					s.ask(other, others, 0)
+				}
+				s.wantBroken(t, "")
+				s.ask(s.a, first, time.Millisecond)
+				s.wantBroken(t, test.broken)
+			})
+		})
+	}
+}
+
+// A process that confuses two accounts is noticed wherever it uses the token.
+func TestTokenOfAnotherAccountIsNoticed(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		do     func(t *testing.T, s *scene, of *pair)
+		broken string // part of the complaint
+	}{
+		{"a caller gets it", func(_ *testing.T, s *scene, of *pair) { s.ask(s.a, of, 0) }, "a caller of A1 ada got 1.1 of bob"},
+		{"it is saved", func(t *testing.T, s *scene, of *pair) { s.save(t, s.a, of, "1.a", nil) }, "A1 ada saves 1.1 of bob for ada"},
+		{"it is sent to FinCode", func(_ *testing.T, s *scene, of *pair) { s.logout(s.a, of) }, "A1 ada sends 1.1 of bob for ada"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newScene()
+				of := s.login(s.a.process.view(s.accounts[1]))
+				s.wantBroken(t, "")
+				test.do(t, s, of)
 				s.wantBroken(t, test.broken)
 			})
 		})
