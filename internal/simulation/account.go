@@ -1,10 +1,9 @@
 package simulation
 
-// Rules for concurrency. The accounts of a world, and the views of a process, do
-// not change after the world and the process were made. world.mu guards all fields
-// that a comment names as guarded. Callers, users and the script call begin and end
-// without the lock. All other methods here that change or read guarded fields are
-// called with world.mu held, unless their comment says that they lock it.
+// Rules for concurrency. world.mu guards the fields that a comment names as guarded.
+// The other fields do not change after the world was made, or the process was
+// started. String and dice need no lock, and isLoggedIn, begin and end lock world.mu
+// themselves. The other methods are called with world.mu held.
 
 import (
 	"math/rand/v2"
@@ -36,7 +35,7 @@ func (a *account) credentials() fincodeauth.Credentials {
 	return fincodeauth.Credentials{Email: a.key + mailbox, Password: "analytical engine"}
 }
 
-// isLoggedIn reports whether the store has a refresh token. It locks world.mu.
+// isLoggedIn reports whether the store has a refresh token.
 func (a *account) isLoggedIn() bool {
 	a.world.mu.Lock()
 	defer a.world.mu.Unlock()
@@ -55,9 +54,9 @@ func (w *world) account(key string) *account {
 	panic("there is no account " + key)
 }
 
-// A view is one process as the users of one account see it, with all that this
-// process can know of the account's session. Some of that is only in memory. So the
-// process forgets it when the session is dropped: see mayBeDropped.
+// A view is one process as the user of one account sees it, with all that this
+// process can know of the account's session. Some of that is in memory only, so the
+// process forgets it when it drops the session: see mayBeDropped and mayBeForgotten.
 type view struct {
 	*process
 	account *account
@@ -92,14 +91,14 @@ func (v *view) dice(purpose string) *rand.Rand {
 	return v.machine.world.dice(purpose, v.id+v.account.number<<16)
 }
 
-// begin notes that a call for the account begins. It locks world.mu.
+// begin notes that a call for the account begins.
 func (v *view) begin() {
 	v.machine.world.mu.Lock()
 	defer v.machine.world.mu.Unlock()
 	v.calls++
 }
 
-// end notes that such a call has returned. It locks world.mu.
+// end notes that such a call has returned.
 func (v *view) end() {
 	v.machine.world.mu.Lock()
 	defer v.machine.world.mu.Unlock()
