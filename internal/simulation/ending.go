@@ -22,11 +22,13 @@ func (k *promise) observed(v *view, e fincodeauth.Event) {
 	w.say(v, "event %v %v", e.Type, e.Err)
 	w.stats.Events[e.Type]++
 	switch e.Type {
-	case fincodeauth.Refreshed, fincodeauth.Adopted, fincodeauth.LoggedIn:
+	case fincodeauth.Adopted:
+		if now := v.account.current(); v.held != nil && v.mayBeDropped() && now != nil && now.pair == v.held {
+			w.stats.Reloads++
+		}
 		v.installed = v.machine.wall()
-	}
-	if now := v.account.current(); e.Type == fincodeauth.Adopted && v.held != nil && now != nil && now.pair == v.held {
-		w.stats.Reloads++
+	case fincodeauth.Refreshed, fincodeauth.LoggedIn:
+		v.installed = v.machine.wall()
 	}
 	w.mu.Unlock()
 	if e.Type == fincodeauth.Ended {

@@ -12,7 +12,7 @@ import (
 type Stats struct {
 	Seeds         int
 	SeveralKeys   int           // seeds with several keys
-	Reloads       int           // a process loaded a session whose token it had had before
+	Reloads       int           // a process began to use a token again that it had handed out before
 	Simulated     time.Duration // time in the bubbles
 	Calls, Waits  int           // calls for a token, and those that had to wait
 	Presentations int           // of refresh tokens
