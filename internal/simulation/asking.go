@@ -17,7 +17,7 @@ import (
 // A question is a caller's call for a token, and the state when it began.
 type question struct {
 	at    time.Time
-	valid bool // the process has a good token, and in memory, and nothing is under way that changes it
+	valid bool // the process has a good token in memory, and nothing is under way that changes it
 	held  *pair
 }
 

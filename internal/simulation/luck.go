@@ -131,7 +131,6 @@ func newLuck(seed uint64) luck {
 	if r.IntN(3) == 0 {
 		l.keys = 2 + r.IntN(4)
 		l.inMemory = 1 + r.IntN(min(2, l.keys-1)) // less than keys, so that sessions are dropped
-		//		l.callers = max(l.callers, l.keys)
 	}
 	return l
 }
