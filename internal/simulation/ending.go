@@ -70,9 +70,8 @@ func (k *promise) ended(v *view, cause error) {
 	if !of.explained() {
 		w.breaks(v, "%v ends the session of %v, and nothing explains it: %v", v, of, cause)
 	}
-	superseded := of.usedBy != nil && of.usedBy.superseded // its claim may have been taken over, by any process
 	overslept := v.presented.overslept && of.takenOver     // the process does not know of the takeover
-	if end.Interrupted != v.presented.interrupted && !of.family.cameBack && !superseded && !overslept && !of.forgotten {
+	if end.Interrupted != v.presented.interrupted && !of.family.cameBack && !overslept && !of.forgotten {
 		w.breaks(v, "%v says that Interrupted is %t at the end of %v, which is wrong", v, end.Interrupted, of)
 	}
 	if end.Reused != v.presented.reused {

@@ -69,13 +69,12 @@ func (k *promise) notSentInTime(r *request) {
 }
 
 // presentedBefore: a refresh token is presented again only after a takeover,
-// after an attempt with an unknown outcome or one that was surely not sent, after
-// the death of its presenter, or if a login or a logout was under way in the
-// process that presented it before. A presenter that dropped the session, an hour
-// after its claim, does not know what it did: it counts as dead.
+// or after an attempt with an unknown outcome or one that was surely not sent. A
+// presenter that dropped the session, an hour after its claim, does not know what it
+// did: it takes over from itself.
 func (k *promise) presentedBefore(s *presentation) {
 	for _, before := range s.pair.presented {
-		if before.outcome == unknown || before.outcome == notSent || before.by.dead || before.isSuperseded() || s.pair.takenOver || s.pair.forgotten {
+		if before.outcome == unknown || before.outcome == notSent || s.pair.takenOver || s.pair.forgotten {
 			continue
 		}
 		k.world.breaks(s.by, "%v presents %v again, although %v presented it before and %v", s.by, s.pair, before.by, before.outcome)
@@ -153,7 +152,6 @@ func (k *promise) hears(v *view, r *request, s *presentation, a *answer) {
 			set(&v.rejected, pair, true)
 		}
 	}
-	s.superseded = s.isSuperseded()
 	s.outcome, s.heard = outcomeOf(a), time.Now()
 	if a != nil {
 		s.retryAfter = a.retryAfter

@@ -63,10 +63,6 @@ type presentation struct {
 
 	overslept bool // what oversleeps said when the request left
 
-	// superseded: a login or a logout was under way in the same process. The
-	// process then drops the answer.
-	superseded bool
-
 	failedSaves int // Saves of the process that the store did not answer, since the answer arrived
 
 	reused  bool // FinCode refused the token with a 403
@@ -96,15 +92,6 @@ type arrival struct {
 	sent  *presentation // the request that the pair answers
 }
 
-// isSuperseded reports what superseded will say if the process knows the outcome now,
-// or what it says.
-func (s *presentation) isSuperseded() bool {
-	if s.outcome != pending {
-		return s.superseded
-	}
-	return s.by.userCalls > 0 || s.by.userCallsUntil.After(s.at)
-}
-
 // oversleeps reports whether others may have taken the claim over although the
 // process that made s cannot know that. There are two such cases: the process
 // slept after it handed over the request, or the wall clock of its machine was
@@ -120,7 +107,7 @@ func (p *pair) explained() bool {
 		return true
 	}
 	s := p.usedBy
-	return s != nil && (s.outcome == unknown || s.by.dead || s.by.closeFailed || s.superseded || s.failedSaves >= 3 ||
+	return s != nil && (s.outcome == unknown || s.by.dead || s.by.closeFailed || s.failedSaves >= 3 ||
 		p.takenOver && s.by.sleptSince(s.at))
 }
 
