@@ -95,9 +95,10 @@ type arrival struct {
 // oversleeps reports whether others may have taken the claim over although the
 // process that made s cannot know that. There are two such cases: the process
 // slept after it handed over the request, or the wall clock of its machine was
-// changed and it slept with the claim.
+// changed and it slept with the claim. The process notes when it claims before the
+// Save of the claim. So a change while that Save is on its way counts, too.
 func (s *presentation) oversleeps(claim *version) bool {
-	return s.by.sleptSince(s.entered) || s.by.sleptSince(claim.at) && s.by.machine.jumped.After(claim.at)
+	return s.by.sleptSince(s.entered) || s.by.sleptSince(claim.at) && s.by.machine.jumped.After(claim.asked)
 }
 
 // explained reports whether something outside the package explains that FinCode

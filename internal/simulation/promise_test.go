@@ -45,7 +45,7 @@ func (s *scene) save(t *testing.T, v *view, of *pair, version string, edit func(
 	if edit != nil {
 		edit(rec)
 	}
-	if saved := s.store.save(v, rec, s.version, false); saved.err != nil {
+	if saved := s.store.save(v, rec, s.version, time.Now(), false); saved.err != nil {
 		t.Fatalf("%v saves %s: %v", v, version, saved.err)
 	}
 	s.version = version

@@ -38,6 +38,7 @@ type shelf struct {
 type version struct {
 	number int // 1 for the first Save that was carried out, and so on
 	by     *view
+	asked  time.Time // when the process handed the Save over; it cannot look at the clock after that
 	at     time.Time
 	claim  bool
 	pair   *pair // nil: the record has no refresh token
@@ -99,8 +100,9 @@ func (s *store) load(a *account) *storeAnswer {
 	return &storeAnswer{record: copied(a.record)}
 }
 
-// save carries out a Save of v's process. late says that the process has given up.
-func (s *store) save(v *view, rec *fincodeauth.Record, prev string, late bool) *storeAnswer {
+// save carries out a Save that v's process handed over at the time asked. late says that
+// the process has given up.
+func (s *store) save(v *view, rec *fincodeauth.Record, prev string, asked time.Time, late bool) *storeAnswer {
 	s.world.mu.Lock()
 	defer s.world.mu.Unlock()
 	if answer, down := s.whileDown(); down {
@@ -120,6 +122,7 @@ func (s *store) save(v *view, rec *fincodeauth.Record, prev string, late bool) *
 	next := &version{
 		number: s.saves,
 		by:     v,
+		asked:  asked,
 		at:     time.Now(),
 		claim:  !rec.RefreshStarted.IsZero(),
 		pair:   s.world.fincode.pairs[rec.Token.RefreshToken],
@@ -181,8 +184,9 @@ func (s storeOf) Load(ctx context.Context, key string) (*fincodeauth.Record, err
 func (s storeOf) Save(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
 	v := s.process.viewOf(key)
 	rec = copied(rec)
+	asked := time.Now()
 	_, err := s.ask(ctx, v, "Save", func() *storeAnswer {
-		return v.machine.world.store.save(v, rec, prev, ctx.Err() != nil)
+		return v.machine.world.store.save(v, rec, prev, asked, ctx.Err() != nil)
 	})
 	if err != nil && !errors.Is(err, fincodeauth.ErrConflict) {
 		v.machine.world.promise.savesUnheard(rec)
