@@ -84,23 +84,29 @@ func wantEverythingHappened(t *testing.T, s *simulation.Stats) {
 	}
 }
 
-// play plays one seed in its own synctest bubble.
+// play plays one seed.
 func play(t *testing.T, seed uint64, trace bool) (result simulation.Result) {
-	watchdog := time.AfterFunc(time.Minute, func() { panic(fmt.Sprintf("seed %d hangs: %s", seed, commandFor(seed))) })
+	inBubble(t, fmt.Sprintf("seed %d", seed), commandFor(seed), func() {
+		result = simulation.Run(seed, fincodeauth.NewOn, trace)
+	})
+	return result
+}
+
+// inBubble calls do, which plays what, in a synctest bubble of its own. command plays
+// it again and prints all that happens.
+func inBubble(t *testing.T, what, command string, do func()) {
+	watchdog := time.AfterFunc(time.Minute, func() { panic(fmt.Sprintf("%s hangs: %s", what, command)) })
 	defer watchdog.Stop()
 	defer func() {
 		if r := recover(); r != nil {
 			stacks := make([]byte, 1<<20)
-			t.Fatalf("seed %d panicked: %v\nthe whole story: %s\n%s", seed, r, commandFor(seed), stacks[:runtime.Stack(stacks, true)])
+			t.Fatalf("%s panicked: %v\nthe whole story: %s\n%s", what, r, command, stacks[:runtime.Stack(stacks, true)])
 		}
 	}()
 	synctest.Test(t, func(t *testing.T) {
-		// With GODEBUG=tracebacklabels=1, the stack of every goroutine shows the seed.
-		pprof.Do(t.Context(), pprof.Labels("seed", fmt.Sprint(seed)), func(context.Context) {
-			result = simulation.Run(seed, fincodeauth.NewOn, trace)
-		})
+		// With GODEBUG=tracebacklabels=1, the stack of every goroutine shows the label.
+		pprof.Do(t.Context(), pprof.Labels("plays", what), func(context.Context) { do() })
 	})
-	return result
 }
 
 // commandFor returns the command that plays a seed again and prints all that happens.
@@ -108,20 +114,25 @@ func commandFor(seed uint64) string {
 	return fmt.Sprintf("go test -run '^TestSimulation$' -v . -seed %d", seed)
 }
 
-// report fails if the seed broke a promise. It prints the promise, what happened
-// before, and the command that prints everything.
+// report fails if the seed broke a promise.
 func report(t *testing.T, seed uint64, result simulation.Result) {
+	reportBroken(t, fmt.Sprintf("seed %d", seed), commandFor(seed), result)
+}
+
+// reportBroken fails if a promise was broken. It prints the promise, what happened
+// before, and the command that prints everything.
+func reportBroken(t *testing.T, what, command string, result simulation.Result) {
 	if len(result.Broken) == 0 {
 		return
 	}
 	first := slices.IndexFunc(result.Trace, func(line string) bool { return strings.Contains(line, "BROKEN") })
-	before := []string{"(the seed broke no promise when it was played again, so the seed does not decide everything)"}
+	before := []string{"(no promise was broken when this was played again, so it is not always the same)"}
 	if first >= 0 {
 		before = result.Trace[max(0, first-40) : first+1]
 	}
 	// TestPlantedBugsAreFound reads the first two lines.
-	t.Errorf("seed %d:\n\t%s\nwhat happened before the first broken promise:\n\t%s\nthe whole story:\n\t%s",
-		seed, strings.Join(result.Broken, "\n\t"), strings.Join(before, "\n\t"), commandFor(seed))
+	t.Errorf("%s:\n\t%s\nwhat happened before the first broken promise:\n\t%s\nthe whole story:\n\t%s",
+		what, strings.Join(result.Broken, "\n\t"), strings.Join(before, "\n\t"), command)
 }
 
 // TestSeedDecidesEverything checks that a seed tells the same story each time. Only

@@ -43,7 +43,7 @@ func (c *caller) run() {
 			v = c.process.views[c.dice.IntN(n)]
 		}
 		if c.dice.IntN(3) > 0 {
-			c.token(ctx, v)
+			_ = c.token(ctx, v)
 		} else {
 			c.request(ctx, v)
 		}
@@ -89,13 +89,14 @@ func (c *caller) patience() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), limit)
 }
 
-func (c *caller) token(ctx context.Context, v *view) {
+func (c *caller) token(ctx context.Context, v *view) error {
 	promise := &v.machine.world.promise
 	asked := promise.callerAsks(v)
 	tok, err := v.source.TokenContext(ctx)
 	waited := time.Since(asked.at)
 	time.Sleep(time.Duration(c.number)) // callers that one event wakes go on one after another
 	promise.callerGets(ctx, v, asked, waited, tok, err)
+	return err
 }
 
 func (c *caller) request(ctx context.Context, v *view) {

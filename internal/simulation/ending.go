@@ -70,7 +70,7 @@ func (k *promise) ended(v *view, cause error) {
 	if !of.explained() {
 		w.breaks(v, "%v ends the session of %v, and nothing explains it: %v", v, of, cause)
 	}
-	overslept := v.presented.overslept && of.takenOver     // the process does not know of the takeover
+	overslept := v.presented.overslept && of.takenOver // the process does not know of the takeover
 	if end.Interrupted != v.presented.interrupted && !of.family.cameBack && !overslept && !of.forgotten {
 		w.breaks(v, "%v says that Interrupted is %t at the end of %v, which is wrong", v, end.Interrupted, of)
 	}

@@ -185,6 +185,7 @@ type request struct {
 	account             *account      // for which the package was called
 	asked               time.Time     // when the package handed the request over
 	sent                *presentation // the request as a presentation; nil before it leaves
+	instead             *answer       // the answer, if FinCode does not carry the request out; nil: chance decides
 }
 
 // read reads a request. The token or the credentials in it, or accountField of a
@@ -276,6 +277,7 @@ func (v *view) wayToFinCode(d *rand.Rand, req *request) passage {
 		way.repeatAfter = between(d, time.Microsecond, time.Second)
 		way.answerRepeat = d.IntN(2) == 0
 	}
+	req.instead = v.spoil(req.op, &way)
 	w.sayNow(v, "%s %s: %v", req.op, req.refresh, way)
 	return way
 }
@@ -284,6 +286,8 @@ func (v *view) wayToFinCode(d *rand.Rand, req *request) passage {
 func (f *fincode) reply(d *rand.Rand, r *request) *answer {
 	w := f.world
 	switch {
+	case r.instead != nil:
+		return r.instead
 	case w.happens(d, Answer503):
 		return &answer{status: http.StatusServiceUnavailable, body: "<html>", retryAfter: retryAfter(d)}
 	case w.happens(d, Answer429):

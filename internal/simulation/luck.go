@@ -75,6 +75,7 @@ type luck struct {
 	length            time.Duration   // of the time in which faults happen
 	think             time.Duration   // between two calls of a caller, on average; 0: it only comes in a rush
 	jwt, expiresIn    bool            // where an answer says the lifetime
+	restart           time.Duration   // after a crash, a new process starts within this time
 	serverClock       time.Duration   // FinCode's clock is wrong by this much
 	clocks            time.Duration   // the machines' clocks are wrong by up to this much
 	credentials       bool            // Config.Credentials is set
@@ -96,6 +97,7 @@ func newLuck(seed uint64) luck {
 		callers:         1 + r.IntN(3),
 		lifetime:        pick(time.Minute, 10*time.Minute, time.Hour),
 		timeout:         pick(time.Second, 5*time.Second, 15*time.Second),
+		restart:         2 * time.Minute,
 		jwt:             half(),
 		credentials:     r.IntN(4) == 0,
 		reuseRevokes:    half(),

@@ -127,7 +127,7 @@ func (m *machine) start() {
 }
 
 // crash ends the machine's process if that is p. Nothing of p runs again. Messages
-// that it sent still arrive. A new process starts up to two minutes later.
+// that it sent still arrive. A new process starts some time later.
 func (m *machine) crash(p *process) {
 	m.world.mu.Lock()
 	defer m.world.mu.Unlock()
@@ -139,7 +139,7 @@ func (m *machine) crash(p *process) {
 	close(p.died)
 	p.leave()
 	m.process = nil
-	rest := between(m.world.dice("restart", m.id), time.Millisecond, 2*time.Minute)
+	rest := between(m.world.dice("restart", m.id), time.Millisecond, m.world.luck.restart)
 	m.world.underway.Go(func() {
 		select {
 		case <-time.After(rest):
@@ -229,6 +229,7 @@ func (p *process) step(where string) error {
 		moment()
 		p.machine.sleep(time.Duration(d.Int64N(int64(10*time.Minute))), d.IntN(2) == 0)
 	}
+	p.suffer(where)
 	for {
 		w.mu.Lock()
 		dead, left := p.dead, time.Until(p.machine.wakeAt)

@@ -23,7 +23,7 @@ type scene struct {
 }
 
 func newScene() *scene {
-	w := newWorld(1, nil, true)
+	w := newWorld(1, newLuck(1), nil, true)
 	w.luck = luck{lifetime: time.Minute, timeout: time.Second, inMemory: 1}
 	w.accounts = []*account{newAccount(w, 0), newAccount(w, 1)}
 	s := &scene{world: w}

@@ -242,22 +242,10 @@ func (v *view) userDoes(what string, do func(context.Context) error) {
 // recovery allows, every process must have a good token or know that a login is
 // needed. After that it must always have one.
 func (w *world) rest() {
-	w.mu.Lock()
-	w.calm = true
-	w.store.down, w.fincode.down = time.Time{}, time.Time{}
-	close(w.calmed)
-	awake := time.Now()
-	for _, m := range w.machines {
-		if m.wakeAt.After(awake) {
-			awake = m.wakeAt
-		}
-	}
-	w.mu.Unlock()
-	time.Sleep(time.Until(awake) + time.Second)
+	w.calmDown()
 	if w.isBroken() {
 		return
 	}
-	w.sayNow(name("script"), "no more faults")
 	notExpired, accepted := w.recovery()
 	hasToken := func(v *view) { w.probe(v, "has a token", notExpired, v.hasToken) }
 	w.everyView(hasToken)
@@ -280,6 +268,23 @@ func (w *world) everyView(do func(*view)) {
 		}
 		all.Wait()
 	})
+}
+
+// calmDown ends the faults, and waits until every machine is awake.
+func (w *world) calmDown() {
+	w.mu.Lock()
+	w.calm = true
+	w.store.down, w.fincode.down = time.Time{}, time.Time{}
+	close(w.calmed)
+	awake := time.Now()
+	for _, m := range w.machines {
+		if m.wakeAt.After(awake) {
+			awake = m.wakeAt
+		}
+	}
+	w.mu.Unlock()
+	time.Sleep(time.Until(awake) + time.Second)
+	w.sayNow(name("script"), "no more faults")
 }
 
 // everyProcess calls do for all processes that are not being closed, and waits

@@ -233,6 +233,7 @@ func (s storeOf) ask(ctx context.Context, v *view, what string, serve func() *st
 	case "Delete":
 		way.requestLost = w.happens(d, DeleteLost)
 	}
+	p.spoil(what, &way)
 	w.sayNow(v, "%s: %v", what, way)
 	answer, err := send(ctx, w, way, serve)
 	if dead := p.step("after " + what); dead != nil {

@@ -16,6 +16,8 @@
 //	fincode.go  FinCode
 //	caller.go   the callers, which want tokens
 //	script.go   what happens at which time
+//	small.go    small worlds, in which nothing happens by chance
+//	plan.go     what goes wrong in a small world, and where
 //	stats.go    how often each thing happened
 //
 // What must be true, whatever happens:
@@ -67,10 +69,15 @@ type Result struct {
 // Run plays one seed. It must be called in a testing/synctest bubble of its
 // own. With trace, it records what happens.
 func Run(seed uint64, boot Boot, trace bool) Result {
-	w := newWorld(seed, boot, trace)
+	w := newWorld(seed, newLuck(seed), boot, trace)
 	w.play()
 	w.rest()
 	w.end()
+	return w.result()
+}
+
+// result returns what happened, at the end.
+func (w *world) result() Result {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.stats.Seeds = 1
@@ -85,6 +92,7 @@ func Run(seed uint64, boot Boot, trace bool) Result {
 type world struct {
 	seed     uint64
 	luck     luck
+	plan     *plan // nil: only chance decides what goes wrong
 	boot     Boot
 	started  time.Time
 	machines []*machine
@@ -108,10 +116,10 @@ type world struct {
 	trace   []string
 }
 
-func newWorld(seed uint64, boot Boot, trace bool) *world {
+func newWorld(seed uint64, luck luck, boot Boot, trace bool) *world {
 	w := &world{
 		seed:    seed,
-		luck:    newLuck(seed),
+		luck:    luck,
 		boot:    boot,
 		started: time.Now(),
 		calmed:  make(chan struct{}),
