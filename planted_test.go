@@ -144,8 +144,19 @@ var plantedBugs = []plantedBug{
 		500},
 }
 
+// foundInSmallWorlds are the bugs for which TestSimulation needs thousands of seeds,
+// each with small worlds that find it: a part of TestSmallWorlds.
+var foundInSmallWorlds = map[string]string{
+	"the record is not loaded again after a 403":                    "1_process,_revoked",
+	"a logout is not noticed when the answer arrives":               "2_processes",
+	"a claim's age is taken from the monotonic clock alone":         "2_processes",
+	"a clock that is set back makes the process forget the verdict": "1_process,_revoked",
+	"a logout leaves the token of a login under way in use":         "1_process",
+	"a save may take as long as a call":                             "2_processes",
+}
+
 // TestPlantedBugsAreFound builds the package once with each planted bug, and checks
-// that TestSimulation finds the bug.
+// that TestSimulation finds the bug, and TestSmallWorlds if that must find it.
 func TestPlantedBugsAreFound(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds the package for each planted bug")
@@ -153,19 +164,29 @@ func TestPlantedBugsAreFound(t *testing.T) {
 	for _, bug := range plantedBugs {
 		t.Run(bug.name, func(t *testing.T) {
 			t.Parallel()
-			simulation := exec.Command(bug.plant(t), "-test.run", "^TestSimulation$", "-seeds", fmt.Sprint(bug.within), "-broken", "1")
-			simulation.Env = append(os.Environ(), "GOMAXPROCS=1") // the other cores look for other bugs
-			out, err := simulation.CombinedOutput()
-			if err == nil {
-				t.Fatalf("%d seeds broke no promise, want the planted bug found", bug.within)
+			program := bug.plant(t)
+			isFound(t, program, "^TestSimulation$", "-seeds", fmt.Sprint(bug.within))
+			if worlds := foundInSmallWorlds[bug.name]; worlds != "" {
+				isFound(t, program, "^TestSmallWorlds$/^"+worlds+"$", "-pairs", "1")
 			}
-			found := regexp.MustCompile(`seed (\d+):\n\s+(.*)`).FindStringSubmatch(string(out))
-			if found == nil {
-				t.Fatalf("the simulation failed, but not by a broken promise:\n%s", out)
-			}
-			t.Logf("seed %s: %s", found[1], found[2])
 		})
 	}
+}
+
+// isFound checks that the test finds the bug of the program.
+func isFound(t *testing.T, program, test string, args ...string) {
+	t.Helper()
+	simulation := exec.Command(program, append(args, "-test.run", test, "-broken", "1")...)
+	simulation.Env = append(os.Environ(), "GOMAXPROCS=1") // the other cores look for other bugs
+	out, err := simulation.CombinedOutput()
+	if err == nil {
+		t.Fatalf("%s %v broke no promise, want the planted bug found", test, args)
+	}
+	found := regexp.MustCompile(`((?:seed|world) .*):\n\s+(.*)`).FindStringSubmatch(string(out))
+	if found == nil {
+		t.Fatalf("%s failed, but not by a broken promise:\n%s", test, out)
+	}
+	t.Logf("%s: %s", found[1], found[2])
 }
 
 // plant builds the tests of the package with the bug, and returns the path of the
