@@ -19,6 +19,7 @@ import (
 var (
 	oneWorld = flag.String("world", "", "play only this small world, and print all that happens")
 	pairs    = flag.Int("pairs", 100, "play one in so many of the small worlds with two faults that CI plays; 0: none")
+	timing   = flag.Uint64("timing", 0, "play the small worlds with other delays of the messages: any number")
 	whole    = flag.Bool("whole", false, "play every small world")
 )
 
@@ -47,6 +48,7 @@ func smallSets() []*smallSet {
 		{simulation.Small{Processes: 3, Revoked: true}, 0, 0, 1100, 600_000},
 	}
 	for _, s := range sets {
+		s.of.Timing = *timing
 		s.near *= *pairs
 		s.far *= *pairs
 		if *whole {
@@ -107,7 +109,7 @@ func (s *smallSet) play(t *testing.T) []simulation.Placed {
 	})
 	fmt.Fprintf(t.Output(), "%v: %d worlds with one fault, %d with two (%d were played); %d worlds with one fault and %d with two broke a promise; %.1f s\n",
 		s.of, len(singles), sum.pairs, sum.played, sum.broken[1], sum.broken[2], time.Since(began).Seconds())
-	if !t.Failed() && (len(singles) < s.leastSingles || sum.pairs < s.leastPairs) {
+	if !t.Failed() && *timing == 0 && (len(singles) < s.leastSingles || sum.pairs < s.leastPairs) {
 		t.Errorf("%v: %d worlds with one fault and %d with two, want at least %d and %d", s.of, len(singles), sum.pairs, s.leastSingles, s.leastPairs)
 	}
 	return singles

@@ -25,20 +25,25 @@ type Small struct {
 	// processes log in again with Config.Credentials.
 	Revoked bool
 
+	// Timing chooses how long each message takes, within 20 ms, and how long each
+	// process waits where the package leaves that to chance.
+	Timing uint64
+
 	Troubles []Placed // in the order in which they happen
 }
 
-const revoked = ", revoked"
-
 func (s Small) String() string {
 	var text strings.Builder
-	text.WriteString("1 process")
-	if s.Processes > 1 {
-		text.Reset()
-		fmt.Fprintf(&text, "%d processes", s.Processes)
+	many := "processes"
+	if s.Processes == 1 {
+		many = "process"
 	}
+	fmt.Fprintf(&text, "%d %s", s.Processes, many)
 	if s.Revoked {
-		text.WriteString(revoked)
+		text.WriteString(", revoked")
+	}
+	if s.Timing != 0 {
+		fmt.Fprintf(&text, ", timing %d", s.Timing)
 	}
 	for i, f := range s.Troubles {
 		fmt.Fprintf(&text, "%s %v", []string{":", ";"}[min(i, 1)], f)
@@ -49,12 +54,22 @@ func (s Small) String() string {
 // ParseSmall is the reverse of Small.String.
 func ParseSmall(text string) (Small, error) {
 	var s Small
-	many, rest, _ := strings.Cut(text, ":")
-	many, s.Revoked = strings.CutSuffix(many, revoked)
-	if _, err := fmt.Sscanf(many, "%d process", &s.Processes); err != nil || s.Processes < 1 {
-		return s, fmt.Errorf("%q is not a number of processes, at least 1", many)
+	kind, troubles, _ := strings.Cut(text, ":")
+	for i, part := range strings.Split(kind, ", ") {
+		var err error
+		switch {
+		case i == 0:
+			_, err = fmt.Sscanf(part, "%d process", &s.Processes)
+		case part == "revoked":
+			s.Revoked = true
+		default:
+			_, err = fmt.Sscanf(part, "timing %d", &s.Timing)
+		}
+		if err != nil || s.Processes < 1 {
+			return s, fmt.Errorf("%q does not say how many processes, revoked or not, and which timing", kind)
+		}
 	}
-	for part := range strings.SplitSeq(rest, ";") {
+	for part := range strings.SplitSeq(troubles, ";") {
 		if part = strings.TrimSpace(part); part == "" {
 			continue
 		}
@@ -88,7 +103,7 @@ func (s Small) PlayAndLookOn(boot Boot) (result Result, later []Placed, near int
 }
 
 func (s Small) play(boot Boot, trace, recording bool) *world {
-	w := newWorld(1, s.luck(), boot, trace)
+	w := newWorld(1+s.Timing, s.luck(), boot, trace)
 	w.plan = newPlan(s.Troubles, recording)
 	w.tell()
 	w.settle()
