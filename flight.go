@@ -99,6 +99,8 @@ func (f *flight) run(ctx context.Context) (*lease, error) {
 	for {
 		r := f.turn(ctx)
 		switch {
+		case r.err == nil && f.env.isClosing():
+			return nil, ErrClosed // the token is saved, and out of use
 		case r.err == nil && r.lease.valid(f.env.now()):
 			return r.lease, nil
 		case r.err != nil && r.err != errAgain:

@@ -91,9 +91,11 @@ func (m *memory) isEmpty() bool {
 
 // isNeeded reports whether the session must stay in memory. A claim is kept for an
 // hour, because after an outage there may be many claims whose users never come back.
-// Later it is taken over like the claim of a dead process.
+// Later it is taken over like the claim of a dead process. A refusal is kept for as long
+// as it is not saved: otherwise the token would be presented again, and a theft would
+// look like an interruption.
 func (m *memory) isNeeded(now time.Time) bool {
-	return now.Before(m.retryAt) || m.mine != nil && now.Sub(m.mine.since) < claimKept
+	return now.Before(m.retryAt) || m.mine != nil && (m.mine.refusal != nil || now.Sub(m.mine.since) < claimKept)
 }
 
 // watch notes that another process's claim was seen, and since when.

@@ -40,7 +40,7 @@ type smallSet struct {
 
 func smallSets() []*smallSet {
 	sets := []*smallSet{
-		{simulation.Small{Processes: 1}, 1, 20, 400, 100_000},
+		{simulation.Small{Processes: 1}, 1, 20, 400, 97_000},
 		{simulation.Small{Processes: 1, Revoked: true}, 2, 40, 450, 120_000},
 		{simulation.Small{Processes: 2}, 1, 20, 700, 250_000},
 		{simulation.Small{Processes: 2, Revoked: true}, 8, 160, 750, 300_000},
