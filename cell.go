@@ -18,12 +18,14 @@ type cell struct {
 	timeout time.Duration // of each call
 }
 
-// load returns the record, or an error that wraps ErrNotFound.
+// load returns the record; nil: there is none.
 func (c cell) load(ctx context.Context) (*Record, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.timeout, errSlowStore)
 	defer cancel()
 	rec, err := c.store.Load(ctx, c.key)
 	switch {
+	case errors.Is(err, ErrNotFound):
+		return nil, nil
 	case err != nil:
 		return nil, fmt.Errorf("loading its record: %w", c.slowed(ctx, err))
 	case rec == nil:
@@ -38,20 +40,11 @@ func (c cell) load(ctx context.Context) (*Record, error) {
 	return rec, nil
 }
 
-// loadOrNil is load that returns nil if there is no record.
-func (c cell) loadOrNil(ctx context.Context) (*Record, error) {
-	rec, err := c.load(ctx)
-	if errors.Is(err, ErrNotFound) {
-		return nil, nil
-	}
-	return rec, err
-}
-
-// loadStable is loadOrNil that waits a moment if the record is about to be deleted. A
+// loadStable is load that waits a moment if the record is about to be deleted. A
 // record that is saved over it before that could be deleted in its place.
 func (c cell) loadStable(ctx context.Context) (*Record, error) {
 	for began := time.Now(); ; {
-		rec, err := c.loadOrNil(ctx)
+		rec, err := c.load(ctx)
 		if err != nil || rec == nil || rec.Ended != endedLogout || time.Since(began) > saveWait {
 			return rec, err
 		}
@@ -73,7 +66,7 @@ func (c cell) save(ctx context.Context, rec *Record, prev string) error {
 		return err
 	}
 	err = c.slowed(saving, err)
-	if there, loadErr := c.load(ctx); loadErr == nil && there.Version == rec.Version {
+	if there, loadErr := c.load(ctx); loadErr == nil && versionOf(there) == rec.Version {
 		return nil
 	}
 	return err
@@ -94,6 +87,10 @@ func (c cell) within(timeout time.Duration) cell {
 	c.timeout = timeout
 	return c
 }
+
+// errStale: Load returns a record, and Save says that this record was replaced. A
+// Store must not do that, but one that reads from a replica does.
+var errStale = errors.New("the store loads a record that was replaced: configure it to read from where it writes")
 
 // errSlowStore is the cause of a context whose call to the store took too long.
 var errSlowStore = errors.New("the store is slow")

@@ -17,7 +17,7 @@ import (
 // then gives up the changes that are not saved. The error names their sessions,
 // whose users must log in again, and wraps the store's last error. If everything is
 // saved, the error names the sessions with calls under way: a token that such a call
-// receives is lost. These calls end within RefreshTimeout, or within a few times
+// receives may be lost. These calls end within RefreshTimeout, or within a few times
 // RefreshTimeout if the store is slow, too.
 //
 // After Close, requests, Login, Adopt, Logout and Forget return ErrClosed. Close may
@@ -81,7 +81,7 @@ func (a *Sessions) busy() []string {
 func (a *Sessions) lost(cause error) error {
 	refused := make(map[string]error)
 	for s := range a.sessions.all {
-		if err := s.lastRefusal(); err != nil {
+		if err := s.unsavedError(); err != nil {
 			refused[s.key] = err
 		}
 	}

@@ -72,8 +72,9 @@ type Config struct {
 	// least recently used ones are dropped, a sixteenth of MaxSessions at once.
 	// They are loaded again when they are used. Some are not dropped: a session
 	// with an unsaved change or a call under way; one whose refresh failed, for
-	// up to an hour; and one whose replays the API rejects, until its token
-	// expires. 0: 100,000.
+	// up to an hour; one whose refresh token FinCode refused, until that or a login
+	// is saved; one whose Logout failed; and one whose replays the API rejects,
+	// until its token expires. 0: 100,000.
 	MaxSessions int
 
 	// Credentials returns what to log in with when FinCode refused the refresh
@@ -88,9 +89,11 @@ type Config struct {
 	//
 	// Credentials may be called concurrently for different keys. ctx has the
 	// values of a caller's context, and ends after RefreshTimeout. Logins and
-	// refreshes of the same session wait until Credentials returns. So it must not
-	// call Login or any other method for its own key: such a call returns an error,
-	// at once if it has ctx. nil: a session that ends stays ended.
+	// refreshes of the same session wait until then, or until Credentials returns.
+	// So it must not call Login, request a token or do anything else for its own
+	// key: such a call returns an error if it has ctx. If Credentials returns later
+	// than ctx ends, what it returns is not used, and it may be called again before
+	// that. nil: a session that ends stays ended.
 	Credentials func(ctx context.Context, key string, cause error) (Credentials, error)
 
 	// Observe is called after each event. It may be called concurrently. Logins

@@ -19,12 +19,6 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// isUnauthorized reports whether err is FinCode's own 401.
-func isUnauthorized(err error) bool {
-	e, ok := errors.AsType[*EndpointError](err)
-	return ok && !e.foreign && e.meaning() == http.StatusUnauthorized
-}
-
 // A callError is a call that got no answer.
 type callError struct {
 	op   string

@@ -9,8 +9,7 @@ import (
 )
 
 // An environment is what all sessions of one Sessions share. Nothing in it changes,
-// except what mu guards, the two channels, which are closed once, and flights, which
-// has a lock of its own.
+// except what mu guards, and flights, which has a lock of its own.
 type environment struct {
 	cfg      Config // complete: defaults have replaced its zero values
 	endpoint *endpoint
@@ -21,9 +20,8 @@ type environment struct {
 	now    func() time.Time
 	random func() float64
 
-	mu     sync.Mutex // guards closed
-	closed bool
-	work   sync.WaitGroup // counts the pins of all sessions; after Close, only a session that is pinned adds to it
+	mu   sync.Mutex     // guards closing both channels, and work until then
+	work sync.WaitGroup // counts the pins of all sessions; after Close, only a session that is pinned adds to it
 
 	closing   chan struct{} // closed by Close
 	abandoned chan struct{} // closed when the context of a Close ends
@@ -42,7 +40,7 @@ func (e *environment) begin(cfg Config, now func() time.Time, random func() floa
 func (e *environment) enlist() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.closed {
+	if e.isClosing() {
 		return ErrClosed
 	}
 	e.work.Add(1)
@@ -53,8 +51,7 @@ func (e *environment) enlist() error {
 func (e *environment) close() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if !e.closed {
-		e.closed = true
+	if !e.isClosing() {
 		close(e.closing)
 	}
 }

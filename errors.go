@@ -1,6 +1,7 @@
 package fincodeauth
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -123,3 +124,12 @@ func sessionEnded(key, ended string) *SessionError {
 type told struct{ error }
 
 func (e told) Unwrap() error { return e.error }
+
+// endOf returns why ctx has ended.
+func endOf(ctx context.Context) error {
+	err := ctx.Err()
+	if cause := context.Cause(ctx); cause != err {
+		err = fmt.Errorf("%w: %w", err, cause)
+	}
+	return err
+}

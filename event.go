@@ -110,8 +110,8 @@ const (
 	// first failed attempt only. The change is a new token, which is in use
 	// anyway, or the end of a session. In the second case Err has FinCode's
 	// *EndpointError in its chain, if there was one, and Ended is sent once the
-	// end is saved. The save is repeated until it succeeds, or until a login or a
-	// logout replaces the session. Page somebody if none of Saved, LoggedOut,
+	// end is saved. The save is repeated until it succeeds, until a login replaces
+	// the change, or until another process has ended or replaced the session. Page somebody if none of Saved, LoggedOut,
 	// LoggedIn and Adopted follows.
 	SaveFailed
 	// Saved: a change is saved now, after a SaveFailed.

@@ -19,14 +19,15 @@ import (
 //
 // # The rules
 //
-//  1. singleflight starts one flight at a time for each key. A Login or a Logout forgets
-//     the flight, so there may be two for a while. The turn keeps their passes apart.
-//  2. A pass holds the session's turn, and begins with nothing but what the session
-//     knows. It never pauses. A flight pauses between two passes.
+//  1. singleflight starts one flight at a time for each key. A Login, an Adopt, a Logout
+//     or a Forget forgets the flight, so there may be two for a while. The turn keeps
+//     their passes apart.
+//  2. A pass holds the session's turn, and loads the record anew. From earlier passes it
+//     has only the fields below. It never pauses. A flight pauses between two passes.
 //  3. Nothing runs on a caller's context, because a caller may leave while a token is on
 //     its way. Each call has a time limit instead.
-//  4. A pass that changes the session ends with that. The turn then goes to the save of
-//     the change. The result of the pass holds only if the change was not given up.
+//  4. A pass that makes a change ends there. The turn goes to the save of the change. The
+//     result of the pass holds only if the change is not given up.
 //
 // # Why this is enough
 //
@@ -149,7 +150,7 @@ func (f *flight) confirmed(r result) result {
 	case fate != fateUnsaved:
 		return again
 	case r.err != nil:
-		return failed(r.change.failed)
+		return failed(r.change.meanwhile)
 	}
 	return r
 }
@@ -160,20 +161,20 @@ func (f *flight) pass(ctx context.Context) result {
 		return result{lease: l} // an earlier flight or a Login has brought it meanwhile
 	}
 	if c := f.activity.unsaved; c != nil { // the next refresh token is presented only after it is saved
-		return f.makeDo(failed(c.failed))
+		return f.makeDo(failed(c.meanwhile))
 	}
-	rec, err := f.cell().loadOrNil(ctx)
+	rec, err := f.cell().load(ctx)
 	if err != nil {
 		f.activity.memory.seen = "" // while this process cannot read, the owner of a claim may not be able to save
 		return failed(err)
 	}
 	x := f.situation(rec)
-	switch x.asks() {
-	case askStop:
+	switch x.step() {
+	case stepStop:
 		return f.stop(rec)
-	case askAdopt:
+	case stepAdopt:
 		return f.adopt(x)
-	case askStandBy:
+	case stepStandBy:
 		return f.standBy(rec)
 	}
 	return f.claim(ctx, rec)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/fincodeauth/fincodeauth"
 	"github.com/fincodeauth/fincodeauth/fincodetest"
+	"github.com/fincodeauth/fincodeauth/internal/simulation"
 )
 
 func TestEightProcessesPresentEachRefreshTokenOnce(t *testing.T) {
@@ -1062,9 +1063,8 @@ func TestLoginDuringARefreshWins(t *testing.T) {
 
 // Steps:
 //  1. A refresh is due and loads the record, slowly.
-//  2. A login replaces the record.
-//  3. The Load returns. Its record may be the old one, so the refresh starts over, and
-//     finds that the token of the login is not due.
+//  2. A login waits until the refresh has ended, and replaces the session.
+//  3. The token of the login stays in use, and is refreshed in time.
 func TestSessionSurvivesALoginDuringALoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -1309,9 +1309,9 @@ func TestTokenRefusedBeforeCloseIsNotPresentedByTheNextProcess(t *testing.T) {
 }
 
 // Steps:
-//  1. A refresh is under way.
-//  2. A login replaces the session.
-//  3. The refresh fails, and FinCode asks to wait an hour.
+//  1. A refresh is under way, and a login waits for it.
+//  2. The refresh fails, and FinCode asks to wait an hour.
+//  3. The login replaces the session.
 //  4. The token of the login is refreshed as soon as it is due: the wait was for the
 //     session that was replaced.
 func TestFailureBeforeALoginDelaysNoLaterRefresh(t *testing.T) {
@@ -1333,33 +1333,6 @@ func TestFailureBeforeALoginDelaysNoLaterRefresh(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		wantCalls(t, fc, 2, 1)
-	})
-}
-
-// Steps:
-//  1. A refresh is under way.
-//  2. A login replaces the session.
-//  3. The answer to the refresh arrives. Callers keep getting the token of the login.
-func TestRefreshedTokenIsNotUsedAfterALogin(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		fc := fincodetest.New(fincodetest.Config{})
-		store := newFaultyStore()
-		sessions := newSessions(t, fc, withStore(store))
-		logIn(t, sessions, "a")
-		time.Sleep(2 * time.Hour)
-		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{After: 2 * time.Second})
-		go sessions.TokenSource("a").Token()
-		time.Sleep(time.Second)
-		logIn(t, sessions, "a")
-		fromLogin := token(t, sessions.TokenSource("a"))
-		store.set(func(s *faultyStore) {
-			s.save = func(_ *fincodeauth.Record, save func() error) error { time.Sleep(time.Second); return save() }
-		})
-		time.Sleep(1500 * time.Millisecond) // the answer to the refresh has arrived
-		if token(t, sessions.TokenSource("a")) != fromLogin {
-			t.Error("got the token of the session that was replaced, want that of the login")
-		}
-		time.Sleep(10 * time.Second)
 	})
 }
 
@@ -1495,4 +1468,29 @@ func TestExpiredTokensAreReportedEvenIfTheLastIsNotSaved(t *testing.T) {
 			t.Errorf("events %v, want RefreshFailed among them", types)
 		}
 	})
+}
+
+// The monotonic clock stands still while a machine is suspended, and the wall clock may be
+// set back. The older of the two ages counts.
+func TestAgeOfAClaimIsThatOfTheClockThatMovedMore(t *testing.T) {
+	noon := time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+	at := func(wall, monotonic time.Duration) time.Time {
+		return simulation.Reading(noon.Add(wall), time.Hour+monotonic)
+	}
+	for name, c := range map[string]struct {
+		now  time.Time
+		want bool
+	}{
+		"at once":                                 {at(0, 0), false},
+		"after half of the time":                  {at(refreshTimeout/2, refreshTimeout/2), false},
+		"after more":                              {at(refreshTimeout/2+1, refreshTimeout/2+1), true},
+		"after a suspension":                      {at(time.Minute, time.Second), true},
+		"after the wall clock was set back":       {at(-time.Hour, time.Minute), true},
+		"after a moment, and the clock set back":  {at(-time.Hour, time.Second), false},
+		"after a moment, and the clock set ahead": {at(time.Hour, time.Second), true},
+	} {
+		if got := fincodeauth.ClaimIsOld(at(0, 0), c.now, refreshTimeout); got != c.want {
+			t.Errorf("%s: the claim is old = %t, want %t", name, got, c.want)
+		}
+	}
 }

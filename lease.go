@@ -86,6 +86,13 @@ func (l *lease) valid(now time.Time) bool { return l != nil && now.UnixNano() < 
 // isDue reports whether the token should be refreshed now.
 func (l *lease) isDue(now time.Time) bool { return now.UnixNano() >= l.refreshAt }
 
+// isYoung reports whether the token is too young to be refreshed after the API rejected
+// it: the 401 must have another reason.
+func (l *lease) isYoung(now time.Time, strikes int) bool {
+	age := time.Duration(now.UnixNano() - l.issued)
+	return age >= 0 && age < l.youth(strikes)
+}
+
 // youth returns the age below which a token that the API rejected is not refreshed: ten
 // seconds, or a tenth of its lifetime if that is less. Each strike doubles it, up to the
 // lifetime.

@@ -12,7 +12,7 @@ func (s *session) login(ctx context.Context, event EventType, obtain func(contex
 	if err := s.takeTurn(ctx); err != nil {
 		return err
 	}
-	defer s.endTurnAndSave(context.WithoutCancel(ctx))
+	defer s.endTurnAndSave(ctx)
 	// The saver cannot work while FinCode is called. If that took long and the login then
 	// failed, another process would have taken over from this one.
 	_ = s.saveOnce(ctx, s.env.cfg.RefreshTimeout/4)
@@ -31,12 +31,12 @@ func (s *session) login(ctx context.Context, event EventType, obtain func(contex
 		took = 0 // there was no call
 	}
 	s.env.observe(event, s.key, took, nil)
-	s.begin(s.env.newLease(tok))
+	s.replace(s.env.newLease(tok))
 	s.bring(&change{
-		rec:      &Record{Version: newVersion(""), Token: tok},
-		prev:     versionOf(there),
-		sessions: []string{sessionOf(versionOf(there))},
-		failed:   errUnsaved,
+		rec:       &Record{Version: newVersion(""), Token: tok},
+		prev:      versionOf(there),
+		replaces:  []string{sessionOf(versionOf(there))},
+		meanwhile: errUnsaved,
 	})
 	return nil
 }

@@ -32,8 +32,8 @@ func (s *session) logout(ctx context.Context) error {
 		s.env.observe(LoggedOut, s.key, 0, nil)
 		return nil
 	}
-	err = s.revoke(ctx, gone.rec.Token, gone.alone)
-	if err != nil && !gone.alone {
+	err = s.revoke(ctx, gone.rec.Token, !gone.claimed && !gone.refused)
+	if err != nil && gone.claimed {
 		err = fmt.Errorf("it was being refreshed, and the token that the refresh receives is revoked when it arrives: %w", err)
 	}
 	return err
@@ -54,8 +54,8 @@ func (s *session) forget(ctx context.Context) error {
 		if err := s.deleteDamaged(ctx, err); err != nil {
 			return err
 		}
-		s.forgetUnsaved(fateGivenUp)
-		s.begin(nil)
+		s.endSaving(fateGivenUp)
+		s.replace(nil)
 	}
 	s.env.observe(LoggedOut, s.key, 0, nil)
 	return nil
@@ -74,14 +74,14 @@ func (s *session) deleteDamaged(ctx context.Context, why error) error {
 // remove takes the session out of the store and out of use; nil: there was none. The turn
 // is held.
 func (s *session) remove(ctx context.Context) (*removed, error) {
-	if err := s.saveOnce(context.WithoutCancel(ctx), s.env.cfg.RefreshTimeout); err != nil {
+	if err := s.saveOnce(ctx, s.env.cfg.RefreshTimeout); err != nil {
 		return nil, fmt.Errorf("saving its last change: %w", err)
 	}
 	gone, err := s.retire(ctx)
 	if err != nil {
 		return nil, err
 	}
-	s.begin(nil)
+	s.replace(nil)
 	if gone != nil {
 		// If the Delete fails, the record stays, and still says that the session is
 		// logged out. loadStable waits longer than this Delete.
@@ -96,7 +96,7 @@ func (s *session) remove(ctx context.Context) (*removed, error) {
 // version.
 func (s *session) retire(ctx context.Context) (*removed, error) {
 	for lost := ""; ; {
-		rec, err := s.cell().loadOrNil(ctx)
+		rec, err := s.cell().load(ctx)
 		switch {
 		case rec == nil || err != nil:
 			return nil, err
@@ -123,8 +123,7 @@ func (s *session) beforeLogout(rec *Record) removed {
 	if out := s.activity.logout; out != nil && out.version == rec.Version {
 		return out.removed
 	}
-	mine := s.activity.memory.mine
-	return removed{rec, rec.RefreshStarted.IsZero() || mine.isIn(rec) && mine.refusal == nil}
+	return s.activity.memory.removes(rec)
 }
 
 // revokeToo is for a Logout of a session that another process has logged out, and

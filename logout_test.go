@@ -290,8 +290,7 @@ func TestSessionStaysLoggedOutAfterALogoutDuringARefresh(t *testing.T) {
 
 // Steps:
 //  1. A login is in use, and its Save takes 5 s.
-//  2. Logout finds no record yet.
-//  3. The Save is carried out. The record is deleted again.
+//  2. Logout waits for it, and deletes the record.
 func TestSessionStaysLoggedOutAfterALogoutBeforeTheLoginIsSaved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -381,8 +380,8 @@ func (s *slowStore) Save(ctx context.Context, key string, rec *fincodeauth.Recor
 
 // Steps:
 //  1. A login is in use, and its Save is carried out after 1.5 s.
-//  2. Logout loads at 1 s, finds no record, and gets this answer at 2 s.
-//  3. Its second Load finds the record of the login, and Logout ends that session.
+//  2. Logout, at 1 s, waits for the Save. It finds the record of the login, slowly, and
+//     ends that session.
 func TestLogoutThatRacesWithTheSaveOfALoginEndsTheSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
@@ -438,23 +437,11 @@ func TestLoginDuringASlowDeleteIsNotDeleted(t *testing.T) {
 
 // Steps:
 //  1. A login loads, and calls FinCode.
-//  2. Logout loads, and finds no record.
-//  3. Logout loads again, slowly. Meanwhile the login is saved and put into use.
-//  4. Logout finds its record, and ends the login.
-func TestLogoutEndsALoginThatItFindsWithItsSecondLoad(t *testing.T) {
+//  2. Logout waits for it, finds its record, and ends the login.
+func TestLogoutEndsTheLoginThatIsUnderWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
-		store := newFaultyStore()
-		sessions := newSessions(t, fc, withStore(store))
-		var loads atomic.Int32
-		store.set(func(s *faultyStore) {
-			s.load = func() error {
-				if loads.Add(1) == 3 { // the first is Login's, the second is Logout's
-					time.Sleep(time.Second)
-				}
-				return nil
-			}
-		})
+		sessions := newSessions(t, fc)
 		fc.Inject(fincodetest.Login, 1, fincodetest.Fault{Before: 500 * time.Millisecond})
 		go sessions.Login(t.Context(), "a", credentials)
 		time.Sleep(100 * time.Millisecond)
@@ -963,6 +950,57 @@ func TestLogoutDoesNotPresentATokenThatALaterFlightPresents(t *testing.T) {
 		time.Sleep(time.Minute)
 		if n := fc.Presented(tok.RefreshToken); n != 1 {
 			t.Errorf("the refresh token was presented %d times, want once", n)
+		}
+	})
+}
+
+// Steps:
+//  1. The Credentials of a session whose token FinCode refused fail. The claim stays.
+//  2. Logout does not present the refused token, and does not say that somebody is
+//     refreshing it.
+func TestLogoutAfterARefusalNeitherPresentsTheTokenNorBlamesARefresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{RefreshLifetime: time.Hour})
+		sessions := newSessions(t, fc, func(c *fincodeauth.Config) {
+			c.Credentials = func(context.Context, string, error) (fincodeauth.Credentials, error) {
+				return fincodeauth.Credentials{}, errors.New("vault is down")
+			}
+		})
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		_, err := sessions.TokenSource("a").Token()
+		wantNoLoginRequired(t, err)
+		wantCalls(t, fc, 1, 0)
+		err = sessions.Logout(t.Context(), "a")
+		if answer, ok := errors.AsType[*fincodeauth.EndpointError](err); !ok || answer.Op != "logout" || strings.Contains(err.Error(), "refresh") {
+			t.Errorf("Logout = %v, want FinCode's answer to the logout alone", err)
+		}
+		wantCalls(t, fc, 1, 0)
+	})
+}
+
+// The store refuses every Save, so Forget cannot save the new token first.
+func TestForgetKeepsASessionWhoseChangeIsNotSaved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newFaultyStore()
+		sessions := newSessions(t, fc, withStore(store))
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		store.set(successorsFail)
+		tok := token(t, sessions.TokenSource("a"))
+		store.set(func(s *faultyStore) {
+			s.save = func(*fincodeauth.Record, func() error) error { return errStoreDown }
+		})
+		if err := sessions.Forget(t.Context(), "a"); !errors.Is(err, errStoreDown) {
+			t.Errorf("Forget = %v, want the store's error", err)
+		}
+		if token(t, sessions.TokenSource("a")) != tok {
+			t.Error("another token is in use, want the new one")
+		}
+		store.down(false)
+		if err := sessions.Forget(t.Context(), "a"); err != nil {
+			t.Errorf("Forget = %v, want nil", err)
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package fincodeauth
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -90,10 +91,10 @@ func (p *presenter) succeed(claimed *Record, tok *oauth2.Token, how EventType, s
 	p.env.observe(how, p.key, p.env.since(started), nil)
 	p.use(l)
 	c := p.bring(&change{
-		rec:    &Record{Version: newVersion(claimed.Version), Token: tok},
-		prev:   claimed.Version,
-		over:   claimed.Token,
-		failed: errUnsaved,
+		rec:       &Record{Version: newVersion(claimed.Version), Token: tok},
+		prev:      claimed.Version,
+		presented: claimed.Token,
+		meanwhile: errUnsaved,
 	})
 	if !l.valid(p.env.now()) {
 		return p.oversleep()
@@ -112,22 +113,10 @@ func (p *presenter) oversleep() result {
 	return again
 }
 
-// release saves the record without the claim, after an attempt that certainly did not
-// use the token. If there was an attempt of unknown outcome before, the claim stays,
-// because the next process that presents the token must know of that attempt. If
-// FinCode has refused the refresh token, the record is saved without it.
+// release gives the claim back, if it may.
 func (p *presenter) release(ctx context.Context, claimed *Record) {
 	m := &p.activity.memory
-	if m.mine.interrupted {
-		return
-	}
-	free := claimed.clone()
-	free.Version = newVersion(claimed.Version)
-	free.RefreshStarted = time.Time{}
-	if m.mine.refusal != nil && free.Token.AccessToken != "" {
-		free.Token.RefreshToken = "" // it was refused: nobody must present it again
-	}
-	if p.cell().save(ctx, free, claimed.Version) == nil {
+	if free := m.mine.released(claimed); free != nil && p.cell().save(ctx, free, claimed.Version) == nil {
 		m.mine = nil
 	} // else the claim is still in the store, and known as ours
 }
@@ -140,7 +129,7 @@ func (p *presenter) refused(ctx context.Context, claimed *Record) result {
 	why := refusalOf(p.key, mine.refusal, reused, mine.interrupted)
 	there, err := p.cell().load(ctx)
 	switch {
-	case errors.Is(err, ErrNotFound), err == nil && there.Version != mine.version:
+	case err == nil && versionOf(there) != mine.version:
 		return again
 	case p.env.cfg.Credentials == nil, isBreach(why):
 		// Even if the Load failed: the refusal must not be forgotten, and the
@@ -176,35 +165,45 @@ func (p *presenter) logInAgain(ctx context.Context, claimed *Record, cause *Sess
 	return p.succeed(claimed, tok, LoggedIn, started)
 }
 
-// ask calls Config.Credentials. The turn is held.
+// ask calls Config.Credentials. It waits no longer than RefreshTimeout, even if
+// Credentials ignores its context: it may be waiting for this turn. The turn is held.
 func (p *presenter) ask(ctx context.Context, cause *SessionError) (Credentials, error) {
-	ctx, cancel := context.WithTimeout(ctx, p.env.cfg.RefreshTimeout)
+	limit := p.env.cfg.RefreshTimeout
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	by, _ := ctx.Value(askedKey{}).(*asked)
 	ctx = context.WithValue(ctx, askedKey{}, &asked{p.session, by})
-	p.setAsking(p.env.now())
-	defer p.setAsking(time.Time{})
-	c, err := p.env.cfg.Credentials(ctx, p.key, cause)
-	if err != nil {
-		return c, err
+	type answer struct {
+		c   Credentials
+		err error
 	}
-	return c, c.check()
+	answered := make(chan answer, 1)
+	p.pinToo()
+	go func() {
+		defer p.unpin()
+		c, err := p.env.cfg.Credentials(ctx, p.key, cause)
+		answered <- answer{c, cmp.Or(err, c.check())}
+	}()
+	select {
+	case a := <-answered:
+		return a.c, a.err
+	case <-ctx.Done():
+		return Credentials{}, fmt.Errorf("Config.Credentials did not return within %v: %w", limit, ctx.Err())
+	}
 }
 
 // noLogin acts on err, because of which there was no login.
 func (p *presenter) noLogin(claimed *Record, cause *SessionError, err error) result {
-	if errors.Is(err, ErrLoginRequired) { // Credentials declined
-		return p.end(claimed, cause)
-	}
+	declined := errors.Is(err, ErrLoginRequired)
 	err = fmt.Errorf("logging in again: %w", err)
-	for _, final := range []error{ErrBadCredentials, ErrAccountLocked, ErrUserNotFound} {
-		if errors.Is(err, final) {
-			cause.Err = fmt.Errorf("%w; %w", cause.Err, err)
-			return p.end(claimed, cause)
-		}
+	switch {
+	case !endsSession(err):
+		p.backOff(err)
+		return failed(err)
+	case !declined:
+		cause.Err = fmt.Errorf("%w; %w", cause.Err, err)
 	}
-	p.backOff(err)
-	return failed(err)
+	return p.end(claimed, cause)
 }
 
 // mayLogIn returns errAgain if the claim must be renewed first, and ErrClosed after
@@ -226,15 +225,15 @@ func (p *presenter) end(claimed *Record, why *SessionError) result {
 	p.activity.memory = memory{}
 	p.use(nil)
 	return result{err: why, change: p.bring(&change{
-		rec:    &Record{Version: newVersion(claimed.Version), Token: &oauth2.Token{}, Ended: why.Err.Error()},
-		prev:   claimed.Version,
-		over:   claimed.Token,
-		ended:  why,
-		failed: told{fmt.Errorf("%w; this is not final before the store answers, because another process may have a newer token", why.Err)},
+		rec:       &Record{Version: newVersion(claimed.Version), Token: &oauth2.Token{}, Ended: why.Err.Error()},
+		prev:      claimed.Version,
+		presented: claimed.Token,
+		ended:     why,
+		meanwhile: told{fmt.Errorf("%w; this is not final before the store answers, because another process may have a newer token", why.Err)},
 	})}
 }
 
 // backOff notes that a call to FinCode failed.
 func (p *presenter) backOff(err error) {
-	p.later(p.activity.memory.failed(err, p.env.now(), p.env.jittered))
+	p.later(p.activity.memory.backOff(err, p.env.now(), p.env.jittered))
 }

@@ -23,7 +23,7 @@ const (
 	saveWait     = time.Second      // how long the callers of a refresh wait for its save
 	saveRetryMin = 100 * time.Millisecond
 	saveRetryMax = 5 * time.Second
-	claimKept    = time.Hour // how long a session with a claim stays in memory
+	claimKept    = time.Hour // how long a claim without a refusal keeps its session in memory
 )
 
 // A claim is a process's right to present a refresh token.
@@ -67,7 +67,7 @@ func (c *claim) isOld(now time.Time, timeout time.Duration) bool {
 // A memory is what a process remembers of a session from one pass of the protocol to
 // the next. Only the holder of the session's turn uses it.
 type memory struct {
-	mine *claim // the last claim of this process; nil: no claim of this process is in the store
+	mine *claim // the last claim of this process; nil: there is none that the store may have
 
 	// The version of another process's claim, and when this process first saw it,
 	// by its own monotonic clock: clocks of two machines are never compared.
@@ -105,10 +105,10 @@ func (m *memory) watch(version string, now time.Time) {
 	}
 }
 
-// failed notes that a call to FinCode failed, and returns how long to wait before the
+// backOff notes that a call to FinCode failed, and returns how long to wait before the
 // next one: 1 s, doubled with each failure up to 1 min, or as long as FinCode asked.
 // jittered makes a duration shorter by a random part.
-func (m *memory) failed(err error, now time.Time, jittered func(time.Duration) time.Duration) time.Duration {
+func (m *memory) backOff(err error, now time.Time, jittered func(time.Duration) time.Duration) time.Duration {
 	delay := jittered(min(backoffMin<<min(m.failures, 6), backoffMax) * 5 / 4)
 	if e, ok := errors.AsType[*EndpointError](err); ok && e.RetryAfter > 0 {
 		delay = min(e.RetryAfter, backoffAsked)
@@ -119,16 +119,16 @@ func (m *memory) failed(err error, now time.Time, jittered func(time.Duration) t
 	return delay
 }
 
-// An ask is what a loaded record asks of the process that loaded it.
-type ask uint8
+// A step is what a process does next when it has loaded a record.
+type step uint8
 
 const (
-	askStop     ask = iota + 1 // step 2: the session has ended, or there is none
-	askAdopt                   // step 1: another process has refreshed, so use its token
-	askStandBy                 // step 3: another process is refreshing
-	askTakeOver                // step 3: the process that was refreshing is gone, so claim in its place
-	askRenew                   // step 4: this process has claimed already, so claim again
-	askClaim                   // step 4: nobody is refreshing
+	stepStop     step = iota + 1 // step 2: the session has ended, or there is none
+	stepAdopt                    // step 1: another process has refreshed, so use its token
+	stepStandBy                  // step 3: another process is refreshing
+	stepTakeOver                 // step 3: the process that was refreshing is gone, so claim in its place
+	stepRenew                    // step 4: this process has claimed already, so claim again
+	stepClaim                    // step 4: nobody is refreshing
 )
 
 // A situation is what a process knows when it has loaded a record.
@@ -142,21 +142,21 @@ type situation struct {
 	timeout  time.Duration // RefreshTimeout
 }
 
-// asks decides the steps 1 to 4.
-func (x *situation) asks() ask {
+// step decides what to do: steps 1 to 4.
+func (x *situation) step() step {
 	switch rec := x.rec; {
 	case rec == nil, rec.Ended != "":
-		return askStop
+		return stepStop
 	case x.isNews() && x.lease.valid(x.now) && !x.rejected:
-		return askAdopt
+		return stepAdopt
 	case rec.RefreshStarted.IsZero():
-		return askClaim
+		return stepClaim
 	case x.memory.mine.isIn(rec):
-		return askRenew
+		return stepRenew
 	case x.ownerIsGone():
-		return askTakeOver
+		return stepTakeOver
 	}
-	return askStandBy
+	return stepStandBy
 }
 
 // isNews reports whether the record's token is not the one in use.
@@ -216,6 +216,36 @@ func (m *memory) rightOf(closing bool, now time.Time, timeout time.Duration) rig
 	return mayPresent
 }
 
+// released returns the record that gives a claim back, after an attempt that certainly
+// did not use the token; nil: the claim must stay. It stays after an attempt of unknown
+// outcome, because the next process that presents the token must know of that attempt. If
+// FinCode has refused the refresh token, the record goes back without it.
+func (c *claim) released(claimed *Record) *Record {
+	if c.interrupted {
+		return nil
+	}
+	free := claimed.clone()
+	free.Version = newVersion(claimed.Version)
+	free.RefreshStarted = time.Time{}
+	if c.refusal != nil && free.Token.AccessToken != "" {
+		free.Token.RefreshToken = "" // nobody must present it again
+	}
+	return free
+}
+
+// A removed is what a Logout has removed from the store.
+type removed struct {
+	rec     *Record
+	claimed bool // by another process, which may be presenting the refresh token
+	refused bool // FinCode refused the refresh token
+}
+
+// removes returns what a Logout of this process removes with rec.
+func (m *memory) removes(rec *Record) removed {
+	mine := m.mine.isIn(rec)
+	return removed{rec: rec, claimed: !rec.RefreshStarted.IsZero() && !mine, refused: mine && m.mine.refusal != nil}
+}
+
 // An outcome says what a failed call did to the refresh token that it presented.
 type outcome uint8
 
@@ -247,6 +277,17 @@ func outcomeOf(err error) outcome {
 	return unknown
 }
 
+// endsSession reports whether the session ends because Config.Credentials, or the login
+// with what it returned, failed with err.
+func endsSession(err error) bool {
+	for _, final := range []error{ErrLoginRequired, ErrBadCredentials, ErrAccountLocked, ErrUserNotFound} {
+		if errors.Is(err, final) {
+			return true
+		}
+	}
+	return false
+}
+
 // A change is on its way into the store: a login, a new token, or the end of a session.
 // The holder of the session's turn uses it. What the comments mark with "mu" it writes
 // with session.mu held, because others read that.
@@ -254,41 +295,42 @@ type change struct {
 	rec  *Record
 	prev string // the version that rec replaces
 
-	// over is the pair whose refresh token was presented. A record that still has
+	// presented is the pair whose refresh token was presented. A record that still has
 	// this pair may be replaced, even if it has another version: another process
 	// has taken over the claim. nil: rec comes from a Login or an Adopt, and replaces
 	// any session.
-	over *oauth2.Token
+	presented *oauth2.Token
 
-	// sessions are those that a login replaces, and that may be in the store now: the
-	// one that it found there, and one that this process had not saved yet.
-	sessions []string
+	// replaces are the sessions that a login replaces, and that may be in the store now:
+	// the one that it found there, and one that this process had not saved yet.
+	replaces []string
+
+	unheard bool // a Save of rec failed, but may have landed
+
+	// What follows is for callers, and for whoever saves.
 
 	// ended is the error of the event Ended, which is sent once rec is saved; nil:
 	// rec does not end the session.
 	ended *SessionError
 
-	// failed is the error for callers while the change is unsaved and there is no
-	// good token.
-	failed error
-
-	started  time.Time // when its first Save began; zero: it was not tried
-	unheard  bool      // a Save of rec failed, but may have landed
-	reported bool      // SaveFailed was sent
-	refused  error     // mu: the store's last error
-	fate     fate      // mu: what became of it
+	meanwhile error     // for callers, while the change is unsaved and there is no good token
+	started   time.Time // when its first Save began; zero: it was not tried
+	reported  bool      // SaveFailed was sent
+	storeErr  error     // mu: the store's last error
+	fate      fate      // mu: what became of it
 }
 
-// A fate is what becomes of a change.
+// A fate is what becomes of a change. Some fates are only answers to a conflict, and the
+// change stays unsaved.
 type fate uint8
 
 const (
 	fateUnsaved   fate = iota // it must be saved again: nobody knows more
 	fateSaved                 // it is in the store, or another process has gone on from it
-	fateReplaces              // it must be saved over the record that was found
 	fateGivenUp               // another session, or a newer pair, is in its place
 	fateLoggedOut             // the session was logged out: nobody may use the tokens of the change
-	fateStale                 // the store loads a record that was replaced
+	fateReplaces              // answer: it must be saved over the record that was found
+	fateStale                 // answer: the store loads a record that was replaced
 )
 
 // fateOver decides what becomes of the change after a conflict. there is the record in
@@ -300,7 +342,7 @@ func (c *change) fateOver(there *Record) fate {
 	switch {
 	case there.Version == c.prev:
 		return fateStale
-	case there.Version == c.rec.Version, there.Ended == "" && sameTokens(there.Token, c.rec.Token):
+	case there.Version == c.rec.Version, hasTokens(c.rec.Token) && sameTokens(there.Token, c.rec.Token):
 		return fateSaved // another process may have claimed it already
 	case c.mayReplace(there):
 		return fateReplaces
@@ -314,7 +356,7 @@ func (c *change) fateOver(there *Record) fate {
 // the change begins a session and certainly was not in the store.
 func (c *change) fateOverNothing() fate {
 	switch {
-	case c.over != nil || c.unheard:
+	case c.presented != nil || c.unheard:
 		return fateLoggedOut
 	case c.prev == "":
 		return fateStale
@@ -326,12 +368,12 @@ func (c *change) fateOverNothing() fate {
 // instead of the one with version prev.
 func (c *change) mayReplace(there *Record) bool {
 	switch {
-	case c.over == nil: // but if rec may have landed, not what others have made of it since
-		return !c.unheard || slices.Contains(c.sessions, sessionOf(there.Version))
+	case c.presented == nil: // but if rec may have landed, not what others have made of it since
+		return !c.unheard || slices.Contains(c.replaces, sessionOf(there.Version))
 	case there.Ended != "":
 		return false
 	case c.rec.Ended != "": // a newer pair may have the same refresh token
-		return sameTokens(there.Token, c.over)
+		return sameTokens(there.Token, c.presented)
 	}
-	return c.over.RefreshToken != "" && there.Token.RefreshToken == c.over.RefreshToken
+	return c.presented.RefreshToken != "" && there.Token.RefreshToken == c.presented.RefreshToken
 }

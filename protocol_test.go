@@ -44,29 +44,33 @@ func TestWhatALoadedRecordAsksFor(t *testing.T) {
 		inUse    *oauth2.Token
 		rejected bool
 		memory   memory
-		want     ask
+		want     step
 	}{
-		"no record":                                {want: askStop},
-		"no record, and a good token in use":       {inUse: pairOf("1"), want: askStop},
-		"an ended session":                         {rec: ended("s.2", endedReused), want: askStop},
-		"a session that was logged out":            {rec: ended("s.2", endedLogout), want: askStop},
-		"another token that is good":               {rec: free("s.2", "2"), lease: good, inUse: pairOf("1"), want: askAdopt},
-		"the first token of this process":          {rec: free("s.2", "2"), lease: good, want: askAdopt},
-		"another token that is good, and claimed":  {rec: claimed("s.2", "2"), lease: good, inUse: pairOf("1"), want: askAdopt},
-		"another token that the API rejected":      {rec: free("s.2", "2"), lease: good, inUse: pairOf("1"), rejected: true, want: askClaim},
-		"another token that has expired":           {rec: free("s.2", "2"), lease: expired, inUse: pairOf("1"), want: askClaim},
-		"the token in use":                         {rec: free("s.2", "2"), lease: good, inUse: pairOf("2"), want: askClaim},
-		"a claim that was not seen before":         {rec: claimed("s.2", "2"), lease: expired, want: askStandBy},
-		"another claim than the one seen":          {rec: claimed("s.2", "2"), lease: expired, memory: memory{seen: "s.1", seenSince: noon.Add(-time.Hour)}, want: askStandBy},
-		"a claim that was seen for 30 s":           {rec: claimed("s.2", "2"), lease: expired, memory: watched, want: askTakeOver},
-		"a claim that was seen for less than 30 s": {rec: claimed("s.2", "2"), lease: expired, memory: memory{seen: "s.2", seenSince: noon.Add(-2*timeout + 1)}, want: askStandBy},
-		"a claim of this process":                  {rec: claimed("s.2", "2"), lease: expired, memory: memory{mine: &claim{version: "s.2", saved: true}}, want: askRenew},
-		"a claim that this process meant to renew": {rec: claimed("s.2", "2"), lease: expired, memory: memory{mine: &claim{version: "s.3", over: "s.2", renewal: true}}, want: askRenew},
-		"another process took the claim over":      {rec: claimed("s.2", "2"), lease: expired, memory: memory{mine: &claim{version: "s.1", saved: true}}, want: askStandBy},
+		"no record":                                                {want: stepStop},
+		"no record, and a good token in use":                       {inUse: pairOf("1"), want: stepStop},
+		"an ended session":                                         {rec: ended("s.2", endedReused), want: stepStop},
+		"a session that was logged out":                            {rec: ended("s.2", endedLogout), want: stepStop},
+		"another token that is good":                               {rec: free("s.2", "2"), lease: good, inUse: pairOf("1"), want: stepAdopt},
+		"the first token of this process":                          {rec: free("s.2", "2"), lease: good, want: stepAdopt},
+		"another token that is good, and claimed":                  {rec: claimed("s.2", "2"), lease: good, inUse: pairOf("1"), want: stepAdopt},
+		"another token that the API rejected":                      {rec: free("s.2", "2"), lease: good, inUse: pairOf("1"), rejected: true, want: stepClaim},
+		"another token that has expired":                           {rec: free("s.2", "2"), lease: expired, inUse: pairOf("1"), want: stepClaim},
+		"the token in use":                                         {rec: free("s.2", "2"), lease: good, inUse: pairOf("2"), want: stepClaim},
+		"a claim that was not seen before":                         {rec: claimed("s.2", "2"), lease: expired, want: stepStandBy},
+		"another claim than the one seen":                          {rec: claimed("s.2", "2"), lease: expired, memory: memory{seen: "s.1", seenSince: noon.Add(-time.Hour)}, want: stepStandBy},
+		"a claim that was seen for 30 s":                           {rec: claimed("s.2", "2"), lease: expired, memory: watched, want: stepTakeOver},
+		"a claim that was seen for less than 30 s":                 {rec: claimed("s.2", "2"), lease: expired, memory: memory{seen: "s.2", seenSince: noon.Add(-2*timeout + 1)}, want: stepStandBy},
+		"a claim of this process":                                  {rec: claimed("s.2", "2"), lease: expired, memory: memory{mine: &claim{version: "s.2", saved: true}}, want: stepRenew},
+		"a claim that this process meant to renew":                 {rec: claimed("s.2", "2"), lease: expired, memory: memory{mine: &claim{version: "s.3", over: "s.2", renewal: true}}, want: stepRenew},
+		"a claim of this process, although the clock was set back": {rec: claimed("s.2", "2"), lease: good, inUse: pairOf("2"), memory: memory{mine: &claim{version: "s.2", saved: true}}, want: stepRenew},
+		"the token in use, rejected":                               {rec: free("s.2", "2"), lease: good, inUse: pairOf("2"), rejected: true, want: stepClaim},
+		"a rejected token that others have claimed":                {rec: claimed("s.2", "2"), lease: good, inUse: pairOf("2"), rejected: true, want: stepStandBy},
+		"a good token under a claim seen for 30 s":                 {rec: claimed("s.2", "2"), lease: good, inUse: pairOf("1"), memory: watched, want: stepAdopt},
+		"another process took the claim over":                      {rec: claimed("s.2", "2"), lease: expired, memory: memory{mine: &claim{version: "s.1", saved: true}}, want: stepStandBy},
 	} {
 		t.Run(name, func(t *testing.T) {
 			x := situation{rec: c.rec, lease: c.lease, inUse: c.inUse, rejected: c.rejected, memory: &c.memory, now: noon, timeout: timeout}
-			if got := x.asks(); got != c.want {
+			if got := x.step(); got != c.want {
 				t.Errorf("the record asks for %d, want %d", got, c.want)
 			}
 		})
@@ -92,6 +96,8 @@ func TestWhatAClaimKnowsOfTheOneBefore(t *testing.T) {
 			rec: free("s.1", "1"), mine: &claim{version: "s.2", over: "s.1"}, want: claim{version: "s.2", over: "s.1"}},
 		"a renewal whose Save may still land": {
 			rec: claimed("s.1", "1"), mine: &claim{version: "s.2", over: "s.1", renewal: true}, want: claim{version: "s.2", over: "s.1", renewal: true}},
+		"a takeover whose Save may still land": {
+			rec: claimed("s.1", "1"), mine: &claim{version: "s.2", over: "s.1"}, want: claim{version: "s.2", over: "s.1", interrupted: true}},
 		"a claim that would have replaced another record": {
 			rec: free("s.3", "3"), mine: &claim{version: "s.2", over: "s.1"}, want: claim{over: "s.3"}},
 	} {
@@ -120,13 +126,15 @@ func TestWhatASavedClaimAllows(t *testing.T) {
 		closing bool
 		want    right
 	}{
-		"a claim half as old as a call may take":      {memory: memory{mine: &claim{since: young}}, want: mayPresent},
-		"an older one":                                {memory: memory{mine: &claim{since: old}}, want: mustRenew},
-		"after the store had failed":                  {memory: memory{mine: &claim{since: young}, unwritable: true}, want: mayPresent},
-		"a takeover":                                  {memory: memory{mine: &claim{since: young, interrupted: true}}, want: mayPresent},
-		"a takeover after the store had failed":       {memory: memory{mine: &claim{since: young, interrupted: true}, unwritable: true}, want: mustYield},
-		"an old takeover after the store had failed":  {memory: memory{mine: &claim{since: old, interrupted: true}, unwritable: true}, want: mustYield},
-		"any claim of a process that is being closed": {memory: memory{mine: &claim{since: old, interrupted: true}, unwritable: true}, closing: true, want: mustRelease},
+		"a claim half as old as a call may take":                     {memory: memory{mine: &claim{since: young}}, want: mayPresent},
+		"an older one":                                               {memory: memory{mine: &claim{since: old}}, want: mustRenew},
+		"after the store had failed":                                 {memory: memory{mine: &claim{since: young}, unwritable: true}, want: mayPresent},
+		"a takeover":                                                 {memory: memory{mine: &claim{since: young, interrupted: true}}, want: mayPresent},
+		"a takeover after the store had failed":                      {memory: memory{mine: &claim{since: young, interrupted: true}, unwritable: true}, want: mustYield},
+		"an old takeover after the store had failed":                 {memory: memory{mine: &claim{since: old, interrupted: true}, unwritable: true}, want: mustYield},
+		"its own claim, after an unknown outcome and a failed store": {memory: memory{mine: &claim{since: young, renewal: true, interrupted: true}, unwritable: true}, want: mustYield},
+		"an old claim after the store had failed":                    {memory: memory{mine: &claim{since: old}, unwritable: true}, want: mustRenew},
+		"any claim of a process that is being closed":                {memory: memory{mine: &claim{since: old, interrupted: true}, unwritable: true}, closing: true, want: mustRelease},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := c.memory.rightOf(c.closing, noon, timeout); got != c.want {
@@ -171,9 +179,9 @@ func TestWhatAnAnswerOfFinCodeMeans(t *testing.T) {
 }
 
 func TestWhatBecomesOfAChangeAfterAConflict(t *testing.T) {
-	successor := change{rec: free("s.3", "2"), prev: "s.2", over: pairOf("1")}
-	end := change{rec: ended("s.3", endedReused), prev: "s.2", over: pairOf("1")}
-	login := change{rec: free("n", "n"), prev: "s.2", sessions: []string{"s", "t"}}
+	successor := change{rec: free("s.3", "2"), prev: "s.2", presented: pairOf("1")}
+	end := change{rec: ended("s.3", endedReused), prev: "s.2", presented: pairOf("1")}
+	login := change{rec: free("n", "n"), prev: "s.2", replaces: []string{"s", "t"}}
 	unheard := login
 	unheard.unheard = true
 	first, firstUnheard := login, unheard
@@ -202,6 +210,11 @@ func TestWhatBecomesOfAChangeAfterAConflict(t *testing.T) {
 		"a successor finds a pair with the old refresh token":   {successor, sameRefreshToken, fateReplaces},
 		"an end finds another end":                              {end, ended("s.4", endedReused), fateGivenUp},
 		"an end finds nothing":                                  {end, nil, fateLoggedOut},
+		"an end finds itself":                                   {end, ended("s.3", endedReused), fateSaved},
+		"an end finds that the session was logged out":          {end, ended("s.4", endedLogout), fateLoggedOut},
+		"an end finds another session without tokens":           {end, &Record{Version: "x", Token: &oauth2.Token{}}, fateGivenUp},
+		"a login finds an ended session":                        {login, ended("s.4", endedReused), fateReplaces},
+		"an unheard login finds the end of its own session":     {unheard, ended("n.2", endedReused), fateGivenUp},
 		"a login finds what it was to replace":                  {login, free("s.2", "1"), fateStale},
 		"a login finds another session":                         {login, free("x", "x"), fateReplaces},
 		"a login finds that the session was logged out":         {login, ended("s.4", endedLogout), fateReplaces},
@@ -267,13 +280,102 @@ func TestHowLongAProcessWaitsAfterAFailedCall(t *testing.T) {
 	var m memory
 	failure := errors.New("503")
 	for i, want := range []time.Duration{1, 2, 4, 8, 16, 32, 48, 48, 48} {
-		if got := m.failed(failure, noon, shortest); got != want*time.Second {
+		if got := m.backOff(failure, noon, shortest); got != want*time.Second {
 			t.Errorf("after %d failures the wait is %v, want %v", i+1, got, want*time.Second)
 		}
 	}
 	for asked, want := range map[time.Duration]time.Duration{time.Second: time.Second, 30 * time.Minute: 30 * time.Minute, 5 * time.Hour: time.Hour} {
-		if got := m.failed(&EndpointError{Status: 429, RetryAfter: asked}, noon, shortest); got != want || !m.retryAt.Equal(noon.Add(want)) {
+		if got := m.backOff(&EndpointError{Status: 429, RetryAfter: asked}, noon, shortest); got != want || !m.retryAt.Equal(noon.Add(want)) {
 			t.Errorf("FinCode asked for %v, and the wait is %v until %v, want %v", asked, got, m.retryAt, want)
+		}
+	}
+}
+
+func TestHowLongASessionIsRemembered(t *testing.T) {
+	claimedAt := func(ago time.Duration) *claim { return &claim{since: noon.Add(-ago)} }
+	refused := claimedAt(100 * time.Hour)
+	refused.refusal = errors.New("403")
+	for name, c := range map[string]struct {
+		memory memory
+		want   bool
+	}{
+		"nothing":                        {memory{}, false},
+		"another process's claim":        {memory{seen: "s.1", seenSince: noon}, false},
+		"a backoff":                      {memory{failures: 1, retryAt: noon.Add(1)}, true},
+		"a backoff that is over":         {memory{failures: 1, retryAt: noon}, false},
+		"a claim of less than an hour":   {memory{mine: claimedAt(time.Hour - 1)}, true},
+		"a claim of an hour":             {memory{mine: claimedAt(time.Hour)}, false},
+		"a claim whose token is refused": {memory{mine: refused}, true},
+	} {
+		if got := c.memory.isNeeded(noon); got != c.want {
+			t.Errorf("%s is remembered = %t, want %t", name, got, c.want)
+		}
+	}
+}
+
+func TestWhichClaimIsGivenBack(t *testing.T) {
+	accessToken := &Record{Version: "s.1", Token: &oauth2.Token{AccessToken: "a"}}
+	for name, c := range map[string]struct {
+		mine claim
+		rec  *Record
+		want *oauth2.Token // nil: the claim stays
+	}{
+		"an attempt that did not use the token": {rec: claimed("s.1", "1"), want: pairOf("1")},
+		"after one of unknown outcome":          {mine: claim{interrupted: true}, rec: claimed("s.1", "1")},
+		"a token that FinCode refused": {
+			mine: claim{refusal: errors.New("401")}, rec: claimed("s.1", "1"), want: &oauth2.Token{AccessToken: "access-1"}},
+		"no refresh token": {mine: claim{refusal: errors.New("none")}, rec: accessToken, want: accessToken.Token},
+	} {
+		got := c.mine.released(c.rec)
+		switch {
+		case c.want == nil && got != nil, c.want != nil && got == nil:
+			t.Errorf("%s: the claim is given back with %v, want %t", name, got, c.want != nil)
+		case got != nil && (!got.RefreshStarted.IsZero() || got.Version == c.rec.Version || !sameTokens(got.Token, c.want)):
+			t.Errorf("%s: the claim is given back as %v, want a free record of a new version with the right tokens", name, got)
+		}
+	}
+}
+
+func TestWhatALogoutRemoves(t *testing.T) {
+	mine := memory{mine: &claim{version: "s.1", saved: true}}
+	refused := memory{mine: &claim{version: "s.1", saved: true, refusal: errors.New("401")}}
+	for name, c := range map[string]struct {
+		memory           memory
+		rec              *Record
+		claimed, refused bool
+	}{
+		"a free record":                      {memory{}, free("s.1", "1"), false, false},
+		"another process's claim":            {memory{}, claimed("s.1", "1"), true, false},
+		"a claim of this process":            {mine, claimed("s.1", "1"), false, false},
+		"a claim whose token is refused":     {refused, claimed("s.1", "1"), false, true},
+		"a claim that was taken over":        {mine, claimed("s.2", "1"), true, false},
+		"a refused one that was taken over":  {refused, claimed("s.2", "1"), true, false},
+		"a record that others have released": {refused, free("s.2", "2"), false, false},
+	} {
+		if got := c.memory.removes(c.rec); got.rec != c.rec || got.claimed != c.claimed || got.refused != c.refused {
+			t.Errorf("%s: got %+v, want claimed %t and refused %t", name, got, c.claimed, c.refused)
+		}
+	}
+}
+
+func TestWhichFailedLoginEndsTheSession(t *testing.T) {
+	answer := func(status int) error { return fmt.Errorf("wrapped: %w", &EndpointError{Op: opLogin, Status: status}) }
+	for _, c := range []struct {
+		err  error
+		want bool
+	}{
+		{&SessionError{}, true},
+		{ErrLoginRequired, true},
+		{answer(401), true},
+		{answer(403), true},
+		{answer(404), true},
+		{&EndpointError{Op: opLogin, Status: 403, foreign: true}, false},
+		{answer(429), false},
+		{answer(503), false},
+		{errors.New("vault is down"), false},
+	} {
+		if got := endsSession(c.err); got != c.want {
+			t.Errorf("%v ends the session = %t, want %t", c.err, got, c.want)
 		}
 	}
 }

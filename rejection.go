@@ -1,14 +1,12 @@
 package fincodeauth
 
 import (
-	"time"
-
 	"golang.org/x/oauth2"
 )
 
 // reject notes that the API answered 401 to tok, and reports whether a refresh may
 // help. It does not help if nothing can refresh the token, or if the token is too young
-// (lease.youth).
+// (lease.isYoung).
 func (s *session) reject(tok *oauth2.Token) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -20,7 +18,7 @@ func (s *session) reject(tok *oauth2.Token) bool {
 		return false
 	}
 	k := &s.active().strikes
-	if age := time.Duration(s.env.now().UnixNano() - l.issued); age >= 0 && age < l.youth(k.count) {
+	if l.isYoung(s.env.now(), k.count) {
 		return false
 	}
 	k.rejected = tok.AccessToken

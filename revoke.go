@@ -2,17 +2,19 @@ package fincodeauth
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
 
 	"golang.org/x/oauth2"
 )
 
 // revoke has FinCode revoke both tokens of a pair. FinCode wants a valid access token
-// for that. If tok's has expired or was revoked, revoke refreshes it first, provided
-// that this process is alone with the pair: nobody else may present its refresh token.
-func (s *session) revoke(ctx context.Context, tok *oauth2.Token, alone bool) error {
+// for that. If tok's has expired or was revoked, revoke refreshes it first, if mayRefresh
+// is true: nobody else can present its refresh token, and FinCode has not refused it.
+func (s *session) revoke(ctx context.Context, tok *oauth2.Token, mayRefresh bool) error {
 	started := s.env.now()
-	mayRefresh := alone && tok.RefreshToken != ""
+	mayRefresh = mayRefresh && tok.RefreshToken != ""
 	var err error
 	expired := !s.env.newLease(tok).valid(started)
 	if !expired || !mayRefresh {
@@ -36,4 +38,10 @@ func (s *session) refreshAndRevoke(ctx context.Context, old *oauth2.Token, befor
 		return fmt.Errorf("%w; then %w", before, err)
 	}
 	return err
+}
+
+// isUnauthorized reports whether err is FinCode's own 401.
+func isUnauthorized(err error) bool {
+	e, ok := errors.AsType[*EndpointError](err)
+	return ok && !e.foreign && e.meaning() == http.StatusUnauthorized
 }

@@ -15,9 +15,8 @@ import (
 //  1. A session has at most one unsaved change. A refresh does not begin while there is
 //     one. A Login tries to save it before it calls FinCode, and replaces it. A Logout
 //     saves it first.
-//  2. The holder of the turn that brings a change ends its turn by handing it to a
-//     goroutine, which makes the first attempt to save the change. The holder waits a
-//     moment for that.
+//  2. Whoever brings a change gives the turn to a goroutine, which tries once to save the
+//     change, and waits a moment for that.
 //  3. If that attempt fails, the session has a saver, a goroutine that tries again and
 //     again. It takes the turn for each attempt, and pauses without it. Whoever saves the
 //     change ends the saver.
@@ -35,20 +34,17 @@ import (
 // errUnsaved: the last token has expired, and is not refreshed before it is saved.
 var errUnsaved error = told{errors.New("the store has not accepted the last token yet")}
 
-// errStale: Load returns a record, and Save says that this record was replaced. A
-// Store must not do that, but one that reads from a replica does.
-var errStale = errors.New("the store loads a record that was replaced: configure it to read from where it writes")
-
 // bring makes c the session's unsaved change, and returns it. If there is one already, c
 // is a login, and replaces it. The turn is held.
 func (s *session) bring(c *change) *change {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if before := s.activity.unsaved; before != nil {
-		c.sessions = append(c.sessions, before.sessions...)
-		c.sessions = append(c.sessions, sessionOf(before.rec.Version))
+		c.replaces = append(c.replaces, before.replaces...)
+		c.replaces = append(c.replaces, sessionOf(before.rec.Version))
 		before.fate = fateGivenUp
 	}
+	c.storeErr = errNoAnswer
 	s.activity.unsaved = c
 	return c
 }
@@ -128,9 +124,10 @@ func (s *session) saveAgain(ctx context.Context, saved <-chan struct{}) {
 }
 
 // saveOnce makes one attempt to save the unsaved change, if there is one. It returns the
-// store's error if the change stays unsaved. Each Save, and the Load that checks it, is
-// bounded by limit. The turn is held.
+// store's error if the change stays unsaved. limit is for each Save, and for the Load
+// that checks it. The turn is held.
 func (s *session) saveOnce(ctx context.Context, limit time.Duration) error {
+	ctx = context.WithoutCancel(ctx) // what FinCode answered does not depend on a caller
 	c := s.activity.unsaved
 	if c == nil {
 		return nil
@@ -174,15 +171,9 @@ func (s *session) save(ctx context.Context, c *change, limit time.Duration) erro
 	}
 }
 
-// settle ends the saving of c. If c was given up, its token is taken out of use. After a
-// logout, it is revoked, too.
+// settle acts on the fate of c. After a logout, the token of c is revoked.
 func (s *session) settle(ctx context.Context, c *change, fate fate) {
-	s.forgetUnsaved(fate)
-	s.mu.Lock()
-	if l := s.lease.Load(); fate != fateSaved && l != nil && l.token == c.rec.Token {
-		s.lease.Store(nil)
-	}
-	s.mu.Unlock()
+	s.endSaving(fate)
 	switch {
 	case fate == fateLoggedOut && hasTokens(c.rec.Token):
 		_ = s.revoke(ctx, c.rec.Token, !c.unheard) // the event LoggedOut has the error
@@ -191,13 +182,17 @@ func (s *session) settle(ctx context.Context, c *change, fate fate) {
 	}
 }
 
-// forgetUnsaved ends the saving of the unsaved change, if there is one. The turn is held.
-func (s *session) forgetUnsaved(fate fate) {
+// endSaving ends the saving of the unsaved change, if there is one. If the change was not
+// saved, its token is taken out of use. The turn is held.
+func (s *session) endSaving(fate fate) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c := s.activity.unsaved; c != nil {
 		c.fate = fate
 		s.activity.unsaved = nil
+		if l := s.lease.Load(); fate != fateSaved && l != nil && l.token == c.rec.Token {
+			s.lease.Store(nil)
+		}
 	}
 	if s.activity.saver != nil {
 		close(s.activity.saver)
@@ -220,7 +215,7 @@ func (s *session) reportSaved(c *change) {
 // nobody else learns if this process dies.
 func (s *session) reportUnsaved(c *change, err error) {
 	s.mu.Lock()
-	c.refused = err
+	c.storeErr = err
 	s.mu.Unlock()
 	if c.reported {
 		return
@@ -235,16 +230,13 @@ func (s *session) reportUnsaved(c *change, err error) {
 // errNoAnswer is used as the store's last error while the store has not returned one.
 var errNoAnswer = errors.New("none, it has not answered yet")
 
-// lastRefusal returns the store's last error for the change that is not saved; nil:
+// unsavedError returns the store's last error for the change that is not saved; nil:
 // everything is saved.
-func (s *session) lastRefusal() error {
+func (s *session) unsavedError() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch {
-	case s.activity == nil || s.activity.unsaved == nil:
+	if s.activity == nil || s.activity.unsaved == nil {
 		return nil
-	case s.activity.unsaved.refused == nil:
-		return errNoAnswer
 	}
-	return s.activity.unsaved.refused
+	return s.activity.unsaved.storeErr
 }

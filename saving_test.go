@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -928,5 +929,87 @@ func TestLoginSavesTheUnsavedTokenBeforeItCallsFinCode(t *testing.T) {
 		if token(t, one.TokenSource("a")) != tok {
 			t.Error("process one has another token, want the new one to stay in use")
 		}
+	})
+}
+
+// Steps:
+//  1. The Save of a new token fails.
+//  2. Another process logs out.
+//  3. A login finds that, and has FinCode revoke the token. FinCode's answer takes longer
+//     than the caller of the login waits.
+//  4. The token is revoked all the same.
+func TestRevocationSurvivesTheEndOfALoginsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store, other := newFaultyStores()
+		one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(other))
+		logIn(t, one, "a")
+		time.Sleep(2 * time.Hour)
+		store.set(successorsFail)
+		tok := token(t, one.TokenSource("a"))
+		_ = two.Logout(t.Context(), "a") // FinCode refuses the token that was used
+		store.down(false)
+		fc.Inject(fincodetest.Logout, 1, fincodetest.Fault{Before: 2 * time.Second})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_ = one.Login(ctx, "a", credentials)
+		time.Sleep(time.Minute)
+		if status := whoami(t, fc, tok); status != http.StatusUnauthorized {
+			t.Errorf("FinCode answers %d to the token, want 401", status)
+		}
+	})
+}
+
+// Three logins are not saved, and each of the first two may land late. The third is newer
+// than both, and is saved over whichever is there.
+func TestThirdLoginReplacesBothUnheardOnes(t *testing.T) {
+	for late := range 2 {
+		synctest.Test(t, func(t *testing.T) {
+			fc := fincodetest.New(fincodetest.Config{})
+			store := newFaultyStore()
+			sessions := newSessions(t, fc, withStore(store))
+			var unheard []*fincodeauth.Record
+			store.set(func(s *faultyStore) {
+				s.save = func(rec *fincodeauth.Record, _ func() error) error {
+					unheard = append(unheard, rec)
+					return errStoreDown
+				}
+			})
+			for range 3 {
+				logIn(t, sessions, "a")
+				if last := len(unheard) - 1; last > 0 && unheard[last].Version == unheard[last-1].Version {
+					unheard = unheard[:last] // a Login first tries to save the one before
+				}
+			}
+			want := token(t, sessions.TokenSource("a"))
+			logins := slices.CompactFunc(unheard, func(a, b *fincodeauth.Record) bool { return a.Version == b.Version })
+			if err := store.MemoryStore.Save(t.Context(), "a", logins[late], ""); err != nil {
+				t.Fatal(err)
+			}
+			store.down(false)
+			time.Sleep(time.Minute)
+			if got := record(t, store, "a").Token.AccessToken; got != want.AccessToken || token(t, sessions.TokenSource("a")) != want {
+				t.Errorf("login %d landed late, and is in the store or in use; want the third", late+1)
+			}
+		})
+	}
+}
+
+// Whoever saves the change ends the saver: after a Logout, no goroutine is left. The end
+// of the bubble checks that.
+func TestSaverEndsWhenALogoutHasSaved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newFaultyStore()
+		var seen events
+		sessions := newSessions(t, fc, withStore(store), seen.observe)
+		store.set(successorsFail)
+		logIn(t, sessions, "a")
+		time.Sleep(10 * time.Minute)
+		store.down(false)
+		if err := sessions.Logout(t.Context(), "a"); err != nil {
+			t.Error(err)
+		}
+		seen.want(t, fincodeauth.LoggedIn, fincodeauth.SaveFailed, fincodeauth.Saved, fincodeauth.LoggedOut)
 	})
 }

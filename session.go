@@ -18,13 +18,14 @@ import (
 //     and each attempt to save take the turn first and end it last. A flight and the
 //     saver pause without it. The turn may be handed from one goroutine to another.
 //  2. Only the holder of the turn calls the store, FinCode or Config.Credentials for
-//     the session, and only the holder uses what is marked "turn" below.
+//     the session, and only the holder uses what is marked "turn" below. While nobody
+//     has pinned the session, whoever holds mu may read that, too.
 //  3. mu guards what is marked "mu". What is marked "turn, mu" is written by the holder
 //     with mu held. So the holder reads it without mu, and others read it with mu. mu is
 //     held for moments: never during a call or a wait.
-//  4. lease is "turn, mu", and anybody may read it without a lock. Close is the one
-//     exception: it takes the lease out of use without the turn, and from then on no
-//     other lease is put into use.
+//  4. lease is "turn, mu", and anybody may read it without a lock. There is one
+//     exception: Close stores nil without the turn. After that, put stores only nil.
+//     used and earlyAt are hints, which anybody writes.
 //  5. Who takes the turn has pinned the session before. A pinned session has an activity,
 //     and stays in memory.
 //
@@ -39,9 +40,9 @@ import (
 // A request with a good token never needs the turn. It reads one atomic pointer, and a
 // lease does not change.
 //
-// A caller that arrives after a Login or a Logout never gets the result of a flight
-// that began before: both forget the flight (singleflight's Forget) before they end
-// the turn. The earlier flight may go on. Its next pass finds what the other has left.
+// A caller that arrives after a Login, an Adopt, a Logout or a Forget never gets the
+// result of a flight that began before: they forget the flight (singleflight's Forget)
+// before they end the turn. The earlier flight may go on. Its next pass finds what the other has left.
 //
 // # Memory
 //
@@ -66,9 +67,8 @@ type session struct {
 type activity struct {
 	turn chan struct{} // holds a value while somebody has the turn
 
-	pins    int       // mu: calls, flights and saves under way; above 0, the session is not dropped
-	strikes strikes   // mu: what the API's answers say of the tokens
-	asking  time.Time // turn, mu: since when Config.Credentials has been at work; zero: it is not
+	pins    int     // mu: calls, flights and saves under way; above 0, the session is not dropped
+	strikes strikes // mu: what the API's answers say of the tokens
 
 	unsaved *change        // turn, mu: what the store has not accepted yet; nil: it has everything
 	memory  memory         // turn
@@ -81,13 +81,12 @@ func (a *activity) isEmpty() bool {
 	return a.pins == 0 && a.unsaved == nil && a.memory.isEmpty() && a.strikes == (strikes{}) && a.logout == nil
 }
 
-// A removed is a record that a Logout has removed.
-type removed struct {
-	rec *Record // before that
-
-	// alone: nobody else can present its refresh token. It was free, or the claim in
-	// it was this process's own.
-	alone bool
+// isNeeded reports whether the session must stay in memory: because of a call under way,
+// a change or a Logout that the store may not have, what is remembered of FinCode's
+// answers and of this process's claim, or because the API rejects every token of the
+// session. l is the lease in use.
+func (a *activity) isNeeded(now time.Time, l *lease) bool {
+	return a.pins > 0 || a.unsaved != nil || a.logout != nil || a.memory.isNeeded(now) || a.strikes.count > 0 && l.valid(now)
 }
 
 // An unheardLogout is a Logout whose Save failed, but may have taken effect. If it did,
@@ -152,19 +151,11 @@ func (s *session) isPinned() bool {
 func (s *session) drop() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if a := s.activity; a != nil && (a.pins > 0 || a.unsaved != nil || s.remembers(a)) {
+	if a := s.activity; a != nil && a.isNeeded(s.env.now(), s.lease.Load()) {
 		return false
 	}
 	s.dropped.Store(true)
 	return true
-}
-
-// remembers reports whether the session still needs something that only memory has:
-// when FinCode may be called again; its own claim, and what FinCode said; or that the
-// API rejects every token of the session. mu is held, and nobody has the turn.
-func (s *session) remembers(a *activity) bool {
-	now := s.env.now()
-	return a.memory.isNeeded(now) || a.strikes.count > 0 && s.lease.Load().valid(now)
 }
 
 // takeTurn waits for the session's turn, which the caller must end. If it returns an
@@ -174,26 +165,17 @@ func (s *session) takeTurn(ctx context.Context) error {
 	if isAskedBy(ctx, s) {
 		return errOwnCredentials
 	}
-	overdue, stop := s.askingTooLong()
-	defer stop()
-	for {
-		select {
-		case s.activity.turn <- struct{}{}:
-			if err := s.comesTooLate(ctx); err != nil {
-				s.endTurn()
-				return err
-			}
-			return nil
-		case <-s.env.closing:
-			return ErrClosed
-		case <-ctx.Done():
-			return s.comesTooLate(ctx)
-		case <-overdue:
-			if s.isAsking() {
-				return errOwnCredentials
-			}
-			overdue = nil
+	select {
+	case s.activity.turn <- struct{}{}:
+		err := s.comesTooLate(ctx)
+		if err != nil {
+			s.endTurn()
 		}
+		return err
+	case <-s.env.closing:
+		return ErrClosed
+	case <-ctx.Done():
+		return s.comesTooLate(ctx)
 	}
 }
 
@@ -222,11 +204,9 @@ func (s *session) takeTurnToSave() bool {
 // endTurn ends the turn.
 func (s *session) endTurn() { <-s.activity.turn }
 
-// errOwnCredentials refuses a call for a session that Config.Credentials of the same
-// session makes. Credentials is called by the holder of the turn, so such a call would
-// wait for itself. It is refused at once if it has the context of Credentials, else after
-// RefreshTimeout, because before that nobody can tell it from the call of another
-// goroutine.
+// errOwnCredentials refuses a call that Config.Credentials makes for its own session.
+// Credentials is called in the turn, so the call would wait for itself. It is recognized
+// by its context.
 var errOwnCredentials = errors.New("Config.Credentials is at work for this session, and this call would wait for it: let Credentials return the credentials, and make no call for its own key")
 
 // An asked is the mark in the context of Config.Credentials. Credentials of one session
@@ -238,18 +218,6 @@ type asked struct {
 
 type askedKey struct{}
 
-func (s *session) setAsking(since time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.activity.asking = since
-}
-
-func (s *session) isAsking() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return !s.activity.asking.IsZero()
-}
-
 // isAskedBy reports whether ctx is that of Config.Credentials for s.
 func isAskedBy(ctx context.Context, s *session) bool {
 	a, _ := ctx.Value(askedKey{}).(*asked)
@@ -257,27 +225,6 @@ func isAskedBy(ctx context.Context, s *session) bool {
 		a = a.by
 	}
 	return a != nil
-}
-
-// askingTooLong returns a channel that receives when Config.Credentials has been at work
-// for RefreshTimeout; nil if it is not at work. The caller must call stop.
-func (s *session) askingTooLong() (c <-chan time.Time, stop func()) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.activity.asking.IsZero() {
-		return nil, func() {}
-	}
-	timer := time.NewTimer(s.env.cfg.RefreshTimeout - s.env.since(s.activity.asking))
-	return timer.C, func() { timer.Stop() }
-}
-
-// endOf returns why ctx has ended.
-func endOf(ctx context.Context) error {
-	err := ctx.Err()
-	if cause := context.Cause(ctx); cause != err {
-		err = fmt.Errorf("%w: %w", err, cause)
-	}
-	return err
 }
 
 // cell returns the session's place in the store.
@@ -292,10 +239,10 @@ func (s *session) use(l *lease) {
 	s.put(l)
 }
 
-// begin is use for the first token of a session, and for nil after its end by Logout or
-// Forget. What was known of the session before does not matter any more, and whoever
-// comes later joins no flight that began before. The turn is held.
-func (s *session) begin(l *lease) {
+// replace is use for the first token of another session; nil: a Logout or a Forget has
+// ended this one. What was known of the session before does not matter any more, and
+// whoever comes later joins no flight that began before. The turn is held.
+func (s *session) replace(l *lease) {
 	s.mu.Lock()
 	s.put(l)
 	s.activity.strikes = strikes{}

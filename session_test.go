@@ -3,6 +3,7 @@ package fincodeauth_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -130,8 +131,8 @@ func TestCloseEndsTheWaitForATurn(t *testing.T) {
 }
 
 // Config.Credentials is called in the session's turn. A call for its own key would wait
-// for itself. With the context of Credentials that is found out at once, without it after
-// RefreshTimeout.
+// for itself. With the context of Credentials it is refused at once. Without it, it waits
+// until the refresh gives Credentials up.
 func TestCredentialsMayNotCallTheirOwnSession(t *testing.T) {
 	calls := map[string]func(context.Context, *fincodeauth.Sessions) error{
 		"Login":  func(ctx context.Context, s *fincodeauth.Sessions) error { return s.Login(ctx, "a", credentials) },
@@ -140,33 +141,42 @@ func TestCredentialsMayNotCallTheirOwnSession(t *testing.T) {
 		"Adopt": func(ctx context.Context, s *fincodeauth.Sessions) error {
 			return s.Adopt(ctx, "a", &oauth2.Token{RefreshToken: "r"})
 		},
+		"Token": func(ctx context.Context, s *fincodeauth.Sessions) error {
+			_, err := s.TokenSource("a").TokenContext(ctx)
+			return err
+		},
+		"Refresh": func(ctx context.Context, s *fincodeauth.Sessions) error {
+			_, err := s.TokenSource("a").Refresh(ctx, nil)
+			return err
+		},
 	}
 	for name, call := range calls {
 		for _, withContext := range []bool{true, false} {
-			t.Run(name, func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s, with the context: %t", name, withContext), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					fc := fincodetest.New(fincodetest.Config{RefreshLifetime: time.Hour})
 					var sessions *fincodeauth.Sessions
-					var waited time.Duration
 					sessions = newSessions(t, fc, func(c *fincodeauth.Config) {
 						c.Credentials = func(ctx context.Context, _ string, _ error) (fincodeauth.Credentials, error) {
 							if !withContext {
 								ctx = context.Background()
 							}
-							var err error
-							waited = elapsed(func() { err = call(ctx, sessions) })
-							return fincodeauth.Credentials{}, err
+							return fincodeauth.Credentials{}, call(ctx, sessions)
 						}
 					})
 					logIn(t, sessions, "a")
 					time.Sleep(2 * time.Hour)
-					_, err := sessions.TokenSource("a").Token()
-					if err == nil || errors.Is(err, fincodeauth.ErrLoginRequired) || !strings.Contains(err.Error(), "Credentials is at work") {
-						t.Errorf("got error %v, want one that says what Credentials may not do", err)
+					var err error
+					waited := elapsed(func() { _, err = sessions.TokenSource("a").Token() })
+					wantNoLoginRequired(t, err)
+					wantWait, wantText := time.Duration(0), "Credentials is at work"
+					if !withContext {
+						wantWait, wantText = refreshTimeout, "Credentials did not return within 15s"
 					}
-					if want := map[bool]time.Duration{true: 0, false: refreshTimeout}[withContext]; waited != want {
-						t.Errorf("the call was refused after %v, want %v", waited, want)
+					if waited != wantWait || !strings.Contains(err.Error(), wantText) {
+						t.Errorf("the caller got error %v after %v, want %q after %v", err, waited, wantText, wantWait)
 					}
+					time.Sleep(time.Minute)
 					logIn(t, sessions, "a")
 					token(t, sessions.TokenSource("a"))
 				})
@@ -202,26 +212,33 @@ func TestCredentialsMayNotRequestATokenOfTheirOwnSession(t *testing.T) {
 }
 
 // A login that comes while Credentials is at work is not that of Credentials. It waits
-// for its turn, and is not refused, even if the turn takes longer than RefreshTimeout.
+// for its turn: until Credentials returns, or for RefreshTimeout if it does not.
 func TestLoginWaitsForCredentialsOfItsSession(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		fc := fincodetest.New(fincodetest.Config{RefreshLifetime: time.Hour})
-		sessions := newSessions(t, fc, func(c *fincodeauth.Config) {
-			c.Credentials = func(context.Context, string, error) (fincodeauth.Credentials, error) {
-				time.Sleep(6 * time.Second)
-				return credentials, nil
+	for takes, want := range map[time.Duration]time.Duration{
+		6 * time.Second: 17 * time.Second, // and then for the login with what Credentials returned
+		time.Minute:     14 * time.Second,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			fc := fincodetest.New(fincodetest.Config{RefreshLifetime: time.Hour})
+			sessions := newSessions(t, fc, func(c *fincodeauth.Config) {
+				c.Credentials = func(context.Context, string, error) (fincodeauth.Credentials, error) {
+					time.Sleep(takes)
+					return credentials, nil
+				}
+			})
+			logIn(t, sessions, "a")
+			time.Sleep(2 * time.Hour)
+			if takes < refreshTimeout {
+				slowLogin(fc, 12*time.Second)
+			}
+			go sessions.TokenSource("a").Token()
+			time.Sleep(time.Second)
+			if waited := elapsed(func() { logIn(t, sessions, "a") }); waited != want {
+				t.Errorf("Credentials takes %v, and the login took %v, want %v", takes, waited, want)
+			}
+			if err := sessions.Close(t.Context()); err != nil {
+				t.Error(err)
 			}
 		})
-		logIn(t, sessions, "a")
-		time.Sleep(2 * time.Hour)
-		slowLogin(fc, 12*time.Second)
-		go sessions.TokenSource("a").Token()
-		time.Sleep(time.Second)
-		if waited := elapsed(func() { logIn(t, sessions, "a") }); waited != 17*time.Second {
-			t.Errorf("the login took %v, want 17 s: it waits for the login of Credentials", waited)
-		}
-		if n := fc.Counts().Logins; n != 3 {
-			t.Errorf("FinCode made %d logins, want 3", n)
-		}
-	})
+	}
 }

@@ -81,10 +81,12 @@ func (a *Sessions) Client(key string) *http.Client {
 // before FinCode, so no password is sent while the store is down. If the record is
 // damaged, call Forget first.
 //
-// Login waits for a refresh or a save of this session that is under way. ctx ends
-// that wait, and the wait for the store and for FinCode. Once FinCode has answered,
-// the token is kept even if ctx has ended. FinCode is not told of the session that is
-// replaced: call Logout first if its tokens must be revoked.
+// Login waits until no other Login, Adopt, Logout or Forget of this session is under way,
+// and no pass of a refresh and no save: a few times RefreshTimeout at most. If a change is
+// not saved yet, Login tries to save it. ctx ends the wait, and the calls that load the
+// record and that log in. Once FinCode has answered, the token is kept even if ctx has
+// ended. FinCode is not told of the session that is replaced: call Logout first if its
+// tokens must be revoked. Config.Credentials must not call Login for its own key.
 func (a *Sessions) Login(ctx context.Context, key string, c Credentials) error {
 	if err := c.check(); err != nil {
 		return fmt.Errorf("fincodeauth: login: %w", err)
@@ -102,6 +104,9 @@ func (a *Sessions) Login(ctx context.Context, key string, c Credentials) error {
 // tok has an access token, a refresh token or both. It is copied. If its Expiry is
 // zero, ExpiresIn counts from now on. If that is zero, too, the exp of the JWT
 // counts. If there is none, the token is used until the API answers 401.
+//
+// Adopt waits as Login does, and ctx ends that wait. It never calls FinCode, so the tokens
+// of the session that it replaces stay valid there.
 //
 // Test the error for ErrClosed. Any other error comes from the store or ctx, or
 // says what is wrong with key or tok. If the record is damaged, call Forget first.
@@ -151,11 +156,11 @@ func (a *Sessions) begin(ctx context.Context, key string, event EventType, obtai
 // Test the error for ErrClosed. An *EndpointError, or an error of the connection,
 // means that the session is gone, but FinCode may not know it. An error of the store
 // means that the session is still there, or may be: call Logout again, or Forget if
-// the record is damaged. A change that is not saved yet must be saved before, so that
-// the store can refuse that, too.
+// the record is damaged.
 //
-// Logout waits for a refresh or a save of this session that is under way. ctx ends only
-// that wait, and the Load of the record. RefreshTimeout limits each call after that.
+// Logout waits as Login does. Then it first saves what is not saved yet, once. If the
+// store refuses that, the session stays. ctx ends only the wait, and the Load of the
+// record. RefreshTimeout limits each other call.
 func (a *Sessions) Logout(ctx context.Context, key string) error {
 	s, err := a.pinned(key)
 	if err == nil {
@@ -173,13 +178,13 @@ func (a *Sessions) Logout(ctx context.Context, key string) error {
 // is no record, Forget returns nil.
 //
 // Forget tells FinCode nothing, so the refresh token stays valid until it expires.
-// If the record can be loaded, call Logout instead. Forget waits for a refresh or a
-// save of this session that is under way. If another process is refreshing, it revokes
-// the tokens that it receives.
+// If the record can be loaded, call Logout instead. Forget waits as Login does. Then it
+// first saves what is not saved yet, once. If another process is refreshing, that process
+// revokes the tokens that it receives.
 //
 // Test the error for ErrClosed. An error of the store means that the record is still
-// there, or may be: call Forget again. ctx ends the wait for a Load or a Delete of
-// the store, but not for a Save, which RefreshTimeout limits.
+// there, or may be: call Forget again. ctx ends the wait, a Load of the record and a
+// Delete, but not what is saved, which RefreshTimeout limits.
 func (a *Sessions) Forget(ctx context.Context, key string) error {
 	s, err := a.pinned(key)
 	if err == nil {

@@ -2,6 +2,7 @@ package fincodeauth_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -339,6 +340,61 @@ func TestMoreSessionsThanMaxSessionsRefreshOnceEach(t *testing.T) {
 		wantCalls(t, fc, users, users)
 		if twice := fc.PresentedMoreThanOnce(); len(twice) != 0 {
 			t.Errorf("these tokens were presented more than once, want none: %v", twice)
+		}
+	})
+}
+
+// FinCode's refusal of a refresh token is kept for as long as it is not saved. Otherwise
+// the token would be presented again, and a theft would look like an interruption.
+func TestSessionWhoseTokenWasRefusedIsNotDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{RefreshLifetime: time.Hour})
+		asked := 0
+		sessions := newSessions(t, fc, func(c *fincodeauth.Config) {
+			c.MaxSessions = 1
+			c.Credentials = func(_ context.Context, _ string, cause error) (fincodeauth.Credentials, error) {
+				asked++
+				wantSessionError(t, cause, false, false)
+				return credentials, map[bool]error{true: errors.New("vault is down")}[asked == 1]
+			}
+		})
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		if _, err := sessions.TokenSource("a").Token(); err == nil {
+			t.Error("got no error, want that of Credentials")
+		}
+		time.Sleep(3 * time.Hour)
+		for n := range 5 {
+			sessions.TokenSource(fmt.Sprint(n)).Token() // "a" is the one to drop
+		}
+		if waited := elapsed(func() { token(t, sessions.TokenSource("a")) }); waited > 0 {
+			t.Errorf("waited %v, want no wait: the claim is this process's own", waited)
+		}
+		wantCalls(t, fc, 1, 0)
+	})
+}
+
+// A Logout whose Save got no answer must be completed by the next one.
+func TestSessionWithAnUnheardLogoutIsNotDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newFaultyStore()
+		sessions := newSessions(t, fc, withStore(store), func(c *fincodeauth.Config) { c.MaxSessions = 1 })
+		logIn(t, sessions, "a")
+		tok := token(t, sessions.TokenSource("a"))
+		store.set(cutOffAfter(func(rec *fincodeauth.Record) bool { return rec.Ended != "" }))
+		if err := sessions.Logout(t.Context(), "a"); !errors.Is(err, errStoreDown) {
+			t.Errorf("Logout = %v, want the store's error", err)
+		}
+		store.down(false)
+		for n := range 5 {
+			sessions.TokenSource(fmt.Sprint(n)).Token() // "a" is the one to drop
+		}
+		if err := sessions.Logout(t.Context(), "a"); err != nil {
+			t.Errorf("the second Logout = %v, want nil", err)
+		}
+		if status := whoami(t, fc, tok); status != http.StatusUnauthorized {
+			t.Errorf("FinCode answers %d to the token, want 401", status)
 		}
 	})
 }
