@@ -253,6 +253,9 @@ func (p *process) RoundTrip(r *http.Request) (*http.Response, error) {
 	way := v.wayToFinCode(d, req)
 	req.sent = w.promise.sends(v, req, way.repeatAfter > 0)
 	heard, err := send(r.Context(), w, way, func() *answer { return w.fincode.reply(d, req) })
+	if err != nil && r.Context().Err() != nil {
+		w.promise.givesUp(v, req)
+	}
 	if dead := p.step("after " + req.op); dead != nil {
 		return nil, dead
 	}

@@ -129,6 +129,18 @@ func (k *promise) isDue(s *presentation) {
 	}
 }
 
+// givesUp is called when a process does not wait any longer for the answer to a request.
+// It waits for the answer to a refresh as long as the timeout allows, even if all callers
+// leave.
+func (k *promise) givesUp(v *view, r *request) {
+	w := k.world
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if waited := time.Since(r.asked); r.op == "refresh-token" && waited < w.luck.timeout-time.Millisecond {
+		w.breaks(v, "%v gives up its refresh after only %v", v, waited)
+	}
+}
+
 // waited: a process that failed waits before it tries again: for a second, or for
 // as long as FinCode asked, whichever is longer.
 func (k *promise) waited(s *presentation) {
