@@ -23,7 +23,8 @@ type Config struct {
 	Store Store
 
 	// Base sends all requests: those to the API and those for tokens. It must
-	// send each request at most once, and return the answer or the error. So
+	// send each request at most once, honour its context, and return the answer or
+	// the error. So
 	// middleware that retries or refuses requests (a retrier, a circuit breaker,
 	// a rate limiter) goes around the Transport, not into Base. nil:
 	// http.DefaultTransport.

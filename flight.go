@@ -118,16 +118,23 @@ func (f *flight) run(ctx context.Context) (*lease, error) {
 
 // turn takes the turn for one pass and for the save that follows it.
 func (f *flight) turn(ctx context.Context) result {
+	began := f.env.now()
 	if err := f.takeTurn(ctx); err != nil {
 		return failed(err)
 	}
+	f.waitsSince = f.waitsSince.Add(f.env.since(began)) // whoever had the turn was not waited for in the store
 	return f.confirmed(f.passAndSave(ctx))
 }
 
-// passAndSave makes a pass and ends the turn.
+// passAndSave makes a pass and ends the turn. It keeps the turn if another pass is needed
+// at once: a claim must not become old while others have the turn.
 func (f *flight) passAndSave(ctx context.Context) result {
 	defer f.endTurnAndSave(ctx)
+	f.credentials = nil // they were for the session that was there in an earlier turn
 	r := f.pass(ctx)
+	for r.err == errAgain && r.pause == 0 && f.activity.unsaved == nil {
+		r = f.pass(ctx)
+	}
 	if r.err != nil && r.err != errAgain && !isEnd(r.err) {
 		f.later(backoffMin)
 	}
@@ -279,6 +286,9 @@ func (f *flight) claim(ctx context.Context, rec *Record) result {
 		return failed(fmt.Errorf("claiming the refresh: %w", err))
 	}
 	m.mine.saved = true
-	f.waitAnew()
-	return f.exercise(ctx, claimed)
+	right := m.rightOf(f.env.isClosing(), f.env.now(), f.env.cfg.RefreshTimeout)
+	if right != mustRenew {
+		f.waitAnew()
+	}
+	return f.exercise(ctx, claimed, right)
 }

@@ -2,6 +2,7 @@ package fincodeauth
 
 import (
 	"context"
+	"time"
 
 	"golang.org/x/oauth2"
 )
@@ -13,22 +14,23 @@ func (s *session) login(ctx context.Context, event EventType, obtain func(contex
 		return err
 	}
 	defer s.endTurnAndSave(ctx)
-	// The saver cannot work while FinCode is called. If that took long and the login then
-	// failed, another process would have taken over from this one.
-	_ = s.saveOnce(ctx, s.env.cfg.RefreshTimeout/4)
+	_ = s.saveOnce(ctx, s.env.cfg.RefreshTimeout/4) // the change has the error
 	// The store comes before FinCode, because a token that cannot be saved is useless.
 	there, err := s.cell().loadStable(ctx)
 	if err != nil {
 		return err
 	}
-	started := s.env.now()
-	tok, err := obtain(ctx)
+	var tok *oauth2.Token
+	var took time.Duration // 0 for Adopt, because there is no call
+	s.saveWhile(ctx, func() {
+		started := s.env.now()
+		tok, err = obtain(ctx)
+		if event == LoggedIn {
+			took = s.env.since(started)
+		}
+	})
 	if err != nil {
 		return err
-	}
-	took := s.env.since(started)
-	if event == Adopted {
-		took = 0 // there was no call
 	}
 	s.env.observe(event, s.key, took, nil)
 	s.replace(s.env.newLease(tok))

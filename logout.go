@@ -9,8 +9,8 @@ import (
 )
 
 // Logout and Forget. Both hold the session's turn from their first call to their last. So
-// no refresh of this process is under way. What is not saved yet is saved first, so the
-// store has all that this process knows.
+// no refresh of this process is under way. A Logout first saves what is not saved yet, so
+// the store has all that this process knows.
 
 // logout ends the session in the store, then in this process, then at FinCode. The
 // session is pinned.
@@ -19,6 +19,10 @@ func (s *session) logout(ctx context.Context) error {
 		return err
 	}
 	defer s.endTurn()
+	unsaved := s.activity.unsaved
+	if err := s.saveOnce(ctx, s.cell().timeout); err != nil {
+		return fmt.Errorf("saving its last change: %w", err)
+	}
 	inUse := s.lease.Load()
 	gone, err := s.remove(ctx)
 	if gone == nil || err != nil {
@@ -28,6 +32,8 @@ func (s *session) logout(ctx context.Context) error {
 	switch rec := gone.rec; {
 	case rec.Ended == endedLogout:
 		return s.revokeToo(ctx, inUse)
+	case !hasTokens(rec.Token) && unsaved.isGivenUp(): // others ended the session, and do not know this token
+		return s.revokeOrphan(ctx, unsaved.rec.Token, !unsaved.unheard)
 	case !hasTokens(rec.Token): // the session had ended, and FinCode knows it
 		s.env.observe(LoggedOut, s.key, 0, nil)
 		return nil
@@ -74,13 +80,11 @@ func (s *session) deleteDamaged(ctx context.Context, why error) error {
 // remove takes the session out of the store and out of use; nil: there was none. The turn
 // is held.
 func (s *session) remove(ctx context.Context) (*removed, error) {
-	if err := s.saveOnce(ctx, s.env.cfg.RefreshTimeout); err != nil {
-		return nil, fmt.Errorf("saving its last change: %w", err)
-	}
 	gone, err := s.retire(ctx)
 	if err != nil {
 		return nil, err
 	}
+	s.endSaving(fateGivenUp)
 	s.replace(nil)
 	if gone != nil {
 		// If the Delete fails, the record stays, and still says that the session is
@@ -133,9 +137,16 @@ func (s *session) revokeToo(ctx context.Context, inUse *lease) error {
 	if inUse == nil {
 		return nil
 	}
-	valid := inUse.valid(s.env.now()) // FinCode's 401 to an expired token says nothing about a logout
-	err := s.revoke(ctx, inUse.token, false)
-	if err != nil && outcomeOf(err) == refused && valid {
+	if !inUse.valid(s.env.now()) { // FinCode's 401 to an expired token says nothing about a logout
+		return s.revoke(ctx, inUse.token, false)
+	}
+	return s.revokeOrphan(ctx, inUse.token, false)
+}
+
+// revokeOrphan is revoke for a token that FinCode may have revoked already.
+func (s *session) revokeOrphan(ctx context.Context, tok *oauth2.Token, mayRefresh bool) error {
+	err := s.revoke(ctx, tok, mayRefresh)
+	if err != nil && outcomeOf(err) == refused {
 		return nil
 	}
 	return err

@@ -979,28 +979,88 @@ func TestLogoutAfterARefusalNeitherPresentsTheTokenNorBlamesARefresh(t *testing.
 	})
 }
 
-// The store refuses every Save, so Forget cannot save the new token first.
-func TestForgetKeepsASessionWhoseChangeIsNotSaved(t *testing.T) {
+// Forget does not need to save the new token first. It needs a store that accepts an end.
+func TestForgetGivesUpAChangeThatIsNotSaved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		store := newFaultyStore()
 		sessions := newSessions(t, fc, withStore(store))
 		logIn(t, sessions, "a")
 		time.Sleep(2 * time.Hour)
-		store.set(successorsFail)
-		tok := token(t, sessions.TokenSource("a"))
 		store.set(func(s *faultyStore) {
-			s.save = func(*fincodeauth.Record, func() error) error { return errStoreDown }
+			s.save = func(rec *fincodeauth.Record, save func() error) error {
+				if !isClaim(rec) {
+					return errStoreDown
+				}
+				return save()
+			}
 		})
+		tok := token(t, sessions.TokenSource("a"))
 		if err := sessions.Forget(t.Context(), "a"); !errors.Is(err, errStoreDown) {
 			t.Errorf("Forget = %v, want the store's error", err)
 		}
 		if token(t, sessions.TokenSource("a")) != tok {
 			t.Error("another token is in use, want the new one")
 		}
-		store.down(false)
+		store.set(successorsFail)
 		if err := sessions.Forget(t.Context(), "a"); err != nil {
 			t.Errorf("Forget = %v, want nil", err)
 		}
+		store.down(false)
+		time.Sleep(time.Minute)
+		if _, err := sessions.TokenSource("a").Token(); !errors.Is(err, fincodeauth.ErrNotFound) {
+			t.Errorf("after Forget, got error %v, want ErrNotFound", err)
+		}
+	})
+}
+
+// Steps:
+//  1. Process one has a new token that the store refuses.
+//  2. Process two takes over, and FinCode says that the old token was used. The session
+//     ends.
+//  3. Process one's Logout has FinCode revoke its token, which nobody else knows.
+func TestLogoutRevokesATokenThatWasGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store, other := newFaultyStores()
+		one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(other))
+		logIn(t, one, "a")
+		time.Sleep(2 * time.Hour)
+		store.set(successorsFail)
+		tok := token(t, one.TokenSource("a"))
+		_, err := two.TokenSource("a").Token()
+		wantSessionError(t, err, true, true)
+		store.down(false)
+		if err := one.Logout(t.Context(), "a"); err != nil {
+			t.Errorf("Logout = %v, want nil", err)
+		}
+		if status := whoami(t, fc, tok); status != http.StatusUnauthorized {
+			t.Errorf("FinCode answers %d to the token, want 401", status)
+		}
+	})
+}
+
+// Steps:
+//  1. Process one has a new token that the store refuses.
+//  2. Process two logs out, and the record stays, because its Delete fails.
+//  3. Process one's Logout has FinCode revoke its token, once.
+func TestLogoutRevokesAnUnsavedTokenOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store, other := newFaultyStores()
+		var seen events
+		one, two := newSessions(t, fc, withStore(store), seen.observe), newSessions(t, fc, withStore(other))
+		logIn(t, one, "a")
+		time.Sleep(2 * time.Hour)
+		store.set(successorsFail)
+		token(t, one.TokenSource("a"))
+		other.set(func(s *faultyStore) { s.delete = func() error { return errStoreDown } })
+		_ = two.Logout(t.Context(), "a") // FinCode refuses the token that was used
+		seen.types()
+		store.down(false)
+		if err := one.Logout(t.Context(), "a"); err != nil {
+			t.Errorf("Logout = %v, want nil", err)
+		}
+		seen.want(t, fincodeauth.LoggedOut)
 	})
 }

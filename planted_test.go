@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -21,7 +22,7 @@ type plantedBug struct {
 	worlds string // the part of TestSmallWorlds that must find the bug; "": the seeds find it
 }
 
-// plantedBugs are the rows of the table in docs/protocol.md.
+// plantedBugs are the rows of the table in docs/protocol.md, in this order.
 var plantedBugs = []plantedBug{
 	{"no claim is saved", "flight.go",
 		`err := f.cell().save(ctx, claimed, rec.Version)`,
@@ -92,7 +93,7 @@ var plantedBugs = []plantedBug{
 		`return true || slices.Contains(c.replaces,`,
 		20000, ""},
 	{"a logout leaves a change unsaved", "logout.go",
-		`if err := s.saveOnce(ctx, s.env.cfg.RefreshTimeout); err != nil {`,
+		`if err := s.saveOnce(ctx, s.cell().timeout); err != nil {`,
 		`if err := error(nil); err != nil {`,
 		20000, ""},
 	{"a logout leaves the token in use", "logout.go",
@@ -124,8 +125,8 @@ var plantedBugs = []plantedBug{
 		``,
 		5000, ""},
 	{"a save may take as long as a call", "saving.go",
-		`err := s.saveOnce(ctx, s.env.cfg.RefreshTimeout/4)`,
-		`err := s.saveOnce(ctx, s.env.cfg.RefreshTimeout)`,
+		`if s.saveOnce(ctx, s.env.cfg.RefreshTimeout/4) == nil ||`,
+		`if s.saveOnce(ctx, s.env.cfg.RefreshTimeout) == nil ||`,
 		20000, ""},
 	{"an attempt of unknown outcome is forgotten", "presenting.go",
 		`mine.interrupted = true`,
@@ -162,6 +163,29 @@ func TestPlantedBugsAreFound(t *testing.T) {
 				isFound(t, program, "^TestSmallWorlds$/^"+bug.worlds+"$", "-pairs", "1")
 			}
 		})
+	}
+}
+
+// TestPlantedBugsAreTheRowsOfTheProtocol checks that docs/protocol.md names all planted
+// bugs, and no others.
+func TestPlantedBugsAreTheRowsOfTheProtocol(t *testing.T) {
+	page, err := os.ReadFile("docs/protocol.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(page), "| planted | what appears | found by |\n| --- | --- | --- |\n")
+	table, _, _ = strings.Cut(table, "\n\n")
+	var rows, want []string
+	for line := range strings.Lines(table) {
+		row := strings.TrimSpace(strings.Split(line, "|")[1])
+		row = regexp.MustCompile(` \(\d\)$`).ReplaceAllString(row, "")
+		rows = append(rows, strings.NewReplacer("`", "", `"`, "").Replace(row))
+	}
+	for _, bug := range plantedBugs {
+		want = append(want, bug.name)
+	}
+	if !slices.Equal(rows, want) {
+		t.Errorf("docs/protocol.md has the rows\n\t%s\nwant\n\t%s", strings.Join(rows, "\n\t"), strings.Join(want, "\n\t"))
 	}
 }
 

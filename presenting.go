@@ -41,14 +41,13 @@ var again = result{err: errAgain}
 func failed(err error) result { return result{err: err} }
 
 // exercise uses the claim that was just saved, as far as that is right.
-func (p *presenter) exercise(ctx context.Context, claimed *Record) result {
-	m := &p.activity.memory
-	switch m.rightOf(p.env.isClosing(), p.env.now(), p.env.cfg.RefreshTimeout) {
+func (p *presenter) exercise(ctx context.Context, claimed *Record, right right) result {
+	switch right {
 	case mustRelease:
 		p.release(ctx, claimed)
 		return failed(ErrClosed)
 	case mustYield:
-		m.unwritable = false
+		p.activity.memory.unwritable = false
 		return result{err: errAgain, pause: saveRetryMax + saveWait}
 	case mustRenew:
 		return again
@@ -172,7 +171,9 @@ func (p *presenter) ask(ctx context.Context, cause *SessionError) (Credentials, 
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	by, _ := ctx.Value(askedKey{}).(*asked)
-	ctx = context.WithValue(ctx, askedKey{}, &asked{p.session, by})
+	mark := &asked{session: p.session, by: by}
+	defer mark.answered.Store(true)
+	ctx = context.WithValue(ctx, askedKey{}, mark)
 	type answer struct {
 		c   Credentials
 		err error

@@ -320,6 +320,11 @@ type change struct {
 	fate      fate      // mu: what became of it
 }
 
+// isGivenUp reports whether the change was given up, and has tokens that nobody else knows.
+func (c *change) isGivenUp() bool {
+	return c != nil && c.fate == fateGivenUp && hasTokens(c.rec.Token)
+}
+
 // A fate is what becomes of a change. Some fates are only answers to a conflict, and the
 // change stays unsaved.
 type fate uint8

@@ -13,8 +13,8 @@ import (
 // # The rules
 //
 //  1. A session has at most one unsaved change. A refresh does not begin while there is
-//     one. A Login tries to save it before it calls FinCode, and replaces it. A Logout
-//     saves it first.
+//     one. A Login goes on saving it until FinCode has answered, and then replaces it. A
+//     Logout saves it first.
 //  2. Whoever brings a change gives the turn to a goroutine, which tries once to save the
 //     change, and waits a moment for that.
 //  3. If that attempt fails, the session has a saver, a goroutine that tries again and
@@ -69,24 +69,33 @@ func (s *session) endTurnAndSave(ctx context.Context) {
 	defer timer.Stop()
 	tried := make(chan struct{})
 	go func() {
-		err := s.saveOnce(ctx, s.env.cfg.RefreshTimeout/4)
-		if err == nil || s.activity.saver != nil {
-			s.endTurn()
+		var saved <-chan struct{}
+		defer func() {
 			s.unpin() // before the receiver goes on, because it may do something that drops the session
+			if saved == nil {
+				close(tried)
+			}
+		}()
+		if saved = s.saveFirst(ctx); saved != nil {
 			close(tried)
-			return
+			s.saveAgain(ctx, saved)
 		}
-		defer s.unpin()
-		saved := make(chan struct{})
-		s.activity.saver = saved
-		s.endTurn()
-		close(tried)
-		s.saveAgain(ctx, saved)
 	}()
 	select {
 	case <-tried:
 	case <-timer.C:
 	}
+}
+
+// saveFirst makes the first attempt to save a change, and ends the turn. If the session
+// needs a saver now, it returns the channel that ends the saver, else nil.
+func (s *session) saveFirst(ctx context.Context) (saved <-chan struct{}) {
+	defer s.endTurn()
+	if s.saveOnce(ctx, s.env.cfg.RefreshTimeout/4) == nil || s.activity.saver != nil {
+		return nil
+	}
+	s.activity.saver = make(chan struct{})
+	return s.activity.saver
 }
 
 // saveWaitOf returns how long callers wait until a token is saved: a second, or a tenth of
@@ -104,8 +113,8 @@ func saveWaitOf(l *lease) time.Duration {
 // saved, whoever has saved it.
 func (s *session) saveAgain(ctx context.Context, saved <-chan struct{}) {
 	closing := s.env.closing
-	most := s.env.cfg.RefreshTimeout
-	for delay, limit := saveRetryMin, most/4; !s.env.isAbandoned(); delay, limit = min(2*delay, saveRetryMax, most/4), min(2*limit, most) {
+	delay, limit := saveRetryMin, s.env.cfg.RefreshTimeout/4
+	for !s.env.isAbandoned() {
 		select {
 		case <-time.After(s.env.jittered(delay)):
 		case <-closing: // time is short: try at once, and often from now on
@@ -118,14 +127,49 @@ func (s *session) saveAgain(ctx context.Context, saved <-chan struct{}) {
 		if !s.takeTurnToSave() {
 			return
 		}
-		_ = s.saveOnce(ctx, limit) // the change has the error
-		s.endTurn()
+		s.saveAndEndTurn(ctx, limit)
+		delay, limit = s.nextDelay(delay), min(2*limit, s.env.cfg.RefreshTimeout)
 	}
 }
 
+// saveAndEndTurn makes one attempt to save, and ends the turn. The change has the error.
+func (s *session) saveAndEndTurn(ctx context.Context, limit time.Duration) {
+	defer s.endTurn()
+	_ = s.saveOnce(ctx, limit)
+}
+
+// nextDelay returns how long to wait after a failed attempt to save.
+func (s *session) nextDelay(last time.Duration) time.Duration {
+	return min(2*last, saveRetryMax, s.env.cfg.RefreshTimeout/4)
+}
+
+// saveWhile calls do, which may take long, and returns when do has. Meanwhile it saves
+// what is unsaved, because the saver does not get the turn: otherwise another process
+// could take over from this one. The turn is held.
+func (s *session) saveWhile(ctx context.Context, do func()) {
+	if s.activity.unsaved == nil {
+		do()
+		return
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		do()
+	}()
+	for delay := saveRetryMin; s.activity.unsaved != nil; delay = s.nextDelay(delay) {
+		select {
+		case <-done:
+			return
+		case <-time.After(s.env.jittered(delay)):
+			_ = s.saveOnce(ctx, s.env.cfg.RefreshTimeout/4)
+		}
+	}
+	<-done
+}
+
 // saveOnce makes one attempt to save the unsaved change, if there is one. It returns the
-// store's error if the change stays unsaved. limit is for each Save, and for the Load
-// that checks it. The turn is held.
+// store's error if the change stays unsaved. limit is for each call to the store. The turn
+// is held.
 func (s *session) saveOnce(ctx context.Context, limit time.Duration) error {
 	ctx = context.WithoutCancel(ctx) // what FinCode answered does not depend on a caller
 	c := s.activity.unsaved
@@ -155,7 +199,7 @@ func (s *session) save(ctx context.Context, c *change, limit time.Duration) erro
 			c.unheard = true
 			return err
 		}
-		there, err := s.cell().loadStable(ctx)
+		there, err := s.cell().within(limit).loadStable(ctx)
 		if err != nil {
 			return err
 		}

@@ -212,8 +212,9 @@ var errOwnCredentials = errors.New("Config.Credentials is at work for this sessi
 // An asked is the mark in the context of Config.Credentials. Credentials of one session
 // may use another session, whose Credentials is then asked, too.
 type asked struct {
-	session *session
-	by      *asked // nil: none
+	session  *session
+	by       *asked      // nil: none
+	answered atomic.Bool // nobody waits for this call of Credentials any more
 }
 
 type askedKey struct{}
@@ -221,15 +222,21 @@ type askedKey struct{}
 // isAskedBy reports whether ctx is that of Config.Credentials for s.
 func isAskedBy(ctx context.Context, s *session) bool {
 	a, _ := ctx.Value(askedKey{}).(*asked)
-	for a != nil && a.session != s {
+	for a != nil && (a.session != s || a.answered.Load()) {
 		a = a.by
 	}
 	return a != nil
 }
 
-// cell returns the session's place in the store.
+// cell returns the session's place in the store. While a change is unsaved for which
+// others may take over a claim, the calls are as short as the first attempts of the saver,
+// because the saver waits for this turn. The turn is held.
 func (s *session) cell() cell {
-	return cell{store: s.env.cfg.Store, key: s.key, timeout: s.env.cfg.RefreshTimeout}
+	timeout := s.env.cfg.RefreshTimeout
+	if c := s.activity.unsaved; c != nil && c.presented != nil {
+		timeout /= 4
+	}
+	return cell{store: s.env.cfg.Store, key: s.key, timeout: timeout}
 }
 
 // use puts a lease into use; nil: none. The turn is held.

@@ -83,8 +83,8 @@ func (a *Sessions) Client(key string) *http.Client {
 //
 // Login waits until no other Login, Adopt, Logout or Forget of this session is under way,
 // and no pass of a refresh and no save: a few times RefreshTimeout at most. If a change is
-// not saved yet, Login tries to save it. ctx ends the wait, and the calls that load the
-// record and that log in. Once FinCode has answered, the token is kept even if ctx has
+// not saved yet, Login goes on saving it until FinCode has answered. ctx ends the wait, and
+// the calls that load the record and that log in. Once FinCode has answered, the token is kept even if ctx has
 // ended. FinCode is not told of the session that is replaced: call Logout first if its
 // tokens must be revoked. Config.Credentials must not call Login for its own key.
 func (a *Sessions) Login(ctx context.Context, key string, c Credentials) error {
@@ -178,13 +178,13 @@ func (a *Sessions) Logout(ctx context.Context, key string) error {
 // is no record, Forget returns nil.
 //
 // Forget tells FinCode nothing, so the refresh token stays valid until it expires.
-// If the record can be loaded, call Logout instead. Forget waits as Login does. Then it
-// first saves what is not saved yet, once. If another process is refreshing, that process
-// revokes the tokens that it receives.
+// If the record can be loaded, call Logout instead. Forget waits as Login does. A change
+// that is not saved yet is given up with the record. If another process is refreshing,
+// that process revokes the tokens that it receives.
 //
 // Test the error for ErrClosed. An error of the store means that the record is still
 // there, or may be: call Forget again. ctx ends the wait, a Load of the record and a
-// Delete, but not what is saved, which RefreshTimeout limits.
+// Delete, but not a Save, which RefreshTimeout limits.
 func (a *Sessions) Forget(ctx context.Context, key string) error {
 	s, err := a.pinned(key)
 	if err == nil {

@@ -58,7 +58,7 @@ func (k *promise) claimsAgain(old, v *version) {
 	switch {
 	case old.by != v.by:
 		k.tookOver(old, v)
-	case old.mayBeForgotten():
+	case old.pair != nil && old.mayBeForgotten():
 		old.pair.forgotten = true
 	}
 }
@@ -69,10 +69,13 @@ func (k *promise) claimsAgain(old, v *version) {
 func (k *promise) tookOver(old, v *version) {
 	k.world.stats.Takeovers++
 	v.by.account.takeovers++
-	old.pair.takenOver = true
 	if stood := v.at.Sub(old.at); stood < 2*k.world.luck.timeout {
 		k.world.breaks(v.by, "%v takes over the claim of %v after only %v", v.by, old.by, stood)
 	}
+	if old.pair == nil { // FinCode refused the token, and its process gave the record back without it
+		return
+	}
+	old.pair.takenOver = true
 	if old.by.dead || old.by.sleptSince(old.at) {
 		return
 	}
