@@ -1494,3 +1494,32 @@ func TestAgeOfAClaimIsThatOfTheClockThatMovedMore(t *testing.T) {
 		}
 	}
 }
+
+// Steps:
+//  1. A refresh brings a token. During its Save, the wall clock is set two hours ahead.
+//  2. The token has expired by that clock. It is refreshed once more before a caller gets
+//     one.
+func TestTokenThatExpiredDuringItsSaveIsNotHandedOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newFaultyStore()
+		server := newMachine()
+		sessions := server.newSessions(t, fc, withStore(store))
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		first := true
+		store.set(func(s *faultyStore) {
+			s.save = func(rec *fincodeauth.Record, save func() error) error {
+				if first && isSuccessor(rec) {
+					first = false
+					server.moveWallClock(2 * time.Hour)
+				}
+				return save()
+			}
+		})
+		if tok := token(t, sessions.TokenSource("a")); !tok.Expiry.After(server.now()) {
+			t.Errorf("the token has expired at %v, and it is %v", tok.Expiry, server.now())
+		}
+		wantCalls(t, fc, 2, 2)
+	})
+}
