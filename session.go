@@ -18,8 +18,9 @@ import (
 //     and each attempt to save take the turn first and end it last. A flight and the
 //     saver pause without it. The turn may be handed from one goroutine to another.
 //  2. Only the holder of the turn calls the store, FinCode or Config.Credentials for
-//     the session, and only the holder uses what is marked "turn" below. While nobody
-//     has pinned the session, whoever holds mu may read that, too.
+//     the session, or a goroutine that the holder waits for. Only the holder uses what
+//     is marked "turn" below. While nobody has pinned the session, whoever holds mu may
+//     read that, too.
 //  3. mu guards what is marked "mu". What is marked "turn, mu" is written by the holder
 //     with mu held. So the holder reads it without mu, and others read it with mu. mu is
 //     held for moments: never during a call or a wait.
@@ -42,7 +43,8 @@ import (
 //
 // A caller that arrives after a Login, an Adopt, a Logout or a Forget never gets the
 // result of a flight that began before: they forget the flight (singleflight's Forget)
-// before they end the turn. The earlier flight may go on. Its next pass finds what the other has left.
+// before they end the turn. The earlier flight may go on. Its next pass finds what the
+// other has left.
 //
 // # Memory
 //
