@@ -48,7 +48,8 @@ func (p *presenter) exercise(ctx context.Context, claimed *Record, right right) 
 		return failed(ErrClosed)
 	case mustYield:
 		p.activity.memory.unwritable = false
-		return result{err: errAgain, pause: saveRetryMax + saveWait}
+		// Not for longer than RefreshTimeout: others take this claim over after twice that.
+		return result{err: errAgain, pause: min(saveRetryMax+saveWait, p.env.cfg.RefreshTimeout)}
 	case mustRenew:
 		return again
 	}
