@@ -36,7 +36,7 @@ func (e *environment) begin(cfg Config, now func() time.Time, random func() floa
 	e.closing, e.abandoned = make(chan struct{}), make(chan struct{})
 }
 
-// enlist counts one pin, for which Close waits. It returns ErrClosed after Close.
+// enlist counts one pin. Close waits for all pins. enlist returns ErrClosed after Close.
 func (e *environment) enlist() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
