@@ -41,11 +41,12 @@ func (c cell) load(ctx context.Context) (*Record, error) {
 }
 
 // loadStable is load that waits a moment if the record is about to be deleted. A
-// record that is saved over it before that could be deleted in its place.
+// record that is saved over it before that could be deleted in its place. Only earlier
+// versions of this package delete the record of a Logout, and they set no RemoveAfter.
 func (c cell) loadStable(ctx context.Context) (*Record, error) {
 	for began := time.Now(); ; {
 		rec, err := c.load(ctx)
-		if err != nil || rec == nil || rec.Ended != endedLogout || time.Since(began) > saveWait {
+		if err != nil || rec == nil || rec.Ended != endedLogout || !rec.RemoveAfter.IsZero() || time.Since(began) > saveWait {
 			return rec, err
 		}
 		select {

@@ -64,9 +64,10 @@ type Config struct {
 	RefreshBefore time.Duration
 
 	// RefreshTimeout limits each call to the store, and each call for tokens to
-	// FinCode. All processes on one store must have the same RefreshTimeout,
-	// because a claim that has not changed for twice this long is taken over. New
-	// refuses less than a millisecond. 0: 15 seconds.
+	// FinCode. A claim that has not changed for twice this long is taken over.
+	// Processes on one store may have different values: a claim carries that of
+	// its process, and others wait for twice the larger one. New refuses less than
+	// a millisecond and more than a day. 0: 15 seconds.
 	RefreshTimeout time.Duration
 
 	// MaxSessions is how many sessions are kept in memory. If there are more, the
@@ -107,6 +108,7 @@ type Config struct {
 const (
 	defaultRefreshBefore  = 5 * time.Minute // FINCODE.md, Tokens
 	defaultRefreshTimeout = 15 * time.Second
+	maxRefreshTimeout     = 24 * time.Hour
 	defaultMaxSessions    = 100_000
 )
 
@@ -134,6 +136,8 @@ func (c *Config) complete() error {
 		return fmt.Errorf("RefreshBefore is %v: use a positive duration, or 0 for %v", c.RefreshBefore, defaultRefreshBefore)
 	case c.RefreshTimeout < 0, 0 < c.RefreshTimeout && c.RefreshTimeout < time.Millisecond: // 15 for 15*time.Second
 		return fmt.Errorf("RefreshTimeout is %v: use a duration such as 15*time.Second, or 0 for that", c.RefreshTimeout)
+	case c.RefreshTimeout > maxRefreshTimeout:
+		return fmt.Errorf("RefreshTimeout is %v, and a process that dies holds its sessions up for twice that: use at most %v", c.RefreshTimeout, maxRefreshTimeout)
 	case c.MaxSessions < 0:
 		return fmt.Errorf("MaxSessions is %d: use a positive number, or 0 for %d", c.MaxSessions, defaultMaxSessions)
 	}

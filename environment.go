@@ -2,6 +2,7 @@ package fincodeauth
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -9,12 +10,13 @@ import (
 )
 
 // An environment is what all sessions of one Sessions share. Nothing in it changes,
-// except what mu guards, and flights, which has a lock of its own.
+// except what mu guards, reverted, and flights, which has a lock of its own.
 type environment struct {
 	cfg      Config // complete: defaults have replaced its zero values
 	endpoint *endpoint
 	flights  singleflight.Group // by session key
 	started  time.Time          // session.earlyAt counts from then
+	reverted atomic.Bool        // the store had gone back, for any session
 
 	// These are time.Now and rand.Float64, except in a simulation.
 	now    func() time.Time

@@ -90,7 +90,7 @@ const (
 	endedReused      = "refresh token reused"
 	endedRejected    = "refresh token rejected"
 	endedInterrupted = " after an interruption"
-	endedLogout      = "logged out" // the record is about to be deleted
+	endedLogout      = "logged out"
 )
 
 // refusalOf returns the SessionError of a session that ends because FinCode refused

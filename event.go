@@ -21,7 +21,7 @@ type Event struct {
 	Elapsed time.Duration
 
 	// Err says why. It is set for RefreshFailed, SaveFailed, Ended (a
-	// *SessionError) and Passed, and for a LoggedOut that FinCode did not
+	// *SessionError), Passed and StoreReverted, and for a LoggedOut that FinCode did not
 	// confirm. It is nil for the others.
 	Err error
 }
@@ -48,8 +48,8 @@ func (e Event) attrs() []slog.Attr {
 // LogEvents returns a function for Config.Observe that logs each event, with the
 // attributes of Event.LogValue and at one of these levels:
 //
-//   - slog.LevelError: SaveFailed, and an Ended that looks like a breach
-//     (SessionError.Reused without Interrupted);
+//   - slog.LevelError: SaveFailed, StoreReverted, and an Ended that looks like a
+//     breach (SessionError.Reused without Interrupted);
 //   - slog.LevelWarn: any other Ended, RefreshFailed, and a LoggedOut with an Err;
 //   - slog.LevelInfo: LoggedIn, Saved, Passed, and a LoggedOut without an Err;
 //   - slog.LevelDebug: Refreshed, Adopted and Replayed, of which there are many.
@@ -74,7 +74,7 @@ func (e Event) level() slog.Level {
 	switch e.Type {
 	case Refreshed, Adopted, Replayed:
 		return slog.LevelDebug
-	case SaveFailed:
+	case SaveFailed, StoreReverted:
 		return slog.LevelError
 	case Ended:
 		if isBreach(e.Err) {
@@ -131,6 +131,11 @@ const (
 	// other hosts. If the API then answers 400 or 401, the request and BaseURL
 	// probably spell one host in two ways, such as localhost and 127.0.0.1.
 	Passed
+	// StoreReverted: the store had gone back to an earlier state of the session,
+	// or to none, and this process has saved what it knows to be newer. Err says
+	// what was found and what was saved. The database has lost data, and may have
+	// lost more: sessions that no living process knows.
+	StoreReverted
 )
 
 // eventTypes has the name of each constant, and the message that LogEvents logs.
@@ -145,6 +150,7 @@ var eventTypes = [...]struct{ name, message string }{
 	Replayed:      {"Replayed", "request replayed"},
 	LoggedOut:     {"LoggedOut", "session logged out"},
 	Passed:        {"Passed", "request sent without a token"},
+	StoreReverted: {"StoreReverted", "the store has gone back, newer state saved again"},
 }
 
 // String returns the constant's name.

@@ -14,7 +14,7 @@ import (
 )
 
 func TestEventTypeIsItsNameInTextAndJSON(t *testing.T) {
-	for typ := fincodeauth.LoggedIn; typ <= fincodeauth.Passed; typ++ {
+	for typ := fincodeauth.LoggedIn; typ <= fincodeauth.StoreReverted; typ++ {
 		name := fmt.Sprint(typ)
 		if strings.ContainsAny(name, "()") {
 			t.Errorf("event type %d has the text %s, want a name", uint8(typ), name)
@@ -23,7 +23,7 @@ func TestEventTypeIsItsNameInTextAndJSON(t *testing.T) {
 			t.Errorf("event type %s: got JSON %s, error %v; want its name", name, data, err)
 		}
 	}
-	for _, unknown := range []fincodeauth.EventType{0, fincodeauth.Passed + 1, 255} {
+	for _, unknown := range []fincodeauth.EventType{0, fincodeauth.StoreReverted + 1, 255} {
 		if got, want := fmt.Sprint(unknown), fmt.Sprintf("EventType(%d)", uint8(unknown)); got != want {
 			t.Errorf("got text %s, want %s", got, want)
 		}

@@ -176,7 +176,12 @@ func (f *flight) pass(ctx context.Context) result {
 		return failed(err)
 	}
 	x := f.situation(rec)
-	switch x.step() {
+	step := x.step()
+	if step == stepHeal {
+		return f.healAndLookAgain(ctx, rec)
+	}
+	f.learn(ctx, rec)
+	switch step {
 	case stepStop:
 		return f.stop(rec)
 	case stepAdopt:
@@ -189,7 +194,7 @@ func (f *flight) pass(ctx context.Context) result {
 
 // situation returns what this process knows when it has loaded rec.
 func (f *flight) situation(rec *Record) *situation {
-	x := &situation{rec: rec, memory: &f.activity.memory, now: f.env.now(), timeout: f.env.cfg.RefreshTimeout}
+	x := &situation{rec: rec, known: f.known, memory: &f.activity.memory, now: f.env.now(), timeout: f.env.cfg.RefreshTimeout}
 	if l := f.lease.Load(); l != nil {
 		x.inUse = l.token
 	}
@@ -198,6 +203,18 @@ func (f *flight) situation(rec *Record) *situation {
 		x.rejected = f.isRejected(rec.Token)
 	}
 	return x
+}
+
+// healAndLookAgain saves what this process knows to be newer than rec.
+func (f *flight) healAndLookAgain(ctx context.Context, rec *Record) result {
+	err := f.heal(ctx, rec)
+	switch {
+	case err == nil:
+		return again
+	case errors.Is(err, ErrConflict) && !f.waitsTooLong(f.env.cfg.RefreshTimeout):
+		return f.makeDo(f.lookLater())
+	}
+	return f.makeDo(failed(err))
 }
 
 // makeDo returns the current token as long as it is good, and puts off the next early
@@ -238,16 +255,16 @@ func (f *flight) standBy(rec *Record) result {
 	if rec.Version != f.waitsFor { // a process is alive
 		f.waitsFor, f.waitsSince = rec.Version, f.env.now()
 	}
-	if f.waitsTooLong() {
+	if f.waitsTooLong(timeoutOf(rec, f.env.cfg.RefreshTimeout)) {
 		return f.makeDo(failed(errors.New("another process is refreshing it")))
 	}
 	return f.makeDo(f.lookLater())
 }
 
 // waitsTooLong reports whether the flight has waited so long that callers should get an
-// error.
-func (f *flight) waitsTooLong() bool {
-	return f.env.since(f.waitsSince) > 3*f.env.cfg.RefreshTimeout
+// error. timeout is the RefreshTimeout of whoever it waits for.
+func (f *flight) waitsTooLong(timeout time.Duration) bool {
+	return f.env.since(f.waitsSince) > 3*timeout
 }
 
 // lookLater is the result of a pass after which the flight waits, longer each time.
@@ -263,7 +280,7 @@ func (f *flight) lookLater() result {
 func (f *flight) claim(ctx context.Context, rec *Record) result {
 	m := &f.activity.memory
 	switch {
-	case f.waitsTooLong():
+	case f.waitsTooLong(f.env.cfg.RefreshTimeout):
 		return failed(errors.New("could not claim the refresh: the record kept changing, or the store reads from a replica"))
 	case f.env.isClosing():
 		return failed(ErrClosed)
@@ -272,10 +289,11 @@ func (f *flight) claim(ctx context.Context, rec *Record) result {
 	case rec.Version == f.lost:
 		return f.lookLater()
 	}
-	m.mine = m.claimOn(rec, f.env.now())
-	claimed := rec.clone()
+	claimed := rec.next()
+	m.mine = m.claimOn(rec, claimed, f.env.now())
 	claimed.Version = m.mine.version
 	claimed.RefreshStarted = m.mine.since.UTC()
+	claimed.RefreshTimeout = f.env.cfg.RefreshTimeout
 	err := f.cell().save(ctx, claimed, rec.Version)
 	switch {
 	case errors.Is(err, ErrConflict):

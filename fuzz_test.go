@@ -518,9 +518,7 @@ func (a answer) checkLogout(t *testing.T) {
 	} else if err != nil {
 		m.wantFailure(t, err, "logout")
 	}
-	if _, err := f.store.Load(t.Context(), "a"); !errors.Is(err, fincodeauth.ErrNotFound) {
-		t.Errorf("got error %v, want ErrNotFound", err)
-	}
+	wantLoggedOut(t, f.store, "a")
 	want := []string{"logout"}
 	if a.meaning().endsSession() && a.meaning().verdict == http.StatusUnauthorized {
 		want = append(want, "refresh-token") // the refresh token may still be valid

@@ -2,6 +2,7 @@ package fincodeauth
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -34,11 +35,27 @@ func (s *session) login(ctx context.Context, event EventType, obtain func(contex
 	}
 	s.env.observe(event, s.key, took, nil)
 	s.replace(s.env.newLease(tok))
+	rec := &Record{Version: newVersion(""), Generation: 1, Token: tok, Replaces: s.sessionsBefore(there)}
 	s.bring(&change{
-		rec:       &Record{Version: newVersion(""), Token: tok},
+		rec:       rec,
 		prev:      versionOf(there),
-		replaces:  []string{sessionOf(versionOf(there))},
 		meanwhile: errUnsaved,
 	})
 	return nil
+}
+
+// sessionsBefore returns the sessions that a login replaces: the one that it finds in the
+// store, and the one that this process knows, which may be newer.
+func (s *session) sessionsBefore(there *Record) []string {
+	var all []string
+	if there != nil {
+		all = replacing(there.Replaces, sessionOf(there.Version))
+	}
+	if k := s.known; k != nil {
+		for _, session := range slices.Backward(k.replaces) {
+			all = replacing(all, session)
+		}
+		all = replacing(all, k.session)
+	}
+	return all
 }

@@ -54,7 +54,7 @@ func (s *session) forget(ctx context.Context) error {
 	defer s.endTurn()
 	gone, err := s.remove(ctx)
 	switch {
-	case gone == nil && err == nil:
+	case err == nil && (gone == nil || gone.rec.Ended == endedLogout):
 		return nil
 	case err != nil:
 		if err := s.deleteDamaged(ctx, err); err != nil {
@@ -67,14 +67,24 @@ func (s *session) forget(ctx context.Context) error {
 	return nil
 }
 
-// deleteDamaged deletes a record that cannot be loaded. It returns why if the record
+// deleteDamaged replaces a record that cannot be loaded by one that says that the session is
+// logged out. It returns why if the record
 // can be loaded, or the store does not answer: a Delete compares nothing, and one that
 // is carried out late would delete what a Login has saved meanwhile.
 func (s *session) deleteDamaged(ctx context.Context, why error) error {
 	if _, err := s.cell().load(ctx); err == nil || errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
 		return why
 	}
-	return s.cell().delete(ctx)
+	if err := s.cell().delete(ctx); err != nil {
+		return err
+	}
+	// Otherwise a process that has the session in memory would take that for a loss.
+	out := (&Record{Version: newVersion(""), Generation: 1}).loggedOut(s.env.now())
+	if err := s.cell().save(context.WithoutCancel(ctx), out, ""); err != nil && !errors.Is(err, ErrConflict) {
+		return fmt.Errorf("saving that the session is over: %w", err)
+	}
+	s.known = knownOf(out, s.env.now())
+	return nil
 }
 
 // remove takes the session out of the store and out of use; nil: there was none. The turn
@@ -86,39 +96,54 @@ func (s *session) remove(ctx context.Context) (*removed, error) {
 	}
 	s.endSaving(fateGivenUp)
 	s.replace(nil)
-	if gone != nil {
-		// If the Delete fails, the record stays, and still says that the session is
-		// logged out. loadStable waits longer than this Delete.
-		_ = s.cell().within(saveWait / 2).delete(context.WithoutCancel(ctx))
-	}
 	return gone, nil
 }
 
 // retire saves that the session is logged out, and returns the record before that; nil:
 // there is none. Because of the compare-and-swap, nobody can have saved a successor of
-// that record's token. The record is saved before a Delete, because a Delete compares no
-// version.
+// that record's token. What is saved stays in the store, so that nobody takes the Logout
+// for a loss.
 func (s *session) retire(ctx context.Context) (*removed, error) {
-	for lost := ""; ; {
-		rec, err := s.cell().load(ctx)
-		switch {
-		case rec == nil || err != nil:
+	for tried, lost := false, ""; ; tried = true {
+		there, err := s.cell().load(ctx)
+		if err != nil {
 			return nil, err
-		case rec.Version == lost:
+		}
+		rec := s.newest(there)
+		switch {
+		case rec == nil:
+			return nil, nil
+		case tried && versionOf(there) == lost:
 			return nil, errStale
 		}
-		lost = rec.Version
+		lost = versionOf(there)
 		gone := s.beforeLogout(rec)
-		out := &Record{Version: newVersion(rec.Version), Token: &oauth2.Token{}, Ended: endedLogout}
-		err = s.cell().save(context.WithoutCancel(ctx), out, rec.Version)
+		if rec.Ended == endedLogout && rec == there {
+			return &gone, nil
+		}
+		out := rec.loggedOut(s.env.now())
+		err = s.cell().save(context.WithoutCancel(ctx), out, lost)
 		switch {
 		case err == nil:
+			if rec != there && s.activity.unsaved == nil {
+				s.reportReverted(revertedError(there, out))
+			}
+			s.known = knownOf(out, s.env.now())
 			return &gone, nil
 		case !errors.Is(err, ErrConflict):
 			s.activity.logout = &unheardLogout{out.Version, gone}
 			return nil, fmt.Errorf("replacing its record: %w", err)
 		}
 	}
+}
+
+// newest returns there, or a record of what this process knows to be newer; nil: there is no
+// session.
+func (s *session) newest(there *Record) *Record {
+	if now := s.env.now(); s.known.isAhead(there, now) {
+		return s.known.record(now)
+	}
+	return there
 }
 
 // beforeLogout returns rec, or, if rec is that of an earlier Logout of this process,

@@ -116,9 +116,7 @@ func TestLogoutThatFinCodeRefusesRemovesTheRecord(t *testing.T) {
 	if err := sessions.Logout(t.Context(), "a"); !errors.As(err, &ee) || ee.Op != "logout" {
 		t.Errorf("got error %v, want FinCode's", err)
 	}
-	if _, err := store.Load(t.Context(), "a"); !errors.Is(err, fincodeauth.ErrNotFound) {
-		t.Errorf("loading the record: got error %v, want ErrNotFound", err)
-	}
+	wantLoggedOut(t, store, "a")
 }
 
 // Steps:
@@ -274,9 +272,7 @@ func TestSessionStaysLoggedOutAfterALogoutDuringARefresh(t *testing.T) {
 						t.Errorf("got error %v, want ErrNotFound", err)
 					}
 				}
-				if _, err := store.Load(t.Context(), "a"); !errors.Is(err, fincodeauth.ErrNotFound) {
-					t.Errorf("loading the record: got error %v, want ErrNotFound", err)
-				}
+				wantLoggedOut(t, store, "a")
 				if status := whoami(t, fc, old); status != http.StatusUnauthorized {
 					t.Errorf("FinCode answers %d to the old token, want 401", status)
 				}
@@ -307,9 +303,7 @@ func TestSessionStaysLoggedOutAfterALogoutBeforeTheLoginIsSaved(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(30 * time.Second)
-		if rec, err := store.Load(t.Context(), "a"); err == nil {
-			t.Errorf("the store has %v after Logout, want no record", rec)
-		}
+		wantLoggedOut(t, store, "a")
 		if _, err := sessions.TokenSource("a").Token(); !errors.Is(err, fincodeauth.ErrNotFound) {
 			t.Errorf("got error %v after Logout, want ErrNotFound; FinCode made %d logouts", err, fc.Counts().Logouts)
 		}
@@ -478,9 +472,7 @@ func TestLoginThatAnotherProcessLoggedOutIsNotSavedAgain(t *testing.T) {
 		}
 		store.down(false)
 		time.Sleep(10 * time.Second)
-		if rec, err := store.Load(t.Context(), "a"); !errors.Is(err, fincodeauth.ErrNotFound) {
-			t.Errorf("loading the record: got %v and error %v, want ErrNotFound", rec, err)
-		}
+		wantLoggedOut(t, store, "a")
 		if _, err := one.TokenSource("a").Token(); !errors.Is(err, fincodeauth.ErrNotFound) {
 			t.Errorf("got error %v, want ErrNotFound", err)
 		}
@@ -592,9 +584,7 @@ func TestLoginIsNotSavedAgainAfterALogoutBetweenConflictAndLoad(t *testing.T) {
 			}
 		})
 		time.Sleep(time.Minute)
-		if rec, err := store.Load(t.Context(), "a"); !errors.Is(err, fincodeauth.ErrNotFound) {
-			t.Errorf("loading the record: got %v and error %v, want ErrNotFound", rec, err)
-		}
+		wantLoggedOut(t, store, "a")
 	})
 }
 
@@ -632,9 +622,7 @@ func TestLogoutAfterAnUnheardLoginRevokesItsSuccessor(t *testing.T) {
 		if err := one.Logout(t.Context(), "a"); err != nil {
 			t.Errorf("Logout = %v, want nil", err)
 		}
-		if rec, err := store.Load(t.Context(), "a"); !errors.Is(err, fincodeauth.ErrNotFound) {
-			t.Errorf("loading the record: got %v and error %v, want ErrNotFound", rec, err)
-		}
+		wantLoggedOut(t, store, "a")
 		if status := whoami(t, fc, tok); status != http.StatusUnauthorized {
 			t.Errorf("FinCode answers %d to the token of process two, want 401", status)
 		}
@@ -709,9 +697,7 @@ func TestForgetDuringARefreshLeavesNoSession(t *testing.T) {
 		if _, err := sessions.TokenSource("a").Token(); !errors.Is(err, fincodeauth.ErrNotFound) {
 			t.Errorf("after Forget, got error %v, want ErrNotFound", err)
 		}
-		if rec, err := store.Load(t.Context(), "a"); err == nil {
-			t.Errorf("the store has %v, want no record", rec)
-		}
+		wantLoggedOut(t, store, "a")
 		if n := fc.Counts().Logouts; n != 0 {
 			t.Errorf("FinCode made %d logouts, want none", n)
 		}
@@ -804,9 +790,7 @@ func TestLogoutLeavesNoRefreshTokenAlive(t *testing.T) {
 					err = sessions.Logout(t.Context(), "a")
 				}
 				time.Sleep(time.Minute)
-				if _, loadErr := store.Load(t.Context(), "a"); !errors.Is(loadErr, fincodeauth.ErrNotFound) {
-					t.Errorf("Load after Logout = %v, want ErrNotFound", loadErr)
-				}
+				wantLoggedOut(t, store, "a")
 				elsewhere := newSessions(t, fc)
 				if err := elsewhere.Adopt(t.Context(), "a", &oauth2.Token{RefreshToken: tok.RefreshToken}); err != nil {
 					t.Fatal(err)
@@ -1063,4 +1047,14 @@ func TestLogoutRevokesAnUnsavedTokenOnce(t *testing.T) {
 		}
 		seen.want(t, fincodeauth.LoggedOut)
 	})
+}
+
+// wantLoggedOut checks that the store says that the session under key is logged out, and
+// has no token of it.
+func wantLoggedOut(t *testing.T, store fincodeauth.Store, key string) {
+	t.Helper()
+	rec, err := store.Load(context.Background(), key)
+	if err != nil || rec.Ended != "logged out" || rec.RemoveAfter.IsZero() || rec.Token.AccessToken != "" || rec.Token.RefreshToken != "" {
+		t.Errorf("the store has %v and returns error %v, want the record that a Logout leaves", rec, err)
+	}
 }

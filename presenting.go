@@ -91,7 +91,7 @@ func (p *presenter) succeed(claimed *Record, tok *oauth2.Token, how EventType, s
 	p.env.observe(how, p.key, p.env.since(started), nil)
 	p.use(l)
 	c := p.bring(&change{
-		rec:       &Record{Version: newVersion(claimed.Version), Token: tok},
+		rec:       claimed.successor(tok),
 		prev:      claimed.Version,
 		presented: claimed.Token,
 		meanwhile: errUnsaved,
@@ -126,7 +126,7 @@ func (p *presenter) refused(ctx context.Context, claimed *Record) result {
 	mine := p.activity.memory.mine
 	answer, _ := errors.AsType[*EndpointError](mine.refusal)
 	reused := answer != nil && answer.meaning() == http.StatusForbidden
-	why := refusalOf(p.key, mine.refusal, reused, mine.interrupted)
+	why := refusalOf(p.key, p.env.suspecting(mine.refusal), reused, mine.interrupted)
 	there, err := p.cell().load(ctx)
 	switch {
 	case err == nil && versionOf(there) != mine.version:
@@ -227,7 +227,7 @@ func (p *presenter) end(claimed *Record, why *SessionError) result {
 	p.activity.memory = memory{}
 	p.use(nil)
 	return result{err: why, change: p.bring(&change{
-		rec:       &Record{Version: newVersion(claimed.Version), Token: &oauth2.Token{}, Ended: why.Err.Error()},
+		rec:       claimed.end(why.Err.Error()),
 		prev:      claimed.Version,
 		presented: claimed.Token,
 		ended:     why,

@@ -28,11 +28,12 @@ const (
 
 // A claim is a process's right to present a refresh token.
 type claim struct {
-	version string    // of the record that carries it
-	over    string    // the version that the claim replaces
-	renewal bool      // the record of that version is a claim of this process, too
-	since   time.Time // when its Save began
-	saved   bool      // the claim is known to have been saved
+	version string        // of the record that carries it
+	over    string        // the version that the claim replaces
+	renewal bool          // the record of that version is a claim of this process, too
+	since   time.Time     // when its Save began
+	saved   bool          // the claim is known to have been saved
+	token   *oauth2.Token // the pair that may be presented
 
 	// interrupted: the token may have been presented before, with an unknown
 	// outcome. If FinCode says that it was used, that explains it.
@@ -123,7 +124,8 @@ func (m *memory) backOff(err error, now time.Time, jittered func(time.Duration) 
 type step uint8
 
 const (
-	stepStop     step = iota + 1 // step 2: the session has ended, or there is none
+	stepHeal     step = iota + 1 // step 1: the store has gone back, so save what this process knows
+	stepStop                     // step 2: the session has ended, or there is none
 	stepAdopt                    // step 1: another process has refreshed, so use its token
 	stepStandBy                  // step 3: another process is refreshing
 	stepTakeOver                 // step 3: the process that was refreshing is gone, so claim in its place
@@ -134,6 +136,7 @@ const (
 // A situation is what a process knows when it has loaded a record.
 type situation struct {
 	rec      *Record       // nil: there is no record
+	known    *known        // what this process knew before; nil: nothing
 	lease    *lease        // of the record's token
 	rejected bool          // the API rejected that token
 	inUse    *oauth2.Token // nil: this process has none
@@ -145,6 +148,8 @@ type situation struct {
 // step decides what to do: steps 1 to 4.
 func (x *situation) step() step {
 	switch rec := x.rec; {
+	case x.known.isAhead(rec, x.now):
+		return stepHeal
 	case rec == nil, rec.Ended != "":
 		return stepStop
 	case x.isNews() && x.lease.valid(x.now) && !x.rejected:
@@ -167,7 +172,13 @@ func (x *situation) isNews() bool { return x.inUse == nil || !sameTokens(x.inUse
 // RefreshTimeout old, for a call of at most one RefreshTimeout, and then saves or
 // renews.
 func (x *situation) ownerIsGone() bool {
-	return x.memory.seen == x.rec.Version && x.now.Sub(x.memory.seenSince) >= 2*x.timeout
+	return x.memory.seen == x.rec.Version && x.now.Sub(x.memory.seenSince) >= 2*timeoutOf(x.rec, x.timeout)
+}
+
+// timeoutOf returns the longer RefreshTimeout of two: that of this process, and that of
+// the process whose claim rec carries.
+func timeoutOf(rec *Record, own time.Duration) time.Duration {
+	return max(own, min(rec.RefreshTimeout, maxRefreshTimeout))
 }
 
 // knowsItsClaim reports whether what this process remembers of its claim is still true,
@@ -177,13 +188,19 @@ func (x *situation) knowsItsClaim() bool {
 	return mine.isIn(x.rec) || mine.mayLandOver(x.rec)
 }
 
-// claimOn returns the claim that this process makes on rec.
-func (m *memory) claimOn(rec *Record, now time.Time) *claim {
+// claimOn returns the claim on rec that this process makes with the record claimed.
+func (m *memory) claimOn(rec, claimed *Record, now time.Time) *claim {
 	last := m.mine
-	next := &claim{version: newVersion(rec.Version), over: rec.Version, since: now, interrupted: !rec.RefreshStarted.IsZero()}
-	if last.isIn(rec) {
+	next := &claim{version: claimed.Version, over: rec.Version, since: now, token: rec.Token, interrupted: !rec.RefreshStarted.IsZero()}
+	switch {
+	case last.isIn(rec):
 		next.renewal = true
 		next.interrupted, next.refusal = last.interrupted, last.refusal
+	case last == nil || !sameTokens(last.token, rec.Token):
+	case last.refusal != nil: // another process has claimed a dead token, or the store has lost the last claim
+		next.interrupted, next.refusal = last.interrupted, last.refusal
+	default:
+		next.interrupted = next.interrupted || last.interrupted
 	}
 	if last.mayLandOver(rec) {
 		next.version = last.version // either Save may land, and both must be known as ours
@@ -224,9 +241,7 @@ func (c *claim) released(claimed *Record) *Record {
 	if c.interrupted {
 		return nil
 	}
-	free := claimed.clone()
-	free.Version = newVersion(claimed.Version)
-	free.RefreshStarted = time.Time{}
+	free := claimed.next()
 	if c.refusal != nil && free.Token.AccessToken != "" {
 		free.Token.RefreshToken = "" // nobody must present it again
 	}
@@ -301,10 +316,6 @@ type change struct {
 	// any session.
 	presented *oauth2.Token
 
-	// replaces are the sessions that a login replaces, and that may be in the store now:
-	// the one that it found there, and one that this process had not saved yet.
-	replaces []string
-
 	unheard bool // a Save of rec failed, but may have landed
 
 	// What follows is for callers, and for whoever saves.
@@ -341,12 +352,11 @@ const (
 // fateOver decides what becomes of the change after a conflict. there is the record in
 // the store; nil: there is none.
 func (c *change) fateOver(there *Record) fate {
-	if there == nil {
-		return c.fateOverNothing()
-	}
 	switch {
-	case there.Version == c.prev:
+	case versionOf(there) == c.prev:
 		return fateStale
+	case there == nil: // the store has lost it: a Logout would have left a record
+		return fateReplaces
 	case there.Version == c.rec.Version, hasTokens(c.rec.Token) && sameTokens(there.Token, c.rec.Token):
 		return fateSaved // another process may have claimed it already
 	case c.mayReplace(there):
@@ -357,16 +367,18 @@ func (c *change) fateOver(there *Record) fate {
 	return fateGivenUp
 }
 
-// fateOverNothing is fateOver if there is no record: the session was logged out, unless
-// the change begins a session and certainly was not in the store.
-func (c *change) fateOverNothing() fate {
-	switch {
-	case c.presented != nil || c.unheard:
-		return fateLoggedOut
-	case c.prev == "":
-		return fateStale
+// showsLoss reports whether the store has gone back since the claim or the Save that the
+// change follows: it has there now. A login replaces whatever is there.
+func (c *change) showsLoss(there *Record) bool {
+	if c.presented == nil {
+		return false
 	}
-	return fateReplaces
+	before := knownOf(c.rec, time.Time{})
+	before.ended = ""
+	if c.rec.Ended == "" {
+		before.generation--
+	}
+	return there == nil || before.isAhead(there, time.Time{})
 }
 
 // mayReplace reports whether the change may replace a record that is in the store
@@ -374,7 +386,11 @@ func (c *change) fateOverNothing() fate {
 func (c *change) mayReplace(there *Record) bool {
 	switch {
 	case c.presented == nil: // but if rec may have landed, not what others have made of it since
-		return !c.unheard || slices.Contains(c.replaces, sessionOf(there.Version))
+		return !c.unheard || slices.Contains(c.rec.Replaces, sessionOf(there.Version))
+	case c.rec.Ended != "" && there.Ended == "" && there.Generation == c.rec.Generation:
+		return sameTokens(there.Token, c.presented)
+	case knownOf(c.rec, time.Time{}).isAhead(there, time.Time{}):
+		return true
 	case there.Ended != "":
 		return false
 	case c.rec.Ended != "": // a newer pair may have the same refresh token

@@ -22,7 +22,9 @@ func pairOf(name string) *oauth2.Token {
 }
 
 // free returns a record that nobody has claimed.
-func free(version, pair string) *Record { return &Record{Version: version, Token: pairOf(pair)} }
+func free(version, pair string) *Record {
+	return &Record{Version: version, Generation: 1, Token: pairOf(pair)}
+}
 
 func claimed(version, pair string) *Record {
 	rec := free(version, pair)
@@ -103,14 +105,14 @@ func TestWhatAClaimKnowsOfTheOneBefore(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := memory{mine: c.mine}
-			got := *m.claimOn(c.rec, noon)
+			got := *m.claimOn(c.rec, c.rec.next(), noon)
 			if c.want.version == "" {
 				if got.version == c.rec.Version || c.mine != nil && got.version == c.mine.version || sessionOf(got.version) != "s" {
 					t.Errorf("the claim has version %q, want a new one of the same session", got.version)
 				}
 				c.want.version = got.version
 			}
-			c.want.since = noon
+			c.want.since, c.want.token = noon, c.rec.Token
 			if got != c.want {
 				t.Errorf("the claim is %+v, want %+v", got, c.want)
 			}
@@ -181,7 +183,8 @@ func TestWhatAnAnswerOfFinCodeMeans(t *testing.T) {
 func TestWhatBecomesOfAChangeAfterAConflict(t *testing.T) {
 	successor := change{rec: free("s.3", "2"), prev: "s.2", presented: pairOf("1")}
 	end := change{rec: ended("s.3", endedReused), prev: "s.2", presented: pairOf("1")}
-	login := change{rec: free("n", "n"), prev: "s.2", replaces: []string{"s", "t"}}
+	login := change{rec: free("n", "n"), prev: "s.2"}
+	login.rec.Replaces = []string{"s", "t"}
 	unheard := login
 	unheard.unheard = true
 	first, firstUnheard := login, unheard
@@ -202,14 +205,14 @@ func TestWhatBecomesOfAChangeAfterAConflict(t *testing.T) {
 		"a successor finds another session":                     {successor, free("x", "x"), fateGivenUp},
 		"a successor finds that others ended the session":       {successor, ended("s.4", endedReused), fateGivenUp},
 		"a successor finds that the session was logged out":     {successor, ended("s.4", endedLogout), fateLoggedOut},
-		"a successor finds nothing":                             {successor, nil, fateLoggedOut},
+		"a successor finds nothing":                             {successor, nil, fateReplaces},
 		"an end finds what it was to replace":                   {end, claimed("s.2", "1"), fateStale},
 		"an end finds that another process took over":           {end, claimed("s.4", "1"), fateReplaces},
 		"an end finds a newer pair":                             {end, free("s.4", "2"), fateGivenUp},
 		"an end finds a newer pair with the same refresh token": {end, sameRefreshToken, fateGivenUp},
 		"a successor finds a pair with the old refresh token":   {successor, sameRefreshToken, fateReplaces},
 		"an end finds another end":                              {end, ended("s.4", endedReused), fateGivenUp},
-		"an end finds nothing":                                  {end, nil, fateLoggedOut},
+		"an end finds nothing":                                  {end, nil, fateReplaces},
 		"an end finds itself":                                   {end, ended("s.3", endedReused), fateSaved},
 		"an end finds that the session was logged out":          {end, ended("s.4", endedLogout), fateLoggedOut},
 		"an end finds another session without tokens":           {end, &Record{Version: "x", Token: &oauth2.Token{}}, fateGivenUp},
@@ -227,8 +230,8 @@ func TestWhatBecomesOfAChangeAfterAConflict(t *testing.T) {
 		"an unheard login finds the unsaved session before it":  {unheard, free("t", "t"), fateReplaces},
 		"an unheard login finds another session":                {unheard, free("x", "x"), fateGivenUp},
 		"an unheard login finds that it was logged out":         {unheard, ended("n.2", endedLogout), fateLoggedOut},
-		"an unheard login finds nothing":                        {unheard, nil, fateLoggedOut},
-		"an unheard first login finds nothing":                  {firstUnheard, nil, fateLoggedOut},
+		"an unheard login finds nothing":                        {unheard, nil, fateReplaces},
+		"an unheard first login finds nothing":                  {firstUnheard, nil, fateStale},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := c.change.fateOver(c.there); got != c.want {

@@ -40,9 +40,11 @@ func (s *session) bring(c *change) *change {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if before := s.activity.unsaved; before != nil {
-		c.replaces = append(c.replaces, before.replaces...)
-		c.replaces = append(c.replaces, sessionOf(before.rec.Version))
+		c.rec.Replaces = replacing(c.rec.Replaces, sessionOf(before.rec.Version))
 		before.fate = fateGivenUp
+	}
+	if c.rec.Ended == "" {
+		s.known = knownOf(c.rec, s.env.now())
 	}
 	c.storeErr = errNoAnswer
 	s.activity.unsaved = c
@@ -189,10 +191,13 @@ func (s *session) saveOnce(ctx context.Context, limit time.Duration) error {
 // save saves c over the version that it replaces, or over another record that it may
 // replace.
 func (s *session) save(ctx context.Context, c *change, limit time.Duration) error {
+	var lost error // what the store has lost
 	for {
 		err := s.cell().within(limit).save(ctx, c.rec, c.prev)
 		if err == nil {
 			s.settle(ctx, c, fateSaved)
+			s.reportReverted(lost)
+			s.known = knownOf(c.rec, s.env.now())
 			return nil
 		}
 		if !errors.Is(err, ErrConflict) {
@@ -207,9 +212,19 @@ func (s *session) save(ctx context.Context, c *change, limit time.Duration) erro
 		case fateStale:
 			return errStale
 		case fateReplaces:
+			if c.showsLoss(there) {
+				lost = revertedError(there, c.rec)
+			}
+			if c.presented == nil {
+				c.rec.Replaces = replacing(c.rec.Replaces, sessionOf(versionOf(there)))
+			}
 			c.prev = versionOf(there)
 		default:
 			s.settle(ctx, c, fate)
+			s.known = nil
+			if there != nil {
+				s.known = knownOf(there, s.env.now())
+			}
 			return nil
 		}
 	}

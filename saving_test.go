@@ -720,9 +720,9 @@ func TestFirstLoginStaysValidUntilTheSecondIsSaved(t *testing.T) {
 // Steps:
 //  1. The first Save of a login fails. The second succeeds.
 //  2. The session is logged out.
-//  3. The store carries out the first Save after all. The record is back, but its
-//     token was revoked.
-func TestLateSaveOfALoginBringsBackOnlyADeadToken(t *testing.T) {
+//  3. The store is about to carry out the first Save after all. The record of the
+//     Logout is in its way.
+func TestLateSaveOfALoginDoesNotBringItBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})
 		store := newFaultyStore()
@@ -737,12 +737,10 @@ func TestLateSaveOfALoginBringsBackOnlyADeadToken(t *testing.T) {
 		if err := sessions.Logout(t.Context(), "a"); err != nil {
 			t.Fatal(err)
 		}
-		if err := store.MemoryStore.Save(t.Context(), "a", first, ""); err != nil {
-			t.Fatal(err)
+		if err := store.MemoryStore.Save(t.Context(), "a", first, ""); !errors.Is(err, fincodeauth.ErrConflict) {
+			t.Errorf("the late Save returns error %v, want ErrConflict", err)
 		}
-		if status := whoami(t, fc, record(t, store, "a").Token); status != http.StatusUnauthorized {
-			t.Errorf("FinCode answers %d to the token that came back, want 401", status)
-		}
+		wantLoggedOut(t, store, "a")
 	})
 }
 

@@ -32,8 +32,8 @@ import (
 //
 // # Why this is enough
 //
-// What the protocol knows (memory), what the store lacks (unsaved) and what is in use
-// (lease) change together within one turn. So nobody in this process can overtake
+// What the protocol knows (memory), what was seen (known), what the store lacks (unsaved)
+// and what is in use (lease) change together within one turn. So nobody in this process can overtake
 // anybody: a Login finds a refresh that is done, and a refresh finds a Login that is
 // done. What other processes do meanwhile is decided by the store's compare-and-swap,
 // and never by this process's memory.
@@ -59,6 +59,7 @@ type session struct {
 
 	key     string
 	earlyAt atomic.Int64 // no early refresh before then, counted from env.started
+	known   *known       // turn: the newest state of the session that this process has seen; nil: none
 
 	mu       sync.Mutex
 	activity *activity // mu: nil if no call is under way and there is nothing to remember

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -47,9 +48,20 @@ type Store interface {
 // Record in it, slog's JSON handler writes the JSON form.
 type Record struct {
 	// Version is different for each Save, and never empty. This package makes it,
-	// and a Store only compares it. The part before the first dot changes only
-	// with a Login or an Adopt.
+	// and a Store only compares it. The part before the first dot names the
+	// session. It changes only with a Login or an Adopt, and with the first Save
+	// over a record without a Generation.
 	Version string `json:"version"`
+
+	// Generation counts the pairs of the session: 1 for the first, and one more
+	// with each rotation. So of two records of one session, anybody can tell the
+	// newer one. 0: an earlier version of this package saved the record, and
+	// nobody can tell.
+	Generation int `json:"generation,omitempty"`
+
+	// Replaces names the sessions that were under this key before, the last one
+	// first, at most eight.
+	Replaces []string `json:"replaces,omitempty"`
 
 	// Token is the session's current pair. Both tokens in it are empty once
 	// the session has ended.
@@ -60,8 +72,19 @@ type Record struct {
 	// process compares it with its clock.
 	RefreshStarted time.Time `json:"refresh_started,omitzero"`
 
+	// RefreshTimeout is the Config.RefreshTimeout of that process, in nanoseconds
+	// in JSON. Other processes wait for twice this, or twice their own if that is
+	// more, before they take the refresh over. 0: unknown, so they wait for twice
+	// their own.
+	RefreshTimeout time.Duration `json:"refresh_timeout_ns,omitempty"`
+
 	// Ended is set once the session needs a login, and says why.
 	Ended string `json:"ended,omitempty"`
+
+	// RemoveAfter is set in the record that a Logout leaves. The record tells
+	// other processes that the session was logged out, and not lost. From then on
+	// nobody needs it, and the Store may remove it. Zero: the record stays.
+	RemoveAfter time.Time `json:"remove_after,omitzero"`
 }
 
 // clone returns a copy that shares nothing with r.
@@ -71,6 +94,7 @@ func (r *Record) clone() *Record {
 		tok := *r.Token
 		c.Token = &tok
 	}
+	c.Replaces = slices.Clone(r.Replaces)
 	return &c
 }
 
