@@ -119,6 +119,12 @@ func (r Record) LogValue() slog.Value { return slog.StringValue(r.String()) }
 type MemoryStore struct {
 	mu      sync.RWMutex
 	records map[string]*Record // callers give and get copies of these
+	logouts []logoutAt         // which records of a Logout may be removed, and when; the earliest first
+}
+
+type logoutAt struct {
+	key         string
+	removeAfter time.Time
 }
 
 // NewMemoryStore returns an empty MemoryStore.
@@ -156,7 +162,22 @@ func (m *MemoryStore) Save(ctx context.Context, key string, rec *Record, prev st
 		m.records = make(map[string]*Record)
 	}
 	m.records[key] = rec.clone()
+	if !rec.RemoveAfter.IsZero() {
+		m.logouts = append(m.logouts, logoutAt{key, rec.RemoveAfter})
+		m.removeLogouts(time.Now())
+	}
 	return nil
+}
+
+// removeLogouts removes the records of Logouts that nobody needs any more. mu is held.
+func (m *MemoryStore) removeLogouts(now time.Time) {
+	for len(m.logouts) > 0 && now.After(m.logouts[0].removeAfter) {
+		first := m.logouts[0]
+		m.logouts = m.logouts[1:]
+		if rec := m.records[first.key]; rec != nil && rec.RemoveAfter.Equal(first.removeAfter) {
+			delete(m.records, first.key)
+		}
+	}
 }
 
 // Delete implements Store.

@@ -241,3 +241,36 @@ func TestErrorNamesTheStoreThatDoesNotAnswer(t *testing.T) {
 		}
 	})
 }
+
+func TestMemoryStoreRemovesTheRecordOfALogoutAfterEightDays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := fincodeauth.NewMemoryStore()
+		sessions := newSessions(t, fc, withStore(store))
+		for _, key := range []string{"a", "b", "c"} {
+			logIn(t, sessions, key)
+			if err := sessions.Logout(t.Context(), key); err != nil {
+				t.Fatal(err)
+			}
+		}
+		logIn(t, sessions, "b")
+		time.Sleep(8*24*time.Hour - time.Minute)
+		logIn(t, sessions, "d")
+		if err := sessions.Logout(t.Context(), "d"); err != nil {
+			t.Fatal(err)
+		}
+		wantLoggedOut(t, store, "a")
+		time.Sleep(2 * time.Minute)
+		logIn(t, sessions, "e")
+		if err := sessions.Logout(t.Context(), "e"); err != nil {
+			t.Fatal(err)
+		}
+		for _, key := range []string{"a", "c"} {
+			if rec, err := store.Load(t.Context(), key); !errors.Is(err, fincodeauth.ErrNotFound) {
+				t.Errorf("after eight days, Load(%q) = %v, %v, want ErrNotFound", key, rec, err)
+			}
+		}
+		record(t, store, "b")
+		wantLoggedOut(t, store, "d")
+	})
+}

@@ -76,6 +76,10 @@ func Prefix(prefix string) Option {
 // saves the session, so use the time for which FinCode accepts an unused refresh
 // token. The shortest TTL is one hour. 0 is the default, and keeps sessions until
 // they are deleted.
+//
+// The record of a Logout is removed after its RemoveAfter, whatever the TTL. A process
+// that remembers a session which Redis has removed saves it again when it is used within
+// seven days. So TTL frees memory, and does not log idle users out.
 func TTL(ttl time.Duration) Option {
 	return func(s *Store) { s.ttl = ttl }
 }
@@ -209,6 +213,9 @@ func (s *Store) save(ctx context.Context, key string, rec *fincodeauth.Record, p
 // lifeOf returns the time for which Redis must keep rec. 0 means until rec is
 // deleted.
 func (s *Store) lifeOf(rec *fincodeauth.Record) time.Duration {
+	if !rec.RemoveAfter.IsZero() {
+		return max(time.Until(rec.RemoveAfter), time.Second)
+	}
 	if s.ttl == 0 || rec.Token == nil || rec.Token.Expiry.IsZero() {
 		return s.ttl
 	}

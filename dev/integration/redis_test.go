@@ -98,6 +98,14 @@ func TestRedisTTL(t *testing.T) {
 			t.Errorf("%s: the record is kept for %v, want %v", name, got, step.want)
 		}
 	}
+	logout := &fincodeauth.Record{Version: "v1", Ended: "logged out", RemoveAfter: time.Now().Add(8 * ttl)}
+	if err := withTTL.Save(t.Context(), "bob", logout, ""); err != nil {
+		t.Fatal(err)
+	}
+	if got := client.TTL(t.Context(), withTTL.name+"bob").Val().Round(time.Minute); got != 8*ttl {
+		t.Errorf("the record of a Logout is kept for %v, want %v", got, 8*ttl)
+	}
+
 	withoutTTL, err := redisstore.New(client, redisstore.Prefix(withTTL.name))
 	if err != nil {
 		t.Fatal(err)
