@@ -29,6 +29,8 @@ func (k *promise) observed(v *view, e fincodeauth.Event) {
 		v.installed = v.machine.wall()
 	case fincodeauth.Refreshed, fincodeauth.LoggedIn:
 		v.installed = v.machine.wall()
+	case fincodeauth.StoreReverted: // the store of the simulation never goes back
+		w.breaks(v, "%v says wrongly that the store has gone back: %v", v, e.Err)
 	}
 	w.mu.Unlock()
 	if e.Type == fincodeauth.Ended {
