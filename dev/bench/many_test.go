@@ -296,11 +296,12 @@ func BenchmarkMemory(b *testing.B) {
 
 // A benchmark does not fail when sessions grow, so there is a test too. With one
 // session more than a power of two, the table has just grown and is at its
-// emptiest: the worst case.
-func TestASessionTakesAtMost300BytesAndItsStrings(t *testing.T) {
+// emptiest: the worst case. About 80 of these bytes are what the session remembers of
+// its record, for a store that goes back.
+func TestASessionTakesAtMost400BytesAndItsStrings(t *testing.T) {
 	each, err := bytesEach(1<<16 + 1)
-	if err != nil || each > 300 {
-		t.Errorf("a session takes %.0f bytes and its strings, error %v; want at most 300 bytes", each, err)
+	if err != nil || each > 400 {
+		t.Errorf("a session takes %.0f bytes and its strings, error %v; want at most 400 bytes", each, err)
 	}
 }
 
