@@ -21,8 +21,8 @@ type Event struct {
 	Elapsed time.Duration
 
 	// Err says why. It is set for RefreshFailed, SaveFailed, Ended (a
-	// *SessionError), Passed and StoreReverted, and for a LoggedOut that FinCode did not
-	// confirm. It is nil for the others.
+	// *SessionError), Passed and StoreReverted, and for a LoggedOut that FinCode
+	// did not confirm. It is nil for the others.
 	Err error
 }
 

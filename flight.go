@@ -199,7 +199,7 @@ func (f *flight) situation(rec *Record) *situation {
 		x.inUse = l.token
 	}
 	if rec != nil {
-		x.lease = f.env.newLease(rec.Token)
+		x.lease = f.env.newLease(rec.Token).of(rec)
 		x.rejected = f.isRejected(rec.Token)
 	}
 	return x
@@ -211,10 +211,12 @@ func (f *flight) healAndLookAgain(ctx context.Context, rec *Record) result {
 	switch {
 	case err == nil:
 		return again
-	case errors.Is(err, ErrConflict) && !f.waitsTooLong(f.env.cfg.RefreshTimeout):
-		return f.makeDo(f.lookLater())
+	case !errors.Is(err, ErrConflict):
+		return f.makeDo(failed(err))
+	case f.waitsTooLong(f.env.cfg.RefreshTimeout):
+		return f.makeDo(failed(errStale))
 	}
-	return f.makeDo(failed(err))
+	return f.makeDo(f.lookLater())
 }
 
 // makeDo returns the current token as long as it is good, and puts off the next early

@@ -105,6 +105,20 @@ func (k *known) record(now time.Time) *Record {
 	return rec.end(k.ended)
 }
 
+// knownOfLease is knownOf the record of the token in use; nil: there is none.
+func knownOfLease(l *lease) *known {
+	if l == nil || l.generation == 0 {
+		return nil
+	}
+	return &known{session: l.session, generation: l.generation, token: l.token, seen: l.issued}
+}
+
+// isIn reports whether knownOfLease says the same as k.
+func (k *known) isIn(l *lease) bool {
+	return k != nil && l != nil && k.token == l.token && k.session == l.session && k.generation == l.generation &&
+		k.ended == "" && len(k.replaces) == 0
+}
+
 // isAhead reports whether k is certainly newer than what the store has: the store has
 // gone back. nil: the store has no record.
 func (k *known) isAhead(there *Record, now time.Time) bool {

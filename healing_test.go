@@ -54,6 +54,17 @@ func (s *pastStore) goBack(t *testing.T, n int) {
 
 const all = 1000 // saves, so that the store comes back empty
 
+// liveOn lets an hour pass, n times, and has the processes use the session after each.
+func liveOn(t *testing.T, n int, processes ...*fincodeauth.Sessions) {
+	t.Helper()
+	for range n {
+		time.Sleep(time.Hour)
+		for _, s := range processes {
+			token(t, s.TokenSource("a"))
+		}
+	}
+}
+
 // noteReverts notes in got each StoreReverted.
 func noteReverts(got *[]string) func(*fincodeauth.Config) {
 	var mu sync.Mutex
@@ -83,11 +94,7 @@ func TestStoreThatGoesBackLosesNoSession(t *testing.T) {
 					if who != "the process that rotated" {
 						living = newSessions(t, fc, withStore(store), noteReverts(&reverts))
 					}
-					for range 5 {
-						time.Sleep(time.Hour)
-						token(t, one.TokenSource("a"))
-						token(t, living.TokenSource("a"))
-					}
+					liveOn(t, 5, one, living)
 					store.goBack(t, back)
 					time.Sleep(time.Hour)
 					for range 2 {
@@ -120,10 +127,7 @@ func TestEndByAProcessThatKnewLessIsHealed(t *testing.T) {
 		store := new(pastStore)
 		knows := newSessions(t, fc, withStore(store))
 		logIn(t, knows, "a")
-		for range 3 {
-			time.Sleep(time.Hour)
-			token(t, knows.TokenSource("a"))
-		}
+		liveOn(t, 3, knows)
 		store.goBack(t, 3)
 		time.Sleep(time.Hour)
 		if _, err := newSessions(t, fc, withStore(store)).TokenSource("a").Token(); !errors.Is(err, fincodeauth.ErrTokenReused) {
@@ -143,8 +147,7 @@ func TestLoggedOutSessionStaysOutWhenTheStoreGoesBack(t *testing.T) {
 				one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(store))
 				logIn(t, one, "a")
 				token(t, two.TokenSource("a"))
-				time.Sleep(time.Hour)
-				token(t, one.TokenSource("a"))
+				liveOn(t, 1, one)
 				if err := one.Logout(t.Context(), "a"); err != nil {
 					t.Fatal(err)
 				}
@@ -166,6 +169,35 @@ func TestLoggedOutSessionStaysOutWhenTheStoreGoesBack(t *testing.T) {
 	}
 }
 
+// A process learns of another's Logout by a Logout or a Forget of its own. It does not
+// save the session again when the store comes back empty.
+func TestLogoutThatWasFoundIsRemembered(t *testing.T) {
+	for name, end := range map[string]func(*fincodeauth.Sessions, context.Context, string) error{
+		"Logout": (*fincodeauth.Sessions).Logout, "Forget": (*fincodeauth.Sessions).Forget,
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fc := fincodetest.New(fincodetest.Config{})
+				store := new(pastStore)
+				one, two := newSessions(t, fc, withStore(store)), newSessions(t, fc, withStore(store))
+				logIn(t, one, "a")
+				token(t, two.TokenSource("a"))
+				if err := one.Logout(t.Context(), "a"); err != nil {
+					t.Fatal(err)
+				}
+				if err := end(two, t.Context(), "a"); err != nil {
+					t.Fatal(err)
+				}
+				store.goBack(t, all)
+				time.Sleep(time.Hour)
+				if _, err := two.TokenSource("a").Token(); !errors.Is(err, fincodeauth.ErrNotFound) {
+					t.Errorf("got error %v, want ErrNotFound", err)
+				}
+			})
+		})
+	}
+}
+
 // The store goes back, and a process that knows only an older token logs the session out.
 // The newest token must be revoked, too.
 func TestLogoutByAProcessThatKnewLessRevokesTheNewestToken(t *testing.T) {
@@ -174,10 +206,7 @@ func TestLogoutByAProcessThatKnewLessRevokesTheNewestToken(t *testing.T) {
 		store := new(pastStore)
 		knows := newSessions(t, fc, withStore(store))
 		logIn(t, knows, "a")
-		for range 2 {
-			time.Sleep(time.Hour)
-			token(t, knows.TokenSource("a"))
-		}
+		liveOn(t, 2, knows)
 		newest := token(t, knows.TokenSource("a"))
 		store.goBack(t, 2)
 		_ = newSessions(t, fc, withStore(store)).Logout(t.Context(), "a") // FinCode refuses the old token
@@ -202,13 +231,11 @@ func TestStoreThatGoesBackToBeforeALoginLosesNoSession(t *testing.T) {
 		store := new(pastStore)
 		sessions := newSessions(t, fc, withStore(store))
 		logIn(t, sessions, "a")
-		time.Sleep(time.Hour)
-		token(t, sessions.TokenSource("a"))
+		liveOn(t, 1, sessions)
 		logIn(t, sessions, "a")
 		want := record(t, store, "a")
 		store.goBack(t, 1)
-		time.Sleep(time.Hour)
-		token(t, sessions.TokenSource("a"))
+		liveOn(t, 1, sessions)
 		if n := fc.Presented(want.Token.RefreshToken); n != 1 {
 			t.Errorf("the refresh token of the second login was presented %d times, want once", n)
 		}

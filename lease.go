@@ -2,6 +2,7 @@ package fincodeauth
 
 import (
 	"math"
+	"strings"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -16,6 +17,16 @@ type lease struct {
 	expireAt  int64         // from then on, callers wait for the next token
 	issued    int64         // when the token was issued; if nobody says: when this process got it
 	lifetime  time.Duration // 0: unknown
+
+	// Of the token's record. Zero: nobody needs to know.
+	session    string
+	generation int
+}
+
+// of notes whose token it is, before the lease is put into use.
+func (l *lease) of(rec *Record) *lease {
+	l.session, l.generation = strings.Clone(sessionOf(rec.Version)), rec.Generation
+	return l
 }
 
 // never is a time of a lease that does not come.

@@ -14,8 +14,8 @@ import (
 // memory only, so a restart loses them.
 //
 // load returns the token under key. If there is none, it returns a nil token, or an
-// error that wraps ErrNotFound. After load has returned a token, it is not called
-// again for that key until the session is deleted.
+// error that wraps ErrNotFound. After load has returned a token, or a session was saved,
+// load is not called again for that key in this process, not even after a Logout.
 //
 // save is called only when the tokens change. tok is nil when the session has ended
 // or was deleted. When save returns nil, the token must be durable.

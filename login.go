@@ -34,8 +34,8 @@ func (s *session) login(ctx context.Context, event EventType, obtain func(contex
 		return err
 	}
 	s.env.observe(event, s.key, took, nil)
-	s.replace(s.env.newLease(tok))
 	rec := &Record{Version: newVersion(""), Generation: 1, Token: tok, Replaces: s.sessionsBefore(there)}
+	s.replace(s.env.newLease(tok).of(rec))
 	s.bring(&change{
 		rec:       rec,
 		prev:      versionOf(there),

@@ -119,6 +119,7 @@ func (s *session) retire(ctx context.Context) (*removed, error) {
 		lost = versionOf(there)
 		gone := s.beforeLogout(rec)
 		if rec.Ended == endedLogout && rec == there {
+			s.learn(ctx, there)
 			return &gone, nil
 		}
 		out := rec.loggedOut(s.env.now())

@@ -87,11 +87,12 @@ func (p *presenter) present(ctx context.Context, claimed *Record) result {
 // succeed puts a new token into use, to be saved over the claim.
 func (p *presenter) succeed(claimed *Record, tok *oauth2.Token, how EventType, started time.Time) result {
 	p.activity.memory = memory{}
-	l := p.env.newLease(tok)
+	rec := claimed.successor(tok)
+	l := p.env.newLease(tok).of(rec)
 	p.env.observe(how, p.key, p.env.since(started), nil)
 	p.use(l)
 	c := p.bring(&change{
-		rec:       claimed.successor(tok),
+		rec:       rec,
 		prev:      claimed.Version,
 		presented: claimed.Token,
 		meanwhile: errUnsaved,

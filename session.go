@@ -33,10 +33,10 @@ import (
 // # Why this is enough
 //
 // What the protocol knows (memory), what was seen (known), what the store lacks (unsaved)
-// and what is in use (lease) change together within one turn. So nobody in this process can overtake
-// anybody: a Login finds a refresh that is done, and a refresh finds a Login that is
-// done. What other processes do meanwhile is decided by the store's compare-and-swap,
-// and never by this process's memory.
+// and what is in use (lease) change together within one turn. So nobody in this process
+// can overtake anybody: a Login finds a refresh that is done, and a refresh finds a Login
+// that is done. What other processes do meanwhile is decided by the store's
+// compare-and-swap, and never by this process's memory.
 //
 // A request with a good token never needs the turn. It reads one atomic pointer, and a
 // lease does not change.
@@ -50,7 +50,7 @@ import (
 //
 // There may be a million sessions. So what only sessions in trouble need is in the
 // activity, and the fields that every request needs come first, within one cache line
-// of 64 bytes.
+// of 64 bytes. What the lease says is in known only while there is an activity.
 type session struct {
 	lease   atomic.Pointer[lease] // turn, mu: the token in use; nil: there is none, or it is not loaded yet
 	used    atomic.Uint64         // when the session was used last, by the table's count
@@ -59,7 +59,7 @@ type session struct {
 
 	key     string
 	earlyAt atomic.Int64 // no early refresh before then, counted from env.started
-	known   *known       // turn: the newest state of the session that this process has seen; nil: none
+	known   *known       // turn, mu without an activity: the newest state that this process has seen; nil: none, or the lease has it
 
 	mu       sync.Mutex
 	activity *activity // mu: nil if no call is under way and there is nothing to remember
@@ -131,6 +131,9 @@ func (s *session) unpin() {
 	s.activity.pins--
 	if s.activity.isEmpty() {
 		s.activity = nil
+		if s.known.isIn(s.lease.Load()) {
+			s.known = nil
+		}
 	}
 	s.env.work.Done()
 }
@@ -139,6 +142,9 @@ func (s *session) unpin() {
 func (s *session) active() *activity {
 	if s.activity == nil {
 		s.activity = &activity{turn: make(chan struct{}, 1)}
+		if s.known == nil {
+			s.known = knownOfLease(s.lease.Load())
+		}
 	}
 	return s.activity
 }

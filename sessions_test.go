@@ -57,6 +57,7 @@ func TestNewSaysWhatToChange(t *testing.T) {
 		"negative RefreshBefore":    {fincodeauth.Config{BaseURL: ok, RefreshBefore: -1}, "RefreshBefore"},
 		"negative RefreshTimeout":   {fincodeauth.Config{BaseURL: ok, RefreshTimeout: -1}, "RefreshTimeout"},
 		"seconds without a unit":    {fincodeauth.Config{BaseURL: ok, RefreshTimeout: 15}, "15*time.Second"},
+		"days of RefreshTimeout":    {fincodeauth.Config{BaseURL: ok, RefreshTimeout: 25 * time.Hour}, "at most 24h"},
 		"an empty tenant":           {fincodeauth.Config{BaseURL: fincodeauth.Sandbox("")}, "is empty"},
 		"a host without a scheme":   {fincodeauth.Config{BaseURL: "localhost:8080/api"}, "does not begin with https://"},
 		"negative MaxSessions":      {fincodeauth.Config{BaseURL: ok, MaxSessions: -1}, "MaxSessions"},

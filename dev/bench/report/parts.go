@@ -320,7 +320,7 @@ func memory(r *results) part {
 			{"start, one record", duration(r.median(one))},
 			{"start, 1,000,000 records", duration(r.median(million))},
 		},
-		Goals: []goal{atMost("bytes a session", each, 400, ""), atMost("loads of a start, with any number of records", loads, 1, "")},
+		Goals: []goal{atMost("bytes a session", each, 300, ""), atMost("loads of a start, with any number of records", loads, 1, "")},
 	}
 }
 
