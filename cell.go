@@ -11,23 +11,26 @@ import (
 )
 
 // A cell is one key of a Store: the place of one record. It calls the Store with a
-// time limit, and checks what the Store returns. It has no state.
+// time limit, checks what the Store returns, and tells the lookout whether it answered. It
+// has no state.
 type cell struct {
-	store   Store
+	env     *environment
 	key     string
 	timeout time.Duration // of each call
 }
 
 // load returns the record; nil: there is none.
 func (c cell) load(ctx context.Context) (*Record, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, c.timeout, errSlowStore)
+	loading, cancel := context.WithTimeoutCause(ctx, c.timeout, errSlowStore)
 	defer cancel()
-	rec, err := c.store.Load(ctx, c.key)
+	began := c.env.now()
+	rec, err := c.env.cfg.Store.Load(loading, c.key)
+	c.heard(ctx, began, err)
 	switch {
 	case errors.Is(err, ErrNotFound):
 		return nil, nil
 	case err != nil:
-		return nil, fmt.Errorf("loading its record: %w", c.slowed(ctx, err))
+		return nil, fmt.Errorf("loading its record: %w", c.slowed(loading, err))
 	case rec == nil:
 		return nil, errors.New("the Store's Load returned neither a record nor an error: let it return ErrNotFound")
 	case rec.Version == "": // no Save can name it as prev
@@ -62,7 +65,9 @@ func (c cell) loadStable(ctx context.Context) (*Record, error) {
 func (c cell) save(ctx context.Context, rec *Record, prev string) error {
 	saving, cancel := context.WithTimeoutCause(ctx, c.timeout, errSlowStore)
 	defer cancel()
-	err := c.store.Save(saving, c.key, rec, prev)
+	began := c.env.now()
+	err := c.env.cfg.Store.Save(saving, c.key, rec, prev)
+	c.heard(ctx, began, err)
 	if err == nil || errors.Is(err, ErrConflict) {
 		return err
 	}
@@ -77,10 +82,18 @@ func (c cell) save(ctx context.Context, rec *Record, prev string) error {
 func (c cell) delete(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	if err := c.store.Delete(ctx, c.key); err != nil {
+	if err := c.env.cfg.Store.Delete(ctx, c.key); err != nil {
 		return fmt.Errorf("deleting its record: %w", err)
 	}
 	return nil
+}
+
+// heard tells the lookout of a call that began then and has ended with err, unless ctx, of
+// the caller, has ended.
+func (c cell) heard(ctx context.Context, began time.Time, err error) {
+	if answered := err == nil || errors.Is(err, ErrConflict) || errors.Is(err, ErrNotFound); answered || ctx.Err() == nil {
+		c.env.lookout.heard(began.Sub(c.env.started), c.env.since(c.env.started), answered)
+	}
 }
 
 // within returns the cell with another time limit.

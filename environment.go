@@ -10,13 +10,14 @@ import (
 )
 
 // An environment is what all sessions of one Sessions share. Nothing in it changes,
-// except what mu guards, reverted, and flights, which has a lock of its own.
+// except what mu guards, reverted, and flights and lookout, which have locks of their own.
 type environment struct {
 	cfg      Config // complete: defaults have replaced its zero values
 	endpoint *endpoint
 	flights  singleflight.Group // by session key
 	started  time.Time          // session.earlyAt counts from then
 	reverted atomic.Bool        // the store had gone back, for any session
+	lookout  lookout
 
 	// These are time.Now and rand.Float64, except in a simulation.
 	now    func() time.Time
@@ -34,6 +35,7 @@ func (e *environment) begin(cfg Config, now func() time.Time, random func() floa
 	e.cfg = cfg
 	e.endpoint = newEndpoint(cfg.BaseURL, cfg.Base, newFields(cfg.Header, cfg.RequestID), cfg.RefreshTimeout, now)
 	e.started = now()
+	e.lookout.next.Store(int64(lookEvery))
 	e.now, e.random = now, random
 	e.closing, e.abandoned = make(chan struct{}), make(chan struct{})
 }

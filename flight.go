@@ -42,6 +42,7 @@ type flight struct {
 	waitsFor   string        // the version of the claim of another process
 	lost       string        // the version that a claim could not replace: a store that still loads it is behind
 	interval   time.Duration // until the next look
+	granted    bool          // others had time to look at a store that came back
 }
 
 // fly joins the flight that is under way, or starts one with the values of ctx. The
@@ -189,7 +190,28 @@ func (f *flight) pass(ctx context.Context) result {
 	case stepStandBy:
 		return f.standBy(rec)
 	}
+	if grace := f.grace(); grace > 0 {
+		return result{err: errAgain, pause: grace}
+	}
 	return f.claim(ctx, rec)
+}
+
+// grace returns how long the flight pauses before it claims, once: the store was away, and
+// may have gone back. 0: it does not pause.
+func (f *flight) grace() time.Duration {
+	if f.granted {
+		return 0
+	}
+	now, left := f.env.now(), time.Duration(0)
+	if l := f.good(); l != nil {
+		left = time.Duration(l.expireAt - now.UnixNano())
+	}
+	grace := f.env.lookout.grace(now.Sub(f.env.started), left)
+	if grace > 0 {
+		f.granted = true
+		f.waitsSince = now.Add(grace)
+	}
+	return grace
 }
 
 // situation returns what this process knows when it has loaded rec.
@@ -246,6 +268,7 @@ func (f *flight) adopt(x *situation) result {
 		f.activity.memory = memory{}
 	}
 	f.use(x.lease)
+	f.env.lookout.last.Store(f.session)
 	f.env.observe(Adopted, f.key, 0, nil)
 	return result{lease: x.lease}
 }

@@ -57,6 +57,7 @@ func (s *session) heal(ctx context.Context, found *Record) error {
 func (s *session) reportReverted(err error) {
 	if err != nil {
 		s.env.reverted.Store(true)
+		s.env.lookout.hasGoneBack(s.env.since(s.env.started))
 		s.env.observe(StoreReverted, s.key, 0, err)
 	}
 }

@@ -198,6 +198,7 @@ func (s *session) save(ctx context.Context, c *change, limit time.Duration) erro
 			s.settle(ctx, c, fateSaved)
 			s.reportReverted(lost)
 			s.known = knownOf(c.rec, s.env.now())
+			s.env.lookout.last.Store(s)
 			return nil
 		}
 		if !errors.Is(err, ErrConflict) {

@@ -245,7 +245,7 @@ func (s *session) cell() cell {
 	if c := s.activity.unsaved; c != nil && c.presented != nil {
 		timeout /= 4
 	}
-	return cell{store: s.env.cfg.Store, key: s.key, timeout: timeout}
+	return cell{env: s.env, key: s.key, timeout: timeout}
 }
 
 // use puts a lease into use; nil: none. The turn is held.

@@ -19,6 +19,9 @@ import (
 // protocol needs nothing else, so any database can be a Store. Package storetest
 // tests whether a Store keeps this contract.
 //
+// A rotation makes one Load and two Saves. While a process is used, it also makes one
+// Load a minute, to find out whether the store has gone back to an earlier state.
+//
 // Any number of goroutines and processes may call a Store at once. It must honour
 // the context: a call whose context has ended returns that context's error. After
 // an error that wraps neither ErrNotFound nor ErrConflict, the call may or may not

@@ -41,6 +41,11 @@ func (ts *TokenSource) Token() (*oauth2.Token, error) {
 // The token holds the refresh token, too: do not log it or send it anywhere. It
 // is shared: do not modify it.
 func (ts *TokenSource) TokenContext(ctx context.Context) (*oauth2.Token, error) {
+	return ts.token(ctx, true)
+}
+
+// token is TokenContext. If looks is true, a look at the store may begin (lookout.go).
+func (ts *TokenSource) token(ctx context.Context, looks bool) (*oauth2.Token, error) {
 	s, err := ts.session(ctx)
 	if err != nil {
 		return nil, err
@@ -49,6 +54,9 @@ func (ts *TokenSource) TokenContext(ctx context.Context) (*oauth2.Token, error) 
 		now := ts.all.env.now()
 		switch wall := now.UnixNano(); {
 		case wall < l.refreshAt:
+			if looks {
+				ts.all.lookOut(ctx, now)
+			}
 			return l.token, nil
 		case wall < l.expireAt:
 			s.refreshEarly(ctx, now)
@@ -97,7 +105,7 @@ func left(ctx context.Context, key string) error {
 // the 401 must have another reason. Each replay that the API rejects doubles that
 // age, up to the token's lifetime. If the refresh fails, Refresh returns its error.
 func (ts *TokenSource) Refresh(ctx context.Context, rejected *oauth2.Token) (*oauth2.Token, error) {
-	tok, err := ts.TokenContext(ctx)
+	tok, err := ts.token(ctx, false)
 	if err != nil || rejected != nil && rejected.AccessToken != tok.AccessToken {
 		return tok, err
 	}
