@@ -50,6 +50,10 @@ func (c *claim) isIn(rec *Record) bool {
 	return c != nil && (rec.Version == c.version || c.renewal && rec.Version == c.over)
 }
 
+// isOn reports whether the claim is on the pair that rec has. The store may have lost the
+// claim itself.
+func (c *claim) isOn(rec *Record) bool { return c != nil && sameTokens(c.token, rec.Token) }
+
 // mayLandOver reports whether this claim may still replace rec: its Save failed, but
 // a slow store may carry it out later.
 func (c *claim) mayLandOver(rec *Record) bool {
@@ -185,7 +189,7 @@ func timeoutOf(rec *Record, own time.Duration) time.Duration {
 // although the record has a token that it can adopt: its clock was set back.
 func (x *situation) knowsItsClaim() bool {
 	mine := x.memory.mine
-	return mine.isIn(x.rec) || mine.mayLandOver(x.rec)
+	return mine.isIn(x.rec) || mine.mayLandOver(x.rec) || mine.isOn(x.rec)
 }
 
 // claimOn returns the claim on rec that this process makes with the record claimed.
@@ -196,10 +200,10 @@ func (m *memory) claimOn(rec, claimed *Record, now time.Time) *claim {
 	case last.isIn(rec):
 		next.renewal = true
 		next.interrupted, next.refusal = last.interrupted, last.refusal
-	case last == nil || !sameTokens(last.token, rec.Token):
+	case !last.isOn(rec):
 	case last.refusal != nil: // another process has claimed a dead token, or the store has lost the last claim
 		next.interrupted, next.refusal = last.interrupted, last.refusal
-	default:
+	case last.saved || last.renewal: // otherwise only its record said so, and the owner of that may have released it since
 		next.interrupted = next.interrupted || last.interrupted
 	}
 	if last.mayLandOver(rec) {
@@ -257,8 +261,11 @@ type removed struct {
 
 // removes returns what a Logout of this process removes with rec.
 func (m *memory) removes(rec *Record) removed {
-	mine := m.mine.isIn(rec)
-	return removed{rec: rec, claimed: !rec.RefreshStarted.IsZero() && !mine, refused: mine && m.mine.refusal != nil}
+	return removed{
+		rec:     rec,
+		claimed: !rec.RefreshStarted.IsZero() && !m.mine.isIn(rec),
+		refused: m.mine.isOn(rec) && m.mine.refusal != nil,
+	}
 }
 
 // An outcome says what a failed call did to the refresh token that it presented.

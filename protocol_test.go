@@ -102,6 +102,12 @@ func TestWhatAClaimKnowsOfTheOneBefore(t *testing.T) {
 			rec: claimed("s.1", "1"), mine: &claim{version: "s.2", over: "s.1"}, want: claim{version: "s.2", over: "s.1", interrupted: true}},
 		"a claim that would have replaced another record": {
 			rec: free("s.3", "3"), mine: &claim{version: "s.2", over: "s.1"}, want: claim{over: "s.3"}},
+		"a claim on the same pair, after the store has lost the last one": {
+			rec: free("s.1", "1"), mine: &claim{version: "s.2", over: "s.1", saved: true, token: pairOf("1"), interrupted: true}, want: claim{over: "s.1", interrupted: true}},
+		"the same, and FinCode had refused the token": {
+			rec: free("s.1", "1"), mine: &claim{version: "s.2", over: "s.1", saved: true, token: pairOf("1"), refusal: refusal}, want: claim{over: "s.1", refusal: refusal}},
+		"a claim on the same pair, after a takeover that failed": {
+			rec: free("s.3", "1"), mine: &claim{version: "s.2", over: "s.1", token: pairOf("1"), interrupted: true}, want: claim{over: "s.3"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := memory{mine: c.mine}
@@ -340,8 +346,8 @@ func TestWhichClaimIsGivenBack(t *testing.T) {
 }
 
 func TestWhatALogoutRemoves(t *testing.T) {
-	mine := memory{mine: &claim{version: "s.1", saved: true}}
-	refused := memory{mine: &claim{version: "s.1", saved: true, refusal: errors.New("401")}}
+	mine := memory{mine: &claim{version: "s.1", saved: true, token: pairOf("1")}}
+	refused := memory{mine: &claim{version: "s.1", saved: true, token: pairOf("1"), refusal: errors.New("401")}}
 	for name, c := range map[string]struct {
 		memory           memory
 		rec              *Record
@@ -352,7 +358,8 @@ func TestWhatALogoutRemoves(t *testing.T) {
 		"a claim of this process":            {mine, claimed("s.1", "1"), false, false},
 		"a claim whose token is refused":     {refused, claimed("s.1", "1"), false, true},
 		"a claim that was taken over":        {mine, claimed("s.2", "1"), true, false},
-		"a refused one that was taken over":  {refused, claimed("s.2", "1"), true, false},
+		"a refused one that was taken over":  {refused, claimed("s.2", "1"), true, true},
+		"a refused one that the store lost":  {refused, free("s.0", "1"), false, true},
 		"a record that others have released": {refused, free("s.2", "2"), false, false},
 	} {
 		if got := c.memory.removes(c.rec); got.rec != c.rec || got.claimed != c.claimed || got.refused != c.refused {

@@ -79,7 +79,7 @@ func wantEverythingHappened(t *testing.T, s *simulation.Stats) {
 	if s.SeveralKeys == 0 || s.Reloads == 0 {
 		t.Errorf("%d seeds had several keys, and %d sessions were dropped and loaded again; want some of each", s.SeveralKeys, s.Reloads)
 	}
-	if s.Takeovers == 0 || s.Interrupted == 0 || s.Breaches == 0 || slices.Contains(s.Events[fincodeauth.LoggedIn:fincodeauth.Passed], 0) {
+	if s.Takeovers == 0 || s.Interrupted == 0 || s.Breaches == 0 || slices.Contains(s.Events[fincodeauth.LoggedIn:fincodeauth.Passed], 0) || s.Events[fincodeauth.StoreReverted] == 0 {
 		t.Errorf("there was no takeover, no interrupted session, no breach or no event of some type; want each of them: %+v", *s)
 	}
 }

@@ -63,18 +63,19 @@ type view struct {
 	source  *fincodeauth.TokenSource // which callers keep, while sessions are dropped
 
 	// Guarded by world.mu.
-	userCalls      int              // logins and logouts that are under way here
-	userCallsSince time.Time        // when the first of them began
-	userCallsUntil time.Time        // when one of them returned last
-	own            map[*pair]bool   // the pairs that the process got from FinCode itself
-	rejected       map[*pair]bool   // a call of this process with the access token was answered 401
-	presented      *presentation    // the last one of a refresh token
-	held           *pair            // the pair that the process handed out last; nil: it may have another now
-	heldAt         time.Time        // when it did that
-	installed      time.Time        // when the process began to use its token, by its own wall clock
-	loggedOut      map[*family]bool // the sessions that a user logged out here
-	calls          int              // all calls for the account that are under way here
-	usedUntil      time.Time        // when one of them returned last; zero: none has returned
+	userCalls      int                 // logins and logouts that are under way here
+	userCallsSince time.Time           // when the first of them began
+	userCallsUntil time.Time           // when one of them returned last
+	own            map[*pair]bool      // the pairs that the process got from FinCode itself
+	rejected       map[*pair]bool      // a call of this process with the access token was answered 401
+	presented      *presentation       // the last one of a refresh token
+	held           *pair               // the pair that the process handed out last; nil: it may have another now
+	heldAt         time.Time           // when it did that
+	installed      time.Time           // when the process began to use its token, by its own wall clock
+	loggedOut      map[*family]bool    // the sessions that a user logged out here
+	got            map[*pair]time.Time // the pairs that the process had, and since when
+	calls          int                 // all calls for the account that are under way here
+	usedUntil      time.Time           // when one of them returned last; zero: none has returned
 }
 
 // String names the account only if there are several.

@@ -35,7 +35,7 @@ func (k *promise) callerAsks(v *view) question {
 // is under way that changes it.
 func (k *promise) holdsGoodToken(v *view) bool {
 	now, l := v.account.current(), k.world.luck
-	if v.held == nil || v.userCalls > 0 || v.leaving || v.mayBeDropped() || v.held.family.latest != v.held ||
+	if v.held == nil || v.userCalls > 0 || v.leaving || v.mayBeDropped() || v.account.isBehind(v.heldAt) || v.held.family.latest != v.held ||
 		now == nil || now.pair == nil || now.pair.family != v.held.family {
 		return false
 	}
@@ -72,6 +72,9 @@ func (k *promise) callerGets(ctx context.Context, v *view, q question, waited ti
 		return
 	}
 	of := k.isGood(v, tok)
+	if of != nil {
+		v.gets(of)
+	}
 	if last := v.presented; of != nil && (last == nil || last.pair != of || last.outcome != refused) {
 		v.held, v.heldAt = of, q.at.Add(waited)
 	}
@@ -91,7 +94,8 @@ func (k *promise) isGood(v *view, tok *oauth2.Token) *pair {
 	if of.family.account != v.account {
 		w.breaks(v, "a caller of %v got %v of %s", v, of, of.family.account.key)
 	}
-	if v.loggedOut[of.family] && !of.family.cameBack {
+	forgotten := w.luck.inMemory > 0 && !v.account.lostAt.IsZero() // by the store, and by a process that dropped the session
+	if v.loggedOut[of.family] && !of.family.cameBack && !forgotten {
 		w.breaks(v, "a caller of %v got %v, which was logged out in that process", v, of)
 	}
 	if !tok.Expiry.IsZero() && v.machine.wall().After(tok.Expiry.Add(time.Second)) {
@@ -110,6 +114,7 @@ func (k *promise) loginIsRequired(v *view, q question, err error) {
 	justNow, replaced := q.at.Add(-6*k.world.luck.timeout), v.account.replaced
 	switch {
 	case now == nil || now.pair == nil: // the session has ended
+		k.hasNoneLeft(v, q)
 	case v.userCalls > 0, v.userCallsUntil.After(justNow), replaced.After(justNow), v.sleptSince(replaced):
 	case last != nil && last.outcome == refused: // the process knows of the end and has not saved it yet
 	default:

@@ -29,8 +29,10 @@ func (k *promise) observed(v *view, e fincodeauth.Event) {
 		v.installed = v.machine.wall()
 	case fincodeauth.Refreshed, fincodeauth.LoggedIn:
 		v.installed = v.machine.wall()
-	case fincodeauth.StoreReverted: // the store of the simulation never goes back
-		w.breaks(v, "%v says wrongly that the store has gone back: %v", v, e.Err)
+	case fincodeauth.StoreReverted:
+		if v.account.lostAt.IsZero() {
+			w.breaks(v, "%v says wrongly that the store has gone back: %v", v, e.Err)
+		}
 	}
 	w.mu.Unlock()
 	if e.Type == fincodeauth.Ended {
@@ -66,14 +68,14 @@ func (k *promise) ended(v *view, cause error) {
 		return
 	}
 	of := v.presented.pair
-	if v.presented.tooLate {
+	if v.presented.tooLate && v.account.lostAt.IsZero() {
 		w.breaks(v, "%v ends the session of %v, although the store had something else by then: %v", v, of, cause)
 	}
 	if !of.explained() {
 		w.breaks(v, "%v ends the session of %v, and nothing explains it: %v", v, of, cause)
 	}
 	overslept := v.presented.overslept && of.takenOver // the process does not know of the takeover
-	if end.Interrupted != v.presented.interrupted && !of.family.cameBack && !overslept && !of.forgotten {
+	if end.Interrupted != v.presented.interrupted && !of.family.cameBack && !overslept && !of.forgotten && !of.wasLost() {
 		w.breaks(v, "%v says that Interrupted is %t at the end of %v, which is wrong", v, end.Interrupted, of)
 	}
 	if end.Reused != v.presented.reused {
@@ -138,7 +140,7 @@ func (k *promise) atEnd() {
 // owner of the pair seemed dead. The pair in the store can be used.
 func (k *promise) areStored(of *account) {
 	for _, a := range of.arrivals {
-		if a.pair.stored || a.pair.family.loggedOut || a.by.dead || a.by.closeFailed || !of.byUser.Before(a.since) {
+		if !a.pair.stored.IsZero() || a.pair.family.loggedOut || a.by.dead || a.by.closeFailed || !of.byUser.Before(a.since) {
 			continue
 		}
 		if deadToOthers := a.by.sleptSince(a.since) || a.sent.failedSaves >= 3; deadToOthers && !of.replaced.Before(a.since) {

@@ -48,7 +48,9 @@ type family struct {
 	discarded      bool // FinCode carried such a logout out for a process that had slept since the login: others may use the pair
 	revokedOutside bool // something outside the package revoked the family
 	loggedOut      bool // in the store: the family must not come back there
+	wasLoggedOut   bool // a Logout was saved since it began, even if the store has lost the family or the Logout
 	cameBack       bool // it came back by a late first Save, which is allowed
+	lost           bool // the store went back, and may have lost something of it
 }
 
 // A pair is an access token and the refresh token that came with it.

@@ -50,6 +50,7 @@ const (
 	Thief // somebody else uses a refresh token
 	Login
 	Logout
+	StoreGoesBack // to an earlier state, or to nothing
 
 	faults int = iota
 )
@@ -60,7 +61,7 @@ var faultNames = [faults]string{
 	"Load lost", "Save lost", "Save carried out, answer lost", "Save carried out late", "Delete lost", "store slow",
 	"crash at a step", "sleep at a step",
 	"crash", "deploy", "stopped process", "suspended machine", "clock jump", "store down", "FinCode down",
-	"access tokens revoked", "session revoked", "token stolen", "login", "logout",
+	"access tokens revoked", "session revoked", "token stolen", "login", "logout", "store went back",
 }
 
 func (f Fault) String() string { return faultNames[f] }
@@ -114,7 +115,7 @@ func newLuck(seed uint64) luck {
 	}
 	// Swarm testing: each seed has about half of the faults. A fault that is
 	// always there could hide what another one does.
-	for f := range l.odds {
+	for f := range l.odds[:StoreGoesBack] {
 		switch {
 		case half():
 		case Fault(f) >= Crash:
@@ -133,6 +134,9 @@ func newLuck(seed uint64) luck {
 	if r.IntN(3) == 0 {
 		l.keys = 2 + r.IntN(4)
 		l.inMemory = 1 + r.IntN(min(2, l.keys-1)) // less than keys, so that sessions are dropped
+	}
+	if r.IntN(4) == 0 { // in the others, what is promised does not depend on what a process knows
+		l.odds[StoreGoesBack] = float64(1 + r.IntN(3))
 	}
 	return l
 }

@@ -7,6 +7,7 @@ package simulation
 
 import (
 	"fmt"
+	"math"
 	"net/http"
 	"regexp"
 	"slices"
@@ -23,6 +24,9 @@ const (
 	// At a step of a process.
 	storeFails      Trouble = iota // it answers with errors, for longer than a takeover
 	storeHangs                     // it does not answer, for as long
+	storeLosesOne                  // it goes back by one change
+	storeLosesTwo                  // by two, such as a claim and the successor
+	storeLosesAll                  // it comes back empty
 	clockSetBack                   // the wall clock of the process's machine
 	loginElsewhere                 // the user logs in through the next machine
 	logoutElsewhere                // the user logs out through the next machine
@@ -46,7 +50,7 @@ const (
 )
 
 var troubleNames = [Troubles]string{
-	"store fails", "store hangs", "clock set back", "login elsewhere", "logout elsewhere", "stopped", "suspended", "hibernated", "killed",
+	"store fails", "store hangs", "store loses one", "store loses two", "store loses all", "clock set back", "login elsewhere", "logout elsewhere", "stopped", "suspended", "hibernated", "killed",
 	"request lost", "request broken", "answer lost", "answer broken", "late", "slow", "503", "401",
 }
 
@@ -95,15 +99,15 @@ func (p Point) isStep() bool {
 	return strings.Contains(p.Where, " ") || p.Where == "user" || p.Where == "caller" || p.Where == "credentials"
 }
 
-var stepTroubles = []Trouble{storeFails, storeHangs, clockSetBack, loginElsewhere, logoutElsewhere, stopped, suspended, hibernated, killed}
+var stepTroubles = []Trouble{storeFails, storeHangs, storeLosesOne, storeLosesTwo, storeLosesAll, clockSetBack, loginElsewhere, logoutElsewhere, stopped, suspended, hibernated, killed}
 
 // troubles returns what can go wrong at the point.
 func (p Point) troubles() []Trouble {
 	switch {
 	case p.Where == "before Load", p.Where == "before Save", p.Where == "before Delete":
 		return stepTroubles
-	case p.isStep(): // an outage that begins here is one that begins before the next call to the store
-		return stepTroubles[clockSetBack:]
+	case p.isStep(): // what happens to the store here happens before the next call to it
+		return stepTroubles[slices.Index(stepTroubles, clockSetBack):]
 	case p.Where == "Load": // it changes nothing, so it does not matter whether it is carried out
 		return []Trouble{requestLost, requestBroken, slow}
 	case p.Where == "Save":
@@ -205,6 +209,10 @@ func (p *process) suffer(where string) {
 		case storeFails, storeHangs:
 			w.mu.Lock()
 			w.store.down, w.store.silent = time.Now().Add(outage*w.luck.timeout), t == storeHangs
+			w.mu.Unlock()
+		case storeLosesOne, storeLosesTwo, storeLosesAll:
+			w.mu.Lock()
+			w.store.losesLast(map[Trouble]int{storeLosesOne: 1, storeLosesTwo: 2, storeLosesAll: math.MaxInt}[t])
 			w.mu.Unlock()
 		case clockSetBack:
 			p.machine.setClock(setBack)

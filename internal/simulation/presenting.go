@@ -29,9 +29,10 @@ func (k *promise) sends(v *view, r *request, twice bool) *presentation {
 		w.breaks(v, "%v presents a refresh token that does not exist", v)
 		return s
 	}
-	if len(w.broken) == 0 && !s.pair.family.cameBack {
-		k.presentedBefore(s)
+	if len(w.broken) == 0 && !s.pair.family.cameBack && !v.account.isLoggedOutAfterALoss() {
 		k.holdsTheClaim(s)
+		k.presentedBefore(s)
+		k.knowsSpent(s)
 		k.hasNoSuccessor(s)
 		k.isDue(s)
 		k.waited(s)
@@ -77,6 +78,10 @@ func (k *promise) presentedBefore(s *presentation) {
 		if before.outcome == unknown || before.outcome == notSent || s.pair.takenOver || s.pair.forgotten {
 			continue
 		}
+		a := s.by.account
+		if (a.isBehind(before.claimed) || a.isBehind(s.claimed)) && (before.by != s.by || a.mayBeUnknown(s.pair.family, before.claimed)) {
+			continue // the store has lost one of the claims, and its process may not know of that
+		}
 		k.world.breaks(s.by, "%v presents %v again, although %v presented it before and %v", s.by, s.pair, before.by, before.outcome)
 	}
 }
@@ -89,11 +94,17 @@ func (k *promise) presentedBefore(s *presentation) {
 func (k *promise) holdsTheClaim(s *presentation) {
 	claim := s.by.lastClaim()
 	owns := claim != nil && claim.pair == s.pair
+	if owns {
+		s.claimed = claim.at
+	}
 	// This comes before the exception for a Logout. The process may have claimed
 	// the token and slept, and another process may have logged out meanwhile.
 	s.overslept = owns && s.oversleeps(claim)
-	if s.pair.family.loggedOut || !s.pair.stored && s.by.own[s.pair] {
+	if s.pair.family.loggedOut || s.pair.stored.IsZero() && s.by.own[s.pair] {
 		return
+	}
+	if a := s.by.account; s.by.userCalls > 0 && !a.lostAt.IsZero() {
+		return // a Logout of what the store has lost
 	}
 	if !owns {
 		k.world.breaks(s.by, "%v presents %v without a claim", s.by, s.pair)
@@ -101,7 +112,7 @@ func (k *promise) holdsTheClaim(s *presentation) {
 	}
 	now := s.by.account.current()
 	takenOver := now != nil && now != claim && now.claim && now.pair == s.pair
-	if takenOver && !s.overslept {
+	if takenOver && !s.overslept && !s.by.account.isBehind(claim.at) {
 		k.world.breaks(s.by, "%v presents %v although its claim was taken over: %v", s.by, s.pair, now)
 	}
 }
@@ -110,7 +121,12 @@ func (k *promise) holdsTheClaim(s *presentation) {
 // unless the process slept.
 func (k *promise) hasNoSuccessor(s *presentation) {
 	for _, next := range k.world.fincode.pairs {
-		if next.family == s.pair.family && next.number > s.pair.number && next.stored && !s.overslept {
+		if next.family != s.pair.family || next.number <= s.pair.number || next.stored.IsZero() || s.overslept {
+			continue
+		}
+		// If the store has gone back, it may have lost the successor, or somebody may have
+		// saved it again over the claim.
+		if a := s.by.account; a.lostAt.IsZero() || next.stored.After(a.lostAt) && s.claimed.After(next.stored) {
 			k.world.breaks(s.by, "%v presents %v again, although its successor %v is in the store", s.by, s.pair, next)
 		}
 	}
@@ -194,6 +210,7 @@ func (k *promise) hearsOfRotation(s *presentation) {
 // session was replaced while the request was under way.
 func (k *promise) getsPair(r *request, s *presentation, issued *pair) {
 	set(&s.by.own, issued, true)
+	s.by.gets(issued)
 	a := s.by.account
 	now := a.current()
 	if replaced := now == nil || now.pair == nil || now.pair.family != issued.family; r.op == "login" || !replaced {

@@ -26,6 +26,7 @@ type fate struct {
 	latest    *family   // that a login of the account began
 	replaced  time.Time // when a login, a logout or an end changed the store last
 	byUser    time.Time // when a login or a logout changed it last
+	lostAt    time.Time // when the store lost something of it last, and went back to an earlier state; zero: never
 	rotations int       // at FinCode
 	takeovers int
 	twice     int // requests with a refresh token that the network delivered twice
@@ -36,7 +37,7 @@ type fate struct {
 type history struct {
 	presented      []*presentation
 	usedBy         *presentation // the one that FinCode accepted; nil: none, or a thief's
-	stored         bool          // the pair was in the store
+	stored         time.Time     // when the pair was last saved in the store; zero: never
 	savedUnheard   bool          // it was, but the answer to its Save was lost
 	outcomeUnknown bool          // a process presented the token and does not know the outcome
 	takenOver      bool          // another process took over a claim of the token
@@ -62,6 +63,8 @@ type presentation struct {
 	interrupted bool
 
 	overslept bool // what oversleeps said when the request left
+
+	claimed time.Time // when the store got the claim under which the token is presented
 
 	failedSaves int // Saves of the process that the store did not answer, since the answer arrived
 
@@ -104,7 +107,7 @@ func (s *presentation) oversleeps(claim *version) bool {
 // explained reports whether something outside the package explains that FinCode
 // refuses the pair's refresh token. world.mu is held.
 func (p *pair) explained() bool {
-	if p.family.revokedOutside || p.family.discarded || p.family.cameBack || p.stolen || p.twice {
+	if p.wasLost() || p.family.revokedOutside || p.family.discarded || p.family.cameBack || p.stolen || p.twice {
 		return true
 	}
 	s := p.usedBy

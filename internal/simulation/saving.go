@@ -19,8 +19,9 @@ func (k *promise) saved(old, v *version, rec *fincodeauth.Record, late bool) {
 	if v.pair != nil {
 		k.savesOwnTokens(v)
 		k.replacesOlder(old, v)
+		k.bringsBack(v)
 		k.comesBack(old, v, late)
-		v.pair.stored = true
+		v.pair.stored = time.Now()
 	}
 	if old != nil && old.pair != nil {
 		if v.pair == nil && rec.Ended == "" {
@@ -30,10 +31,23 @@ func (k *promise) saved(old, v *version, rec *fincodeauth.Record, late bool) {
 			old.pair.family.loggedOut = true
 		}
 	}
+	if rec.Ended == "logged out" {
+		k.endsAll(v.by.account)
+	}
 	if a := v.by.account; old == nil || old.pair == nil || v.pair == nil || old.pair.family != v.pair.family {
 		a.replaced = time.Now()
 		if v.pair != nil || rec.Ended == "logged out" {
 			a.byUser = time.Now()
+		}
+	}
+}
+
+// endsAll notes that the sessions of the account so far were logged out, also those that the
+// store has lost.
+func (k *promise) endsAll(a *account) {
+	for _, f := range k.world.fincode.families {
+		if f.account == a {
+			f.wasLoggedOut = true
 		}
 	}
 }
@@ -76,7 +90,7 @@ func (k *promise) tookOver(old, v *version) {
 		return
 	}
 	old.pair.takenOver = true
-	if old.by.dead || old.by.sleptSince(old.at) {
+	if old.by.dead || old.by.sleptSince(old.at) || v.by.account.isBehind(old.at) {
 		return
 	}
 	for _, s := range old.pair.presented {
@@ -106,9 +120,9 @@ func (k *promise) comesBack(old, v *version, late bool) {
 	begins := old == nil || old.pair == nil || old.pair.family != fam
 	switch {
 	case fam.cameBack:
-	case (late || v.pair.savedUnheard) && v.pair.number == 1 && (old == nil && v.pair.stored || begins && fam.toldFinCode):
+	case (late || v.pair.savedUnheard) && v.pair.number == 1 && (old == nil && !v.pair.stored.IsZero() || begins && fam.toldFinCode):
 		fam.cameBack = true
-	case fam.loggedOut, old == nil && v.pair.number > 1:
+	case fam.loggedOut, old == nil && v.pair.number > 1 && !fam.lost:
 		k.world.breaks(v.by, "%v brings back %v, which was logged out", v.by, v.pair)
 	}
 }
@@ -127,7 +141,7 @@ func (k *promise) savesUnheard(rec *fincodeauth.Record) {
 	k.world.mu.Lock()
 	defer k.world.mu.Unlock()
 	if pair := k.world.fincode.pairs[rec.Token.RefreshToken]; pair != nil {
-		pair.savedUnheard = pair.savedUnheard || pair.stored && rec.RefreshStarted.IsZero()
+		pair.savedUnheard = pair.savedUnheard || !pair.stored.IsZero() && rec.RefreshStarted.IsZero()
 	}
 }
 

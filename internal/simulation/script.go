@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -31,7 +32,7 @@ type event struct {
 const comeBack = Fault(faults)
 
 // isForOneAccount reports whether the script's fault f happens to one account.
-func (f Fault) isForOneAccount() bool { return f >= FamilyRevoked }
+func (f Fault) isForOneAccount() bool { return f >= FamilyRevoked && f != StoreGoesBack }
 
 // script returns the events in the order of their times.
 func (w *world) script() []event {
@@ -98,6 +99,8 @@ func (w *world) act(f Fault) {
 		if p != nil {
 			w.userComes(f, p.view(a), d)
 		}
+	case StoreGoesBack:
+		w.storeGoesBack(d)
 	default:
 		w.mu.Lock()
 		defer w.mu.Unlock()
@@ -190,6 +193,21 @@ func (w *world) atTheServers(f Fault, a *account, until time.Time, silent bool) 
 	}
 }
 
+// storeGoesBack makes the store lose up to eight changes, or all of them. It may be down
+// for a while, as in a failover.
+func (w *world) storeGoesBack(d *rand.Rand) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	lost, down, length := 1+d.IntN(8), d.IntN(2) == 0, between(d, time.Second, time.Minute)
+	if d.IntN(4) == 0 {
+		lost = math.MaxInt
+	}
+	if down {
+		w.store.down, w.store.silent = time.Now().Add(length), length < 30*time.Second
+	}
+	w.store.losesLast(lost)
+}
+
 // setClock moves the machine's wall clock.
 func (m *machine) setClock(by time.Duration) {
 	m.world.mu.Lock()
@@ -254,6 +272,7 @@ func (w *world) rest() {
 	w.everyView(func(v *view) { w.probe(v, "is accepted", accepted, v.isAccepted) })
 	time.Sleep(w.luck.lifetime * 3 / 2)
 	w.everyView(func(v *view) { w.probe(v, "is accepted again", time.Minute, v.isAccepted) })
+	w.keepsTheNewest()
 }
 
 // everyView calls do for all accounts in every process, like everyProcess.

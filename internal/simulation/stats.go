@@ -53,7 +53,7 @@ func (s *Stats) Print(w io.Writer) {
 		s.Seeds, s.Simulated.Hours()/24/365, s.Calls, s.Waits, s.Rotations, s.Presentations, s.Unheard, s.Takeovers)
 	fmt.Fprintf(w, "%d seeds with several keys: sessions that were dropped from memory were loaded again %d times\n", s.SeveralKeys, s.Reloads)
 	fmt.Fprintf(w, "sessions ended: %d interrupted, %d reused and not interrupted\n", s.Interrupted, s.Breaches)
-	for t := fincodeauth.LoggedIn; t <= fincodeauth.LoggedOut; t++ {
+	for t := fincodeauth.LoggedIn; int(t) < len(s.Events); t++ {
 		fmt.Fprintf(w, "%9d  event %v\n", s.Events[t], t)
 	}
 	for f := range Fault(faults) {

@@ -23,14 +23,16 @@ type store struct {
 	world *world
 
 	// Guarded by world.mu.
-	saves  int       // that were carried out
-	down   time.Time // the store is down until then
-	silent bool      // while it is down, it does not answer; false: it answers with an error
+	saves   int         // that were carried out
+	changes []time.Time // when a record was replaced or removed
+	down    time.Time   // the store is down until then
+	silent  bool        // while it is down, it does not answer; false: it answers with an error
 }
 
 // A shelf is what the store has of one account. world.mu guards it.
 type shelf struct {
 	record   *fincodeauth.Record // nil: none
+	pasts    []past              // all that record ever was
 	versions map[string]*version // by Record.Version; a later Save of the same replaces it
 }
 
@@ -109,15 +111,12 @@ func (s *store) save(v *view, rec *fincodeauth.Record, prev string, asked time.T
 		return answer
 	}
 	a := v.account
-	old, found := a.current(), ""
-	if a.record != nil {
-		found = a.record.Version
-	}
-	if found != prev {
+	old := a.current()
+	if versionOf(a.record) != prev {
 		s.world.say(s, "refuses a Save of %v: it has %v", v, old)
 		return &storeAnswer{err: fincodeauth.ErrConflict}
 	}
-	a.record = copied(rec)
+	a.put(copied(rec))
 	s.saves++
 	next := &version{
 		number: s.saves,
@@ -140,7 +139,7 @@ func (s *store) delete(a *account) *storeAnswer {
 		return answer
 	}
 	s.world.say(s, "deletes %v", a.current())
-	a.record = nil
+	a.put(nil)
 	return &storeAnswer{}
 }
 
