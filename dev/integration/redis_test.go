@@ -205,29 +205,28 @@ func TestRotatedTokenIsKeptUntilRedisAcceptsWritesAgain(t *testing.T) {
 // may break this Redis.
 func startRedis(t *testing.T, args ...string) string {
 	t.Helper()
-	binary, err := exec.LookPath("redis-server")
-	if err != nil {
-		missing(t, "no redis-server in the path: %v; install Redis", err)
-	}
+	s := newRedis(t, args...)
+	s.start(t)
+	return s.addr
+}
+
+// newRedis describes a Redis for this test alone.
+func newRedis(t *testing.T, args ...string) *server {
+	t.Helper()
 	addr := freeAddr(t)
 	_, port, _ := net.SplitHostPort(addr)
 	args = append([]string{"--bind", "127.0.0.1", "--port", port, "--save", "", "--dir", t.TempDir(), "--repl-diskless-load", "disabled"}, args...)
-	cmd := exec.Command(binary, args...)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+	return newServer(t, "redis-server", addr, redisServer(t), args...)
+}
+
+// redisServer returns the path of redis-server, which is also Sentinel.
+func redisServer(t *testing.T) string {
+	t.Helper()
+	path, err := exec.LookPath("redis-server")
+	if err != nil {
+		missing(t, "no redis-server in the path: %v; install Redis", err)
 	}
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-	})
-	eventually(t, "redis-server answers", func() bool {
-		conn, err := net.Dial("tcp", addr)
-		if err == nil {
-			conn.Close()
-		}
-		return err == nil
-	})
-	return addr
+	return path
 }
 
 // startLoading starts a server that answers as Redis does while it loads its data.

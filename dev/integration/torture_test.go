@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/url"
 	"os"
@@ -23,44 +24,73 @@ import (
 	"github.com/fincodeauth/fincodeauth/sqlstore"
 )
 
-// The torture test starts this binary again, as processes that share a database.
-func TestMain(m *testing.M) { torture.Main(m, openShared) }
+// Some tests start this binary again, as processes that share a database.
+func TestMain(m *testing.M) {
+	if order := os.Getenv(childVariable); order != "" {
+		if err := obeyChildOrder(order); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	torture.Main(m, openShared)
+}
 
 // A shared describes a store that several processes open.
 type shared struct {
-	Database string // SQLite, PostgreSQL, MariaDB or Redis
-	Address  string // DSN, or URL
+	Database string // SQLite, PostgreSQL, MariaDB, Redis, or Sentinel: the Redis that a Sentinel calls the primary
+	Address  string // DSN, or URL; of Sentinel, host:port
 	Name     string // of the table, or the prefix
 }
 
-// openShared opens the store that spec describes. spec is a shared in JSON. The
-// store stays open until the process ends.
+// openShared opens the store that spec describes, until the process ends. spec is a
+// shared in JSON.
 func openShared(spec string) (fincodeauth.Store, error) {
 	var sh shared
 	if err := json.Unmarshal([]byte(spec), &sh); err != nil {
 		return nil, err
 	}
-	if sh.Database == "Redis" {
+	store, _, err := sh.open()
+	return store, err
+}
+
+// open opens the store. The caller should close what it returns beside the store.
+func (sh shared) open() (fincodeauth.Store, io.Closer, error) {
+	switch sh.Database {
+	case "Sentinel":
+		client := redis.NewFailoverClient(&redis.FailoverOptions{
+			MasterName:            sentinelName,
+			SentinelAddrs:         []string{sh.Address},
+			Username:              clientUser,
+			Password:              pairPassword,
+			ContextTimeoutEnabled: true,
+		})
+		store, err := redisstore.New(client, redisstore.Prefix(sh.Name))
+		return store, client, err
+	case "Redis":
 		opts, err := redis.ParseURL(sh.Address)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		opts.ContextTimeoutEnabled = true
-		return redisstore.New(redis.NewClient(opts), redisstore.Prefix(sh.Name))
+		client := redis.NewClient(opts)
+		store, err := redisstore.New(client, redisstore.Prefix(sh.Name))
+		return store, client, err
 	}
 	_ = mysql.SetLogger(&mysql.NopLogger{}) // otherwise it logs each connection that was cut
 	for _, d := range sqlDatabases {
 		if d.name == sh.Database {
 			db, err := sql.Open(d.driver, sh.Address)
 			if err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 			db.SetMaxOpenConns(4)
 			db.SetMaxIdleConns(4)
-			return sqlstore.New(db, d.dialect, sqlstore.Table(sh.Name))
+			store, err := sqlstore.New(db, d.dialect, sqlstore.Table(sh.Name))
+			return store, db, err
 		}
 	}
-	return nil, fmt.Errorf("no database %q", sh.Database)
+	return nil, nil, fmt.Errorf("no database %q", sh.Database)
 }
 
 // TestTorture kills processes that share a database at any instruction, and cuts
