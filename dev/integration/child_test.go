@@ -32,10 +32,11 @@ type childOrder struct {
 
 // A note is a line that a child writes, in JSON.
 type note struct {
-	What noted
-	Key  string    `json:",omitempty"`
-	At   time.Time // when it began, for saved
-	Text string    `json:",omitempty"` // the error, or the event's type
+	What  noted
+	Key   string    `json:",omitempty"`
+	Text  string    `json:",omitempty"` // the error, or the event's type
+	Began time.Time `json:",omitzero"`  // when a Save began
+	Ended time.Time `json:",omitzero"`  // when the store had acknowledged it
 }
 
 // noted says what a note is about.
@@ -135,6 +136,9 @@ func (c *child) request(key string) error {
 	}
 	resp, err := c.client.Do(req)
 	if err != nil {
+		if ctx.Err() != nil { // a call to the store has a time limit, too
+			err = errors.Join(errNoAnswer, err)
+		}
 		return err
 	}
 	defer resp.Body.Close()
@@ -145,7 +149,10 @@ func (c *child) request(key string) error {
 	return err
 }
 
-var errRefusedByAPI = errors.New("the API refused the access token")
+var (
+	errRefusedByAPI = errors.New("the API refused the access token")
+	errNoAnswer     = fmt.Errorf("no answer within %v", childPatience)
+)
 
 // classOf says for whom a request failed, without what differs between two requests.
 func classOf(err error) string {
@@ -164,8 +171,8 @@ func classOf(err error) string {
 		return "FinCode's error, and not told to log in"
 	case errors.Is(err, errRefusedByAPI):
 		return errRefusedByAPI.Error()
-	case errors.Is(err, context.DeadlineExceeded):
-		return "no answer in time"
+	case errors.Is(err, errNoAnswer):
+		return errNoAnswer.Error()
 	}
 	return "the store's error"
 }
@@ -195,7 +202,7 @@ func (c *child) checked(key string) note {
 		}
 		limit := checkPatience
 		if errors.Is(err, fincodeauth.ErrLoginRequired) {
-			limit = 4 * livingLifetime
+			limit = 3 * livingLifetime
 		}
 		if time.Since(began) > limit {
 			return note{What: lost, Key: key, Text: err.Error()}
@@ -206,9 +213,6 @@ func (c *child) checked(key string) note {
 
 // note writes one line to the standard output.
 func (c *child) note(n note) {
-	if n.At.IsZero() {
-		n.At = time.Now()
-	}
 	line, err := json.Marshal(n)
 	if err == nil {
 		c.mu.Lock()
@@ -227,12 +231,13 @@ type notedStore struct {
 }
 
 func (s *notedStore) Save(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
-	n := note{What: saved, Key: key, At: time.Now()}
+	n := note{What: saved, Key: key, Began: time.Now()}
 	if !rec.RefreshStarted.IsZero() {
 		n.What = claimed
 	}
 	err := s.Store.Save(ctx, key, rec, prev)
 	if err == nil {
+		n.Ended = time.Now()
 		s.note(n)
 	}
 	return err

@@ -29,6 +29,23 @@ const (
 	livingLatency  = 10 * time.Millisecond // of a refresh before the rotation, and again after it
 )
 
+// A reuseAnswer is what FinCode does about a refresh token that was used before.
+type reuseAnswer struct {
+	name string
+	cfg  fincodetest.Config
+	most int // sessions that may be lost
+}
+
+// anyNumber is a bound that is not known yet.
+const anyNumber = -1
+
+var reuseAnswers = []reuseAnswer{
+	{"Refuses", fincodetest.Config{}, 0},
+	// A process that knows less than another one may present a used token before the
+	// other one looks at the store. That ends the session for both.
+	{"Revokes", fincodetest.Config{RevokeFamilyOnReuse: true}, anyNumber},
+}
+
 // A living is processes that live through whatever happens to the store that they
 // share. They send requests for the same sessions all the time.
 type living struct {
@@ -43,8 +60,7 @@ type living struct {
 
 // figures are what happened so far.
 type figures struct {
-	writes   []time.Time // when the acknowledged Saves began, without those of claims
-	claims   []time.Time // the same, those of claims
+	saves    []note // what the store acknowledged
 	events   map[string]int
 	requests int
 	failed   map[string]int    // by classOf
@@ -151,10 +167,8 @@ func (l *living) read(line []byte) {
 	defer l.mu.Unlock()
 	f := &l.figures
 	switch n.What {
-	case claimed:
-		f.claims = append(f.claims, n.At)
-	case saved:
-		f.writes = append(f.writes, n.At)
+	case claimed, saved:
+		f.saves = append(f.saves, n)
 	case observed:
 		f.events[n.Text]++
 	case succeeded:
@@ -171,20 +185,35 @@ func (l *living) read(line []byte) {
 	}
 }
 
-// acknowledgedSince returns how many Saves the store has acknowledged that began after
-// the given time: first those of tokens and ends, then those of claims.
-func (l *living) acknowledgedSince(at time.Time) (tokens, claims int) {
+// acknowledged returns how many Saves began and were acknowledged between two times,
+// and how many of these were not of a claim.
+func (l *living) acknowledged(from, to time.Time) (all, unclaimed int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	since := func(list []time.Time) (n int) {
-		for _, began := range list {
-			if began.After(at) {
-				n++
-			}
+	for _, n := range l.figures.saves {
+		if n.Began.Before(from) || n.Ended.After(to) {
+			continue
 		}
-		return n
+		all++
+		if n.What == saved {
+			unclaimed++
+		}
 	}
-	return since(l.figures.writes), since(l.figures.claims)
+	return all, unclaimed
+}
+
+// generations returns the generation of each session in the store.
+func (l *living) generations(t *testing.T) map[string]int {
+	t.Helper()
+	found := make(map[string]int)
+	for _, key := range l.keys {
+		rec, err := l.store.Load(t.Context(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found[key] = rec.Generation
+	}
+	return found
 }
 
 // end lets the children look for working tokens, and waits until they have ended. It
@@ -259,6 +288,21 @@ func (l *living) summary() string {
 		fmt.Fprintf(&b, "                   %d: %s\n", f.failed[class], class)
 	}
 	return b.String()
+}
+
+// report says which sessions are lost. gone are those for which no child had a working
+// token at the end, and unknown those that a new process cannot refresh.
+func (l *living) report(t *testing.T, gone, unknown []string, most int) {
+	t.Helper()
+	t.Logf("lost at the end: %d of %d sessions; a new process cannot go on with %d", len(gone), len(l.keys), len(unknown))
+	if most != anyNumber && max(len(gone), len(unknown)) > most {
+		t.Errorf("too many sessions are lost, %d may be:\n%q\n%q", most, gone, unknown)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.figures.events[fincodeauth.StoreReverted.String()] == 0 {
+		t.Error("no process noticed that the store had gone back")
+	}
 }
 
 // A lineWriter calls each for every complete line.

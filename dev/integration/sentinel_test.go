@@ -18,8 +18,8 @@ import (
 )
 
 // A pair is two Redis servers, of which one is the primary and the other one its
-// replica, and a Sentinel that promotes the replica if the primary is gone for a
-// second. min-replicas-to-write is 0: the primary acknowledges writes that no
+// replica, and a Sentinel that promotes the replica if the primary is gone for 1.5
+// seconds. min-replicas-to-write is 0: the primary acknowledges writes that no
 // replica has.
 //
 // The clients, the replica and Sentinel log in to a server under names of their own. A
@@ -82,7 +82,9 @@ func (p *pair) watch(t *testing.T, primary *server) {
 		fmt.Sprintf("sentinel monitor %s %s %s 1", sentinelName, host, of),
 		"sentinel auth-user " + sentinelName + " " + sentinelUser,
 		"sentinel auth-pass " + sentinelName + " " + pairPassword,
-		"sentinel down-after-milliseconds " + sentinelName + " 1000",
+		// Sentinel connects to a server at most once a second. With no more than that, a
+		// connection that breaks after a promotion makes it promote the other server.
+		"sentinel down-after-milliseconds " + sentinelName + " 1500",
 		"sentinel failover-timeout " + sentinelName + " 3000",
 	}
 	if err := os.WriteFile(conf, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
@@ -135,17 +137,26 @@ func (p *pair) roles(t *testing.T) (primary, replica *server) {
 	return nil, nil
 }
 
-// isPrimary reports whether Sentinel says that s is the primary.
-func (p *pair) isPrimary(t *testing.T, s *server) bool {
-	primary, _ := p.roles(t)
-	return primary == s
+// awaitPromotion waits until Sentinel says that s is the primary. It returns a time
+// just before that.
+func (p *pair) awaitPromotion(t *testing.T, s *server) (before time.Time) {
+	t.Helper()
+	eventually(t, "Sentinel has promoted "+s.addr, func() bool {
+		asked := time.Now()
+		if primary, _ := p.roles(t); primary == s {
+			return true
+		}
+		before = asked
+		return false
+	})
+	return before
 }
 
 // canPromote reports whether Sentinel reaches the replica.
 func (p *pair) canPromote(t *testing.T, replica *server) bool {
 	ctx, cancel := context.WithTimeout(t.Context(), commandTimeout)
 	defer cancel()
-	client := redis.NewSentinelClient(&redis.Options{Addr: p.sentinel.addr})
+	client := redis.NewSentinelClient(&redis.Options{Addr: p.sentinel.addr, ContextTimeoutEnabled: true})
 	defer client.Close()
 	all, err := client.Replicas(ctx, sentinelName).Result()
 	if err != nil {
