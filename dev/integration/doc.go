@@ -5,4 +5,7 @@
 // ports on this machine. If a database does not answer, its tests are skipped, or
 // fail if FINCODEAUTH_REQUIRE_SERVICES is 1. Each test has its own table or
 // prefix, and removes it at the end.
+//
+// Some tests start servers of their own, because they break them: Redis, Sentinel and
+// PostgreSQL. These tests need the programs, and are skipped or fail without them.
 package integration
