@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -26,6 +27,7 @@ const (
 	livingChildren = 3
 	livingSessions = 20
 	livingLifetime = 2 * time.Second       // of an access token
+	stderrShown    = 20_000                // bytes of a child's standard error
 	livingLatency  = 10 * time.Millisecond // of a refresh before the rotation, and again after it
 )
 
@@ -63,10 +65,11 @@ type figures struct {
 	saves    []note // what the store acknowledged
 	events   map[string]int
 	requests int
-	failed   map[string]int    // by classOf
-	alive    map[string]bool   // keys for which a child had a working token at the end
-	lost     map[string]string // why a child had none, by key
-	broken   []string          // what must never happen
+	answered map[string]time.Time // when the last request got its answer, by key
+	failed   map[string]int       // by classOf
+	alive    map[string]bool      // keys for which a child had a working token at the end
+	lost     map[string]string    // why a child had none, by key
+	broken   []string             // what must never happen
 }
 
 // A livingChild is a child as the test sees it.
@@ -89,7 +92,11 @@ func newLiving(t *testing.T, sh shared, cfg fincodetest.Config) *living {
 	t.Cleanup(func() { closer.Close() })
 	cfg.AccessLifetime, cfg.OpaqueTokens = livingLifetime, true
 	l := &living{store: store, fincode: fincodetest.NewServer(cfg), figures: figures{
-		events: make(map[string]int), failed: make(map[string]int), alive: make(map[string]bool), lost: make(map[string]string),
+		events:   make(map[string]int),
+		answered: make(map[string]time.Time),
+		failed:   make(map[string]int),
+		alive:    make(map[string]bool),
+		lost:     make(map[string]string),
 	}}
 	t.Cleanup(l.fincode.Close)
 	l.fincode.Inject(fincodetest.Refresh, -1, fincodetest.Fault{Before: livingLatency, After: livingLatency})
@@ -152,7 +159,7 @@ func (l *living) startChild(t *testing.T, order childOrder) {
 		_ = c.cmd.Process.Kill() // fails if it has ended, as it should have
 		<-c.ended
 		if text := c.stderr.String(); t.Failed() && text != "" {
-			t.Logf("%s wrote to its standard error at last:\n%s", name, text[max(0, len(text)-4000):])
+			t.Logf("%s wrote to its standard error at last:\n%s", name, text[max(0, len(text)-stderrShown):])
 		}
 	})
 }
@@ -173,6 +180,7 @@ func (l *living) read(line []byte) {
 		f.events[n.Text]++
 	case succeeded:
 		f.requests++
+		f.answered[n.Key] = time.Now()
 	case failed:
 		f.requests++
 		f.failed[n.Text]++
@@ -202,6 +210,19 @@ func (l *living) acknowledged(from, to time.Time) (all, unclaimed int) {
 	return all, unclaimed
 }
 
+// working returns how many sessions got an answer to a request within the last
+// lifetime.
+func (l *living) working() (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, at := range l.figures.answered {
+		if time.Since(at) < livingLifetime {
+			n++
+		}
+	}
+	return n
+}
+
 // generations returns the generation of each session in the store.
 func (l *living) generations(t *testing.T) map[string]int {
 	t.Helper()
@@ -228,7 +249,12 @@ func (l *living) end(t *testing.T) (lost []string) {
 		select {
 		case <-c.ended:
 		case <-limit:
-			t.Fatalf("child %d has not ended in time; it is killed", i+1)
+			_ = c.cmd.Process.Signal(syscall.SIGQUIT) // it writes down what its goroutines do
+			select {
+			case <-c.ended:
+			case <-time.After(childPatience):
+			}
+			t.Fatalf("child %d has not ended in time", i+1)
 		}
 		if c.err != nil {
 			t.Errorf("child %d ended with %v: %s", i+1, c.err, &c.stderr)
