@@ -50,6 +50,7 @@ func openShared(spec string) (fincodeauth.Store, error) {
 	if err := json.Unmarshal([]byte(spec), &sh); err != nil {
 		return nil, err
 	}
+	_ = mysql.SetLogger(&mysql.NopLogger{}) // otherwise it logs each connection that was cut
 	store, _, err := sh.open()
 	return store, err
 }
@@ -77,7 +78,6 @@ func (sh shared) open() (fincodeauth.Store, io.Closer, error) {
 		store, err := redisstore.New(client, redisstore.Prefix(sh.Name))
 		return store, client, err
 	}
-	_ = mysql.SetLogger(&mysql.NopLogger{}) // otherwise it logs each connection that was cut
 	for _, d := range sqlDatabases {
 		if d.name == sh.Database {
 			db, err := sql.Open(d.driver, sh.Address)
