@@ -17,8 +17,8 @@ import (
 // # The rules
 //
 //  1. A look begins when somebody uses a session: lookEvery after the last one, a second
-//     after a call to the store failed, and each second for a while after the store was
-//     away.
+//     after a call to the store failed, each second for a while after the store was away,
+//     and at once when a flight has found that the store has gone back.
 //  2. A store that goes back loses its last writes first. So a look loads one record: the
 //     last one that this process has saved or adopted. Only if the store has lost that, or
 //     something else before, the look goes on with all sessions in memory.

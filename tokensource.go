@@ -63,7 +63,11 @@ func (ts *TokenSource) token(ctx context.Context, looks bool) (*oauth2.Token, er
 			return l.token, nil
 		}
 	}
-	return ts.await(ctx, s)
+	tok, err := ts.await(ctx, s)
+	if looks && ts.all.env.lookout.hasLost() { // the flight may have found that
+		ts.all.lookOut(ctx, ts.all.env.now())
+	}
+	return tok, err
 }
 
 // await waits for the flight that is under way, or starts one.

@@ -19,7 +19,11 @@ func (k *promise) observed(v *view, e fincodeauth.Event) {
 		w.mu.Unlock()
 		return
 	}
-	w.say(v, "event %v %v", e.Type, e.Err)
+	if e.Type == fincodeauth.StoreReverted { // its Err has names that are different each time
+		w.say(v, "event %v", e.Type)
+	} else {
+		w.say(v, "event %v %v", e.Type, e.Err)
+	}
 	w.stats.Events[e.Type]++
 	switch e.Type {
 	case fincodeauth.Adopted:
