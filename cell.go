@@ -92,7 +92,10 @@ func (c cell) delete(ctx context.Context) error {
 // the caller, has ended.
 func (c cell) heard(ctx context.Context, began time.Time, err error) {
 	if answered := err == nil || errors.Is(err, ErrConflict) || errors.Is(err, ErrNotFound); answered || ctx.Err() == nil {
-		c.env.lookout.heard(began.Sub(c.env.started), c.env.since(c.env.started), answered)
+		now := c.env.now()
+		if c.env.lookout.heard(began.Sub(c.env.started), now.Sub(c.env.started), answered) {
+			c.env.lookOut(ctx, now)
+		}
 	}
 }
 

@@ -49,15 +49,18 @@ func (s *session) heal(ctx context.Context, found *Record) error {
 	if err != nil {
 		return fmt.Errorf("the store has gone back to an earlier state, and saving the newer one again: %w", err)
 	}
-	s.reportReverted(revertedError(found, newer))
+	s.reportReverted(ctx, revertedError(found, newer))
 	return nil
 }
 
-// reportReverted sends StoreReverted; nil: the store has lost nothing.
-func (s *session) reportReverted(err error) {
+// reportReverted sends StoreReverted, and begins to look at all sessions; nil: the store has
+// lost nothing.
+func (s *session) reportReverted(ctx context.Context, err error) {
 	if err != nil {
+		now := s.env.now()
 		s.env.reverted.Store(true)
-		s.env.lookout.hasGoneBack(s.env.since(s.env.started))
+		s.env.lookout.hasGoneBack(now.Sub(s.env.started))
+		s.env.lookOut(ctx, now)
 		s.env.observe(StoreReverted, s.key, 0, err)
 	}
 }

@@ -127,7 +127,7 @@ func (s *session) retire(ctx context.Context) (*removed, error) {
 		switch {
 		case err == nil:
 			if rec != there && s.activity.unsaved == nil {
-				s.reportReverted(revertedError(there, out))
+				s.reportReverted(ctx, revertedError(there, out))
 			}
 			s.known = knownOf(out, s.env.now())
 			return &gone, nil

@@ -2,6 +2,7 @@ package fincodeauth
 
 import (
 	"context"
+	"iter"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,8 +18,9 @@ import (
 // # The rules
 //
 //  1. A look begins when somebody uses a session: lookEvery after the last one, a second
-//     after a call to the store failed, each second for a while after the store was away,
-//     and at once when a flight has found that the store has gone back.
+//     after a call to the store failed, and each second for a while after the store was
+//     away. It begins at once when the store is back, and when it was seen to have gone
+//     back.
 //  2. A store that goes back loses its last writes first. So a look loads one record: the
 //     last one that this process has saved or adopted. Only if the store has lost that, or
 //     something else before, the look goes on with all sessions in memory.
@@ -44,6 +46,8 @@ const (
 // A lookout knows when this process looks at the store by itself. Its times are counted
 // from environment.started.
 type lookout struct {
+	sessions iter.Seq[*session] // all that are in memory
+
 	next atomic.Int64            // no look before then; a hint, which anybody may write
 	last atomic.Pointer[session] // whose record this process has saved or adopted last; nil: none
 	busy atomic.Bool             // a look is under way
@@ -56,7 +60,8 @@ type lookout struct {
 }
 
 // heard notes that a call to the store began and ended, and whether the store answered it.
-func (o *lookout) heard(began, ended time.Duration, answered bool) {
+// It reports whether calls failed, and the store is back.
+func (o *lookout) heard(began, ended time.Duration, answered bool) (isBack bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if !answered {
@@ -64,17 +69,19 @@ func (o *lookout) heard(began, ended time.Duration, answered bool) {
 			o.awayFrom = max(began, o.answered, 1)
 		}
 		o.lookBy(ended + lookAgain)
-		return
+		return false
 	}
-	away := max(began, o.answered) // a client may have repeated a call by itself
-	if o.awayFrom != 0 {
+	away, failed := max(began, o.answered), o.awayFrom != 0 // a client may have repeated a call by itself
+	if failed {
 		away = o.awayFrom
 	}
-	if ended-away >= awayMin {
-		o.backAt = ended
-		o.lookBy(ended)
-	}
 	o.answered, o.awayFrom = max(ended, 1), 0
+	if ended-away < awayMin {
+		return false
+	}
+	o.backAt = ended
+	o.lookBy(ended)
+	return failed
 }
 
 // hasGoneBack notes that the store has gone back.
@@ -105,7 +112,7 @@ func (o *lookout) begins(now time.Duration) bool {
 	return o.next.CompareAndSwap(next, int64(now+pause)) && o.busy.CompareAndSwap(false, true)
 }
 
-// hasLost reports whether all sessions must be looked at, and notes that they are.
+// hasLost reports whether all sessions must be looked at.
 func (o *lookout) hasLost() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -130,31 +137,32 @@ func (o *lookout) grace(now, left time.Duration) time.Duration {
 	return o.backAt + max(othersLookIn, min(lookEvery, left/2)) - now
 }
 
-// lookOut begins a look if one is due. A session is being used now.
-func (a *Sessions) lookOut(ctx context.Context, now time.Time) {
-	if o := &a.env.lookout; !o.begins(now.Sub(a.env.started)) || a.env.enlist() != nil {
+// lookOut begins a look if one is due.
+func (e *environment) lookOut(ctx context.Context, now time.Time) {
+	if !e.lookout.begins(now.Sub(e.started)) || e.enlist() != nil {
 		return
 	}
+	last := e.lookout.last.Load()
 	go func() {
-		defer a.env.work.Done()
-		defer a.env.lookout.busy.Store(false)
-		a.look(context.WithoutCancel(ctx))
+		defer e.work.Done()
+		defer e.lookout.busy.Store(false)
+		e.look(context.WithoutCancel(ctx), last)
 	}()
 }
 
 // look heals the last session that this process has saved or adopted. If the store has
 // gone back, look heals all sessions in memory.
-func (a *Sessions) look(ctx context.Context) {
-	o := &a.env.lookout
-	if s := o.last.Load(); s != nil {
-		s.checkUp(ctx)
+func (e *environment) look(ctx context.Context, last *session) {
+	o := &e.lookout
+	if last != nil {
+		last.checkUp(ctx)
 	}
 	if !o.hasLost() {
 		return
 	}
 	var all errgroup.Group
 	all.SetLimit(8)
-	for s := range a.sessions.all {
+	for s := range o.sessions {
 		all.Go(func() error {
 			s.checkUp(ctx)
 			return nil

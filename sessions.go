@@ -33,6 +33,7 @@ func newOn(cfg Config, now func() time.Time, random func() float64) (*Sessions, 
 	}
 	a := &Sessions{sessions: newTable(cfg.MaxSessions)}
 	a.env.begin(cfg, now, random)
+	a.env.lookout.sessions = a.sessions.all
 	return a, nil
 }
 

@@ -55,7 +55,7 @@ func (ts *TokenSource) token(ctx context.Context, looks bool) (*oauth2.Token, er
 		switch wall := now.UnixNano(); {
 		case wall < l.refreshAt:
 			if looks {
-				ts.all.lookOut(ctx, now)
+				ts.all.env.lookOut(ctx, now)
 			}
 			return l.token, nil
 		case wall < l.expireAt:
@@ -63,11 +63,7 @@ func (ts *TokenSource) token(ctx context.Context, looks bool) (*oauth2.Token, er
 			return l.token, nil
 		}
 	}
-	tok, err := ts.await(ctx, s)
-	if looks && ts.all.env.lookout.hasLost() { // the flight may have found that
-		ts.all.lookOut(ctx, ts.all.env.now())
-	}
-	return tok, err
+	return ts.await(ctx, s)
 }
 
 // await waits for the flight that is under way, or starts one.
