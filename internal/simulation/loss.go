@@ -43,6 +43,9 @@ func (s *store) loses(a *account, then *fincodeauth.Record) {
 	a.put(then)
 	s.world.say(s, "GOES BACK from %v to %v", before, a.current())
 	a.lostAt, a.replaced = time.Now(), time.Now()
+	if now := a.current(); now != nil && now.pair != nil && (before == nil || before.pair == nil || before.pair.family != now.pair.family) {
+		a.byUser = time.Now() // as if the user had logged in
+	}
 	for _, f := range s.world.fincode.families {
 		if f.account == a {
 			f.lost, f.loggedOut = true, false
