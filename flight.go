@@ -329,6 +329,7 @@ func (f *flight) claim(ctx context.Context, rec *Record) result {
 		return failed(fmt.Errorf("claiming the refresh: %w", err))
 	}
 	m.mine.saved = true
+	m.seen = "" // a store that goes back may have the claim again that was seen before, with a new owner
 	right := m.rightOf(f.env.isClosing(), f.env.now(), f.env.cfg.RefreshTimeout)
 	if right != mustRenew {
 		f.waitAnew()

@@ -94,8 +94,7 @@ func (k *promise) isGood(v *view, tok *oauth2.Token) *pair {
 	if of.family.account != v.account {
 		w.breaks(v, "a caller of %v got %v of %s", v, of, of.family.account.key)
 	}
-	forgotten := w.luck.inMemory > 0 && !v.account.lostAt.IsZero() // by the store, and by a process that dropped the session
-	if v.loggedOut[of.family] && !of.family.cameBack && !forgotten {
+	if v.loggedOut[of.family] && !of.family.cameBack && (v.account.lostAt.IsZero() || !v.account.mayBeUnknown(of.family, of.family.login.at)) {
 		w.breaks(v, "a caller of %v got %v, which was logged out in that process", v, of)
 	}
 	if !tok.Expiry.IsZero() && v.machine.wall().After(tok.Expiry.Add(time.Second)) {

@@ -120,7 +120,7 @@ func (a *account) hadAnother(session *family, after time.Time) bool {
 
 // bringsBack: a process does not save the tokens of a session that it has logged out.
 func (k *promise) bringsBack(v *version) {
-	if v.by.loggedOut[v.pair.family] && k.world.luck.inMemory == 0 {
+	if fam := v.pair.family; v.by.loggedOut[fam] && !v.by.account.mayBeUnknown(fam, fam.login.at) {
 		k.world.breaks(v.by, "%v brings back %v, which was logged out there", v.by, v.pair)
 	}
 }
