@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/fincodeauth/fincodeauth"
+	"github.com/fincodeauth/fincodeauth/internal/durable"
 )
 
 // A Save makes a draft, writes it, links it, and removes the draft and the older
@@ -302,7 +303,7 @@ func announce(t *testing.T, f folder, content []byte) draft {
 	t.Helper()
 	d, err := f.announce()
 	if err == nil {
-		err = writeSync(d.File, content)
+		err = durable.WriteFile(d.File, content)
 	}
 	if err != nil {
 		t.Fatal(err)

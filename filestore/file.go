@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/fincodeauth/fincodeauth"
+	"github.com/fincodeauth/fincodeauth/internal/durable"
 )
 
 // Rules for concurrency. Nothing here has a state: it is all on the disk, where
@@ -150,7 +151,7 @@ func (d draft) publish(data []byte, path string) error {
 	if _, ok := parseFile(filepath.Base(path)); !ok { // list would not find it
 		return fmt.Errorf("no number follows that of the highest file: remove %s", filepath.Dir(path))
 	}
-	if err := writeSync(d.File, data); err != nil {
+	if err := durable.WriteFile(d.File, data); err != nil {
 		return err
 	}
 	err := os.Link(d.Name(), path)
@@ -161,7 +162,7 @@ func (d draft) publish(data []byte, path string) error {
 		return err
 	}
 	// If the folder is gone, another process deleted the session after this link.
-	return ignoreNotExist(syncDir(filepath.Dir(path)))
+	return ignoreNotExist(durable.SyncDir(filepath.Dir(path)))
 }
 
 // discard removes the draft. It may be called more than once.
@@ -170,25 +171,16 @@ func (d draft) discard() {
 	os.Remove(d.Name())
 }
 
-// writeSync writes data to f, durably, and closes f.
-func writeSync(f *os.File, data []byte) error {
-	_, err := f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	return errors.Join(err, f.Close())
-}
-
 // writeFirst writes the first file of a folder, durably.
 func writeFirst(path string, data []byte) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
-	if err := writeSync(f, data); err != nil {
+	if err := durable.WriteFile(f, data); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
+	return durable.SyncDir(filepath.Dir(path))
 }
 
 func remove(path string) error { return ignoreNotExist(os.Remove(path)) }

@@ -17,13 +17,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/fincodeauth/fincodeauth"
+	"github.com/fincodeauth/fincodeauth/internal/durable"
 )
 
 // abandonedAfter is the age from which New removes a folder that a process was
@@ -54,10 +54,15 @@ func New(dir string) (*Store, error) {
 		return nil, fmt.Errorf("filestore: %w", err)
 	}
 	s := &Store{dir: dir}
-	for _, step := range []func() error{s.makeDir, s.probe, s.sweep} {
-		if err := step(); err != nil {
-			return nil, fmt.Errorf("filestore: %w", err)
-		}
+	err = durable.MakeDir(dir)
+	if err == nil {
+		err = s.probe()
+	}
+	if err == nil {
+		err = s.sweep()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("filestore: %w", err)
 	}
 	return s, nil
 }
@@ -149,37 +154,6 @@ func (s *Store) check() error {
 
 func (s *Store) folder(key string) folder {
 	return folder(filepath.Join(s.dir, folderName(key)))
-}
-
-// makeDir makes the store's folder, or makes an existing empty folder private. It
-// refuses a folder in which other users could remove or replace sessions.
-func (s *Store) makeDir() error {
-	info, err := os.Stat(s.dir)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		if target, err := os.Readlink(s.dir); err == nil {
-			return fmt.Errorf("%s is a symbolic link to %s, which does not exist: make that folder, or remove the link", s.dir, target)
-		}
-		if err := os.MkdirAll(s.dir, 0o700); err != nil {
-			return err
-		}
-		return syncDir(filepath.Dir(s.dir))
-	case err != nil:
-		return err
-	case !info.IsDir():
-		return fmt.Errorf("%s is a file: name a folder", s.dir)
-	}
-	entries, err := os.ReadDir(s.dir)
-	switch {
-	case err != nil:
-		return err
-	case len(entries) == 0:
-		return os.Chmod(s.dir, 0o700)
-	case writableByOthers(info):
-		return fmt.Errorf("%s has mode %04o, so other users can remove the sessions: run chmod 700 on it, or name a new folder inside it",
-			s.dir, info.Mode().Perm())
-	}
-	return nil
 }
 
 // probe tries what every Save needs: to make a file in the folder, and to link it.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/fincodeauth/fincodeauth"
+	"github.com/fincodeauth/fincodeauth/internal/durable"
 )
 
 // A folder is the path of one session's folder. The files in it are numbered. The
@@ -208,7 +209,7 @@ func (f folder) create(data []byte) error {
 		err = os.Rename(made, string(f))
 	}
 	if err == nil {
-		return syncDir(store)
+		return durable.SyncDir(store)
 	}
 	os.RemoveAll(made)
 	// If the folder exists, the error of Rename depends on the operating system.
@@ -354,7 +355,7 @@ func (f folder) bury(last file, other func(path string) error) error {
 	if last.number > 0 {
 		// Without this sync, a power failure could undo the removal of the
 		// record and not that of the tombstone. The record would be back.
-		if err := syncDir(string(f)); err != nil {
+		if err := durable.SyncDir(string(f)); err != nil {
 			return ignoreNotExist(err)
 		}
 		if err := remove(f.path(last)); err != nil {

@@ -1,6 +1,6 @@
 //go:build unix
 
-package filestore
+package durable
 
 import (
 	"errors"
@@ -9,8 +9,8 @@ import (
 	"syscall"
 )
 
-// syncDir makes the names of the files in dir durable.
-func syncDir(dir string) error {
+// SyncDir makes the names of the files in dir durable.
+func SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return err

@@ -1,12 +1,12 @@
 //go:build !unix
 
-package filestore
+package durable
 
 import "io/fs"
 
-// syncDir does nothing. Windows cannot sync a folder, and NTFS has a journal for
+// SyncDir does nothing. Windows cannot sync a folder, and NTFS has a journal for
 // names.
-func syncDir(string) error { return nil }
+func SyncDir(string) error { return nil }
 
 // writableByOthers returns false, because on these systems the mode does not say
 // who may write.
