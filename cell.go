@@ -21,7 +21,7 @@ type cell struct {
 
 // load returns the record; nil: there is none.
 func (c cell) load(ctx context.Context) (*Record, error) {
-	loading, cancel := context.WithTimeoutCause(ctx, c.timeout, errSlowStore)
+	loading, cancel := context.WithTimeoutCause(c.env.withEnvironment(ctx), c.timeout, errSlowStore)
 	defer cancel()
 	began := c.env.now()
 	rec, err := c.env.cfg.Store.Load(loading, c.key)
@@ -63,7 +63,7 @@ func (c cell) loadStable(ctx context.Context) (*Record, error) {
 // save saves rec over the version prev. If the outcome is unknown, it loads the
 // record to find out (step 6).
 func (c cell) save(ctx context.Context, rec *Record, prev string) error {
-	saving, cancel := context.WithTimeoutCause(ctx, c.timeout, errSlowStore)
+	saving, cancel := context.WithTimeoutCause(c.env.withEnvironment(ctx), c.timeout, errSlowStore)
 	defer cancel()
 	began := c.env.now()
 	err := c.env.cfg.Store.Save(saving, c.key, rec, prev)
@@ -80,7 +80,7 @@ func (c cell) save(ctx context.Context, rec *Record, prev string) error {
 
 // delete deletes the record, whatever it is.
 func (c cell) delete(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	ctx, cancel := context.WithTimeout(c.env.withEnvironment(ctx), c.timeout)
 	defer cancel()
 	if err := c.env.cfg.Store.Delete(ctx, c.key); err != nil {
 		return fmt.Errorf("deleting its record: %w", err)

@@ -62,7 +62,7 @@ const sealedPrefix = "aes256gcm."
 
 // Load implements Store.
 func (e *encryptedStore) Load(ctx context.Context, key string) (*Record, error) {
-	rec, err := e.store.Load(ctx, key)
+	rec, err := e.store.Load(e.withEncryption(ctx), key)
 	if err != nil || rec == nil || !hasTokens(rec.Token) {
 		return rec, err
 	}
@@ -72,6 +72,11 @@ func (e *encryptedStore) Load(ctx context.Context, key string) (*Record, error) 
 	}
 	rec.Token = tok
 	return rec, nil
+}
+
+// withEncryption returns the context for a Load. A Journal inside saves only what e decrypts.
+func (e *encryptedStore) withEncryption(ctx context.Context) context.Context {
+	return context.WithValue(ctx, encryptionKey{}, e)
 }
 
 // Save implements Store.
@@ -129,21 +134,32 @@ func (e *encryptedStore) open(key, text string) (*oauth2.Token, error) {
 // place returns where the inner store keeps the record, "" if that store does not
 // say.
 func (e *encryptedStore) place(key string) string {
-	if s, ok := e.store.(interface{ Path(key string) string }); ok {
-		return " in " + s.Path(key)
+	if path := pathIn(e.store, key); path != "" {
+		return " in " + path
+	}
+	return ""
+}
+
+// pathIn returns the path of key's record in s, "" if s does not say.
+func pathIn(s Store, key string) string {
+	if s, ok := s.(interface{ Path(key string) string }); ok {
+		return s.Path(key)
 	}
 	return ""
 }
 
 func (e *encryptedStore) check() error { return checkStore(e.store) }
 
-// String names the store without its keys. Of a store without a String method it
-// names the type alone, because its fields may hold a password or tokens.
-func (e *encryptedStore) String() string {
-	if s, ok := e.store.(fmt.Stringer); ok {
-		return "Encrypt(" + s.String() + ")"
+// String names the store without its keys.
+func (e *encryptedStore) String() string { return "Encrypt(" + nameOf(e.store) + ")" }
+
+// nameOf names a store. Of a store without a String method it names the type alone,
+// because its fields may hold a password or tokens.
+func nameOf(s Store) string {
+	if s, ok := s.(fmt.Stringer); ok {
+		return s.String()
 	}
-	return fmt.Sprintf("Encrypt(%T)", e.store)
+	return fmt.Sprintf("%T", s)
 }
 
 // Format prints what String returns, whatever the verb.

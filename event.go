@@ -11,7 +11,7 @@ import (
 // each one, for logs (LogEvents) and metrics. It holds no token.
 type Event struct {
 	Type EventType
-	Key  string    // the session's; "" for a Passed whose request names no session
+	Key  string    // the session's; "" for a Passed whose request names no session, and for some JournalFailed
 	Time time.Time // when it happened, by the local clock
 
 	// Elapsed is how long it took: for LoggedIn, Refreshed and LoggedOut the
@@ -21,8 +21,8 @@ type Event struct {
 	Elapsed time.Duration
 
 	// Err says why. It is set for RefreshFailed, SaveFailed, Ended (a
-	// *SessionError), Passed and StoreReverted, and for a LoggedOut that FinCode
-	// did not confirm. It is nil for the others.
+	// *SessionError), Passed, StoreReverted and JournalFailed, and for a LoggedOut
+	// that FinCode did not confirm. It is nil for the others.
 	Err error
 }
 
@@ -50,7 +50,8 @@ func (e Event) attrs() []slog.Attr {
 //
 //   - slog.LevelError: SaveFailed, StoreReverted, and an Ended that looks like a
 //     breach (SessionError.Reused without Interrupted);
-//   - slog.LevelWarn: any other Ended, RefreshFailed, and a LoggedOut with an Err;
+//   - slog.LevelWarn: any other Ended, RefreshFailed, JournalFailed, and a LoggedOut
+//     with an Err;
 //   - slog.LevelInfo: LoggedIn, Saved, Passed, and a LoggedOut without an Err;
 //   - slog.LevelDebug: Refreshed, Adopted and Replayed, of which there are many.
 //
@@ -81,7 +82,7 @@ func (e Event) level() slog.Level {
 			return slog.LevelError
 		}
 		return slog.LevelWarn
-	case RefreshFailed:
+	case RefreshFailed, JournalFailed:
 		return slog.LevelWarn
 	case LoggedOut:
 		if e.Err != nil {
@@ -114,7 +115,8 @@ const (
 	// the change, or until another process has ended or replaced the session. Page somebody if none of Saved, LoggedOut,
 	// LoggedIn and Adopted follows.
 	SaveFailed
-	// Saved: a change is saved now, after a SaveFailed.
+	// Saved: a change is saved now, after a SaveFailed, or after a process left it in
+	// a Journal.
 	Saved
 	// Ended: this process found that the session needs a login, and has saved that.
 	Ended
@@ -136,6 +138,12 @@ const (
 	// what was found and what was saved. The database has lost data, and may have
 	// lost more: sessions that no living process knows.
 	StoreReverted
+	// JournalFailed: a Journal could not write, read or remove one of its files. Err
+	// names the file or the folder, and says what to do. The event is sent once for
+	// each file. The store works without the file, but if the process dies now, what
+	// the store has not accepted may be lost. Key is "" if the file does not say
+	// whose it is.
+	JournalFailed
 )
 
 // eventTypes has the name of each constant, and the message that LogEvents logs.
@@ -151,6 +159,7 @@ var eventTypes = [...]struct{ name, message string }{
 	LoggedOut:     {"LoggedOut", "session logged out"},
 	Passed:        {"Passed", "request sent without a token"},
 	StoreReverted: {"StoreReverted", "the store has gone back, newer state saved again"},
+	JournalFailed: {"JournalFailed", "the journal failed"},
 }
 
 // String returns the constant's name.

@@ -14,7 +14,7 @@ import (
 )
 
 func TestEventTypeIsItsNameInTextAndJSON(t *testing.T) {
-	for typ := fincodeauth.LoggedIn; typ <= fincodeauth.StoreReverted; typ++ {
+	for typ := fincodeauth.LoggedIn; typ <= fincodeauth.JournalFailed; typ++ {
 		name := fmt.Sprint(typ)
 		if strings.ContainsAny(name, "()") {
 			t.Errorf("event type %d has the text %s, want a name", uint8(typ), name)
@@ -23,7 +23,7 @@ func TestEventTypeIsItsNameInTextAndJSON(t *testing.T) {
 			t.Errorf("event type %s: got JSON %s, error %v; want its name", name, data, err)
 		}
 	}
-	for _, unknown := range []fincodeauth.EventType{0, fincodeauth.StoreReverted + 1, 255} {
+	for _, unknown := range []fincodeauth.EventType{0, fincodeauth.JournalFailed + 1, 255} {
 		if got, want := fmt.Sprint(unknown), fmt.Sprintf("EventType(%d)", uint8(unknown)); got != want {
 			t.Errorf("got text %s, want %s", got, want)
 		}
@@ -74,6 +74,8 @@ func TestLogEventsChoosesTheLevelOfEachEvent(t *testing.T) {
 		{fincodeauth.Event{Type: fincodeauth.LoggedOut}, `level=INFO msg="fincodeauth: session logged out" type=LoggedOut key=a`},
 		{fincodeauth.Event{Type: fincodeauth.LoggedOut, Err: errors.New("no")}, `level=WARN msg="fincodeauth: session logged out, but FinCode did not confirm it"`},
 		{fincodeauth.Event{Type: fincodeauth.Passed, Err: errors.New("no")}, `level=INFO msg="fincodeauth: request sent without a token" type=Passed key=a error=no`},
+		{fincodeauth.Event{Type: fincodeauth.StoreReverted, Err: errors.New("no")}, `level=ERROR msg="fincodeauth: the store has gone back, newer state saved again" type=StoreReverted key=a error=no`},
+		{fincodeauth.Event{Type: fincodeauth.JournalFailed, Err: errors.New("no")}, `level=WARN msg="fincodeauth: the journal failed" type=JournalFailed key=a error=no`},
 		{fincodeauth.Event{Type: 99}, `level=INFO msg=fincodeauth: EventType(99)`},
 	} {
 		out.Reset()

@@ -21,7 +21,9 @@ type Sessions struct {
 }
 
 // New returns the Sessions that cfg describes, or an error that says what to change
-// in cfg. It calls neither the store nor FinCode.
+// in cfg. It does not call FinCode. If Config.Store is a Journal, also inside Encrypt,
+// New starts to save in the background what other processes left in it, until that is
+// done or Close is called. It does not call another store.
 func New(cfg Config) (*Sessions, error) {
 	return newOn(cfg, time.Now, rand.Float64)
 }
@@ -34,6 +36,7 @@ func newOn(cfg Config, now func() time.Time, random func() float64) (*Sessions, 
 	a := &Sessions{sessions: newTable(cfg.MaxSessions)}
 	a.env.begin(cfg, now, random)
 	a.env.lookout.sessions = a.sessions.all
+	a.env.replayLeft()
 	return a, nil
 }
 

@@ -10,6 +10,9 @@ import (
 	"path/filepath"
 )
 
+// ErrHeld says that a process holds the file.
+var ErrHeld = errors.New("a process holds the file")
+
 // WriteFile writes data to f, durably, and closes f. The name of a new file is durable
 // after a SyncDir of its folder.
 func WriteFile(f *os.File, data []byte) error {

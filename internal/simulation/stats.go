@@ -21,7 +21,7 @@ type Stats struct {
 	Unheard       int // presentations whose process never knew the outcome
 	Interrupted   int // sessions that ended with SessionError.Interrupted
 	Breaches      int // sessions that ended with Reused and without Interrupted
-	Events        [fincodeauth.StoreReverted + 1]int
+	Events        [fincodeauth.JournalFailed + 1]int
 	Faults        [faults]int
 }
 
