@@ -3,6 +3,7 @@ package fincodeauth
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -15,7 +16,8 @@ import (
 //
 // If ctx ends first, Close returns an error that wraps the cause of that end. Close
 // then gives up the changes that are not saved. The error names their sessions,
-// whose users must log in again, and wraps the store's last error. If everything is
+// whose users must log in again, and wraps the store's last error. Changes that a
+// Journal has are not lost: the error says so if there are no others. If everything is
 // saved, the error names the sessions with calls under way: a token that such a call
 // receives may be lost. These calls end within RefreshTimeout, or within a few times
 // RefreshTimeout if the store is slow, too.
@@ -79,16 +81,23 @@ func (a *Sessions) busy() []string {
 // says why; nil if there are none. cause is why this Close stopped waiting; nil: it
 // did not, but an earlier Close gave the sessions up.
 func (a *Sessions) lost(cause error) error {
-	refused := make(map[string]error)
+	refused, left := make(map[string]error), make(map[string]error)
 	for s := range a.sessions.all {
-		if err := s.unsavedError(); err != nil {
+		err := s.unsavedError()
+		if _, ok := errors.AsType[journaledError](err); ok {
+			left[s.key] = err
+		} else if err != nil {
 			refused[s.key] = err
 		}
+	}
+	what := "whose users must log in again"
+	if len(refused) == 0 {
+		refused, what = left, "which the next process with the same journal saves"
 	}
 	if len(refused) == 0 {
 		return nil
 	}
 	keys := slices.Sorted(maps.Keys(refused))
-	return fmt.Errorf("the store did not accept the last change of %d session(s), whose users must log in again: %q: %w: the store's last error: %w",
-		len(keys), keys[:min(len(keys), 10)], cmp.Or(cause, ErrClosed), refused[keys[0]])
+	return fmt.Errorf("the store did not accept the last change of %d session(s), %s: %q: %w: the store's last error: %w",
+		len(keys), what, keys[:min(len(keys), 10)], cmp.Or(cause, ErrClosed), refused[keys[0]])
 }

@@ -274,6 +274,31 @@ func TestCloseEndsTheSearchOfTheJournal(t *testing.T) {
 	}
 }
 
+// Close says which sessions are lost, and which are only in the journal.
+func TestCloseSaysWhatTheJournalHas(t *testing.T) {
+	dir := journalDir(t)
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newFaultyStore()
+		sessions := start(t, fc, journaled(t, store, dir))
+		store.set(successorsFail)
+		logIn(t, sessions, "a")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := sessions.Close(ctx); err == nil || !strings.Contains(err.Error(), `1 session(s), which the next process with the same journal saves: ["a"]`) {
+			t.Errorf("Close = %v, want that the journal has it", err)
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+		sessions = start(t, fc, store)
+		logIn(t, sessions, "b")
+		if err := sessions.Close(ctx); err == nil || !strings.Contains(err.Error(), `1 session(s), whose users must log in again: ["b"]`) {
+			t.Errorf("Close = %v, want that it is lost", err)
+		}
+	})
+}
+
 // A second crash changes nothing.
 func TestProcessThatDiesTwiceLosesNoSession(t *testing.T) {
 	dir := journalDir(t)
