@@ -1,6 +1,8 @@
 package fincodeauth_test
 
 import (
+	"fmt"
+	"os"
 	"testing"
 
 	"github.com/fincodeauth/fincodeauth"
@@ -8,8 +10,11 @@ import (
 	"github.com/fincodeauth/fincodeauth/internal/torture"
 )
 
-// TestProcessesKilledAtAnyMomentShareOneFolder starts this binary again, once for
-// each of its processes.
+// The kill tests start this binary again, once for each of their processes.
 func TestMain(m *testing.M) {
+	if order := os.Getenv(killedVariable); order != "" {
+		fmt.Fprintln(os.Stderr, useUntilKilled(order))
+		os.Exit(1)
+	}
 	torture.Main(m, func(dir string) (fincodeauth.Store, error) { return filestore.New(dir) })
 }
