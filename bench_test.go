@@ -1,7 +1,11 @@
 package fincodeauth_test
 
 import (
+	"bytes"
+	"errors"
 	"net/http"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -9,6 +13,7 @@ import (
 
 	"github.com/fincodeauth/fincodeauth"
 	"github.com/fincodeauth/fincodeauth/fincodetest"
+	"github.com/fincodeauth/fincodeauth/internal/durable"
 )
 
 // emptyAPI is an API that answers 200 without a body, at once.
@@ -145,4 +150,48 @@ func BenchmarkRoundTripOAuth2(b *testing.B) {
 	for b.Loop() {
 		roundTrip(b, tr, req)
 	}
+}
+
+// BenchmarkRotation measures a rotation at a FinCode in memory, with a MemoryStore. The
+// journal adds one file, synced together with its folder. "file alone" is what that costs
+// without the package.
+func BenchmarkRotation(b *testing.B) {
+	for name, around := range map[string]func(fincodeauth.Store) fincodeauth.Store{
+		"without journal": func(s fincodeauth.Store) fincodeauth.Store { return s },
+		"with journal":    func(s fincodeauth.Store) fincodeauth.Store { return journaled(b, s, journalDir(b)) },
+	} {
+		b.Run(name, func(b *testing.B) {
+			var ahead time.Duration // of the clock
+			now := func() time.Time { return time.Now().Add(ahead) }
+			sessions, err := fincodeauth.NewOn(newConfig(fincodetest.New(fincodetest.Config{OpaqueTokens: true}), withStore(around(fincodeauth.NewMemoryStore()))),
+				now, func() float64 { return 0 })
+			if err != nil {
+				b.Fatal(err)
+			}
+			if err := sessions.Login(b.Context(), "a", credentials); err != nil {
+				b.Fatal(err)
+			}
+			src := sessions.TokenSource("a")
+			for b.Loop() {
+				ahead += time.Hour
+				if _, err := src.Token(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+	b.Run("file alone", func(b *testing.B) {
+		dir := b.TempDir()
+		path, draft := filepath.Join(dir, "1.json"), filepath.Join(dir, "1.draft")
+		data := bytes.Repeat([]byte{'x'}, 1500)
+		for b.Loop() {
+			f, err := os.Create(draft)
+			if err == nil {
+				err = durable.WriteFile(f, data)
+			}
+			if err := errors.Join(err, os.Rename(draft, path), durable.SyncDir(dir), os.Remove(path)); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }

@@ -26,8 +26,8 @@
 // the server and the store.
 //
 // There is one exception. FinCode rotates a token, and a moment later its
-// successor is saved. In between, the successor exists only on the network or in
-// the memory of one process. If the answer is lost or the process dies then,
+// successor is saved, in the store or in a [Journal]. In between, the successor
+// exists only on the network or in the memory of one process. If the answer is lost or the process dies then,
 // nobody knows the successor. The package then presents the old token again, on
 // purpose, because this is the only way to go on. If FinCode refuses it, the
 // session ends with a [SessionError] whose Interrupted is set, so that nobody
@@ -53,6 +53,7 @@
 //     them. A [MemoryStore] loses them when the process ends. [LocalStore] makes
 //     a Store of two functions, for one process. Packages filestore, sqlstore and
 //     redisstore serve many processes. [Encrypt] encrypts the tokens in any Store.
+//     [Journal] keeps a new token on the local disk while the Store is down.
 //
 // Call [Sessions.Close] before the process ends. It waits until every rotated
 // token is saved, for as long as its context allows: give it a deadline, and

@@ -702,6 +702,72 @@ func saveAgain(ctx context.Context, store fincodeauth.Store, key string) error {
 	return store.Save(ctx, key, rec, prev)
 }
 
+// withJournal returns a Store that keeps new tokens in the folder dir until database
+// has them. What is in the folder is encrypted with secret, as in the database.
+func withJournal(database fincodeauth.Store, dir string, secret []byte) (fincodeauth.Store, error) {
+	store, err := fincodeauth.Journal(database, dir)
+	if err != nil {
+		return nil, err
+	}
+	return fincodeauth.Encrypt(store, secret)
+}
+
+// A databaseOfAnExample can be down.
+type databaseOfAnExample struct {
+	fincodeauth.Store
+	down bool
+}
+
+func (d databaseOfAnExample) Save(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
+	if d.down {
+		return errors.New("the database is down")
+	}
+	return d.Store.Save(ctx, key, rec, prev)
+}
+
+// The database is down when a user logs in, and the process ends. The next process with
+// the same journal saves the session.
+func ExampleJournal() {
+	srv := fincodetest.NewServer(fincodetest.Config{})
+	defer srv.Close()
+	dir, err := os.MkdirTemp("", "journal")
+	if err != nil {
+		log.Print(err)
+		return
+	}
+	defer os.RemoveAll(dir)
+	secret := make([]byte, 32)
+	rand.Read(secret)
+	database := fincodeauth.NewMemoryStore() // or any other, except a LocalStore
+
+	open := func(down bool) *fincodeauth.Sessions {
+		store, err := withJournal(databaseOfAnExample{database, down}, dir, secret)
+		if err != nil {
+			log.Fatal(err)
+		}
+		sessions, err := fincodeauth.New(fincodeauth.Config{BaseURL: srv.URL, Store: store})
+		if err != nil {
+			log.Fatal(err)
+		}
+		return sessions
+	}
+	before := open(true)
+	err = before.Login(context.Background(), "ada", fincodeauth.Credentials{Email: fincodetest.Email, Password: fincodetest.Password})
+	fmt.Println("login:", err)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+	defer cancel()
+	fmt.Println("saved:", before.Close(ctx) == nil)
+
+	after := open(false)
+	_, err = after.TokenSource("ada").Token()
+	fmt.Println("token after a restart:", err)
+	closeSessions(after)
+	// Output:
+	// login: <nil>
+	// saved: false
+	// token after a restart: <nil>
+}
+
 // A new key for a store. While the new key is rolled out, processes need both.
 func ExampleEncrypt_newKey() {
 	before, after := make([]byte, 32), make([]byte, 32)
