@@ -85,14 +85,15 @@ func TestWhichOfAnEntryAndARecordIsNewer(t *testing.T) {
 
 func TestDamagedEntryIsNotRead(t *testing.T) {
 	j := &journal{dir: t.TempDir()}
-	path := j.path("a", "s.3")
-	good, err := json.Marshal(newEntry("a", generation(3, "s.3"), "s.2"))
+	e := j.newEntry("a", generation(3, "s.3"), "s.2")
+	path := e.path
+	good, err := json.Marshal(e)
 	if err != nil {
 		t.Fatal(err)
 	}
 	claimed := generation(3, "s.3")
 	claimed.RefreshStarted = noon
-	claim, err := json.Marshal(newEntry("a", claimed, "s.2"))
+	claim, err := json.Marshal(j.newEntry("a", claimed, "s.2"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,6 +105,7 @@ func TestDamagedEntryIsNotRead(t *testing.T) {
 		"null":            "null",
 		"another key":     strings.Replace(string(good), `"key":"YQ=="`, `"key":"Yg=="`, 1),
 		"another version": strings.Replace(string(good), `"s.3"`, `"s.4"`, 1),
+		"another prev":    strings.Replace(string(good), `"s.2"`, `"s.1"`, 1),
 		"no version":      strings.Replace(string(good), `"s.3"`, `""`, 1),
 		"no time":         strings.Replace(string(good), `"saved"`, `"sent"`, 1),
 		"no tokens":       strings.Replace(string(good), `"token"`, `"tokens"`, 1),

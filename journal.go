@@ -168,17 +168,18 @@ func (j *journal) Save(ctx context.Context, key string, rec *Record, prev string
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	path := j.path(key, rec.Version)
-	held, lost := j.write(path, newEntry(key, rec, prev))
+	e := j.newEntry(key, rec, prev)
+	held, lost := j.write(e)
 	if lost != nil {
-		j.report(ctx, key, path, lost)
-	} else {
+		j.report(ctx, key, e.path, lost)
+	}
+	if held != nil {
 		defer held.Close()
 	}
 	err := j.store.Save(ctx, key, rec, prev)
 	switch {
 	case err == nil, errors.Is(err, ErrConflict):
-		j.remove(ctx, key, path)
+		j.remove(ctx, e)
 		return err
 	case lost != nil:
 		return errors.Join(err, lost)

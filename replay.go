@@ -43,7 +43,7 @@ func (j *journal) newer(ctx context.Context, entries []*entry, there *Record) *e
 		j.report(ctx, string(e.Key), e.path, fmt.Errorf("the journal's file %s has a newer token than the store, but it %w", e.path, err))
 	}
 	for _, e := range useless { // not before: such an entry may be newer than another entry
-		j.remove(ctx, string(e.Key), e.path)
+		j.remove(ctx, e)
 	}
 	return nil
 }
@@ -127,41 +127,43 @@ func (e *environment) replayLeft() {
 		cancel()
 		return
 	}
-	done := make(chan struct{})
 	go func() {
-		defer cancel()
 		select {
 		case <-e.closing:
-		case <-done:
+			cancel()
+		case <-ctx.Done():
 		}
 	}()
 	go func() {
 		defer e.work.Done()
-		defer close(done)
-		for pause := backoffMin; !e.replayAll(ctx, j, &pause); {
-			if e.pause(e.jittered(pause)) != nil {
-				return
-			}
-		}
+		defer cancel()
+		e.replayAll(ctx, j)
 	}()
 }
 
-// replayAll looks once at each key that is in the journal. It returns false if the store
-// failed for one of them. After each failure it pauses, twice as long as before.
-func (e *environment) replayAll(ctx context.Context, j *journal, pause *time.Duration) bool {
-	complete := true
-	for key := range j.left(ctx) {
-		load, cancel := context.WithTimeout(ctx, e.cfg.RefreshTimeout)
-		_, err := j.Load(load, key)
-		cancel()
-		if err == nil || errors.Is(err, ErrNotFound) {
-			continue
+// replayAll looks at each key that is in the journal, until the store has not failed for
+// any of them. After each failure it pauses, twice as long as before.
+func (e *environment) replayAll(ctx context.Context, j *journal) {
+	for complete, pause := false, backoffMin; !complete; {
+		complete = true
+		for key := range j.left(ctx) {
+			if e.replayKey(ctx, j, key) {
+				continue
+			}
+			complete = false
+			if e.pause(e.jittered(pause)) != nil {
+				return
+			}
+			pause = min(2*pause, backoffMax)
 		}
-		complete = false
-		if e.pause(e.jittered(*pause)) != nil {
-			return true
-		}
-		*pause = min(2*(*pause), backoffMax)
 	}
-	return complete
+}
+
+// replayKey loads the record under key, which saves what the journal has of it. It returns
+// false if the store failed.
+func (e *environment) replayKey(ctx context.Context, j *journal, key string) bool {
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.RefreshTimeout)
+	defer cancel()
+	_, err := j.Load(ctx, key)
+	return err == nil || errors.Is(err, ErrNotFound)
 }
