@@ -397,6 +397,39 @@ func TestEntryOfALivingProcessIsSavedByAnother(t *testing.T) {
 	})
 }
 
+// While a process makes its first attempt to save, nobody else saves its entry. So if that
+// attempt conflicts, it has changed nothing.
+func TestEntryIsNotSavedByOthersDuringItsFirstSave(t *testing.T) {
+	dir := journalDir(t)
+	synctest.Test(t, func(t *testing.T) {
+		disk1, disk2 := newFaultyStores()
+		one, two := journaled(t, disk1, dir), journaled(t, disk2, dir)
+		disk1.set(func(s *faultyStore) {
+			s.save = func(_ *fincodeauth.Record, save func() error) error {
+				time.Sleep(time.Second)
+				return save()
+			}
+		})
+		rec := func(version string) *fincodeauth.Record {
+			return &fincodeauth.Record{Version: version, Generation: 1, Token: &oauth2.Token{RefreshToken: version}}
+		}
+		got := make(chan error)
+		go func() { got <- one.Save(t.Context(), "a", rec("s.1"), "") }()
+		synctest.Wait()
+		wantFiles(t, dir, 1)
+		if there, err := two.Load(t.Context(), "a"); !errors.Is(err, fincodeauth.ErrNotFound) {
+			t.Errorf("Load = %v, %v; want ErrNotFound", there, err)
+		}
+		if err := two.Save(t.Context(), "a", rec("x.1"), ""); err != nil {
+			t.Error(err)
+		}
+		if err := <-got; !errors.Is(err, fincodeauth.ErrConflict) {
+			t.Errorf("Save = %v, want ErrConflict", err)
+		}
+		wantFiles(t, dir, 0)
+	})
+}
+
 // Many processes are started at once on what a dead one left.
 func TestManyProcessesSaveOneJournal(t *testing.T) {
 	dir := journalDir(t)
