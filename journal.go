@@ -43,10 +43,10 @@ import (
 // # The folder
 //
 // The folder must be on a local disk that outlives the process. Journal makes it if there
-// is none. It refuses a folder that it cannot write to, and one to which other users can.
-// Any number of processes may use one folder at the same time, if all of them use it for
-// the same store. Two stores must not share a folder, because a file does not name its store:
-// the token of one would be saved in the other.
+// is none. It refuses a folder that it cannot write to, and one to which other users can
+// write. Any number of goroutines and processes may use one folder at the same time, if all
+// of them use it for the same store. Two stores must not share a folder, because a file does
+// not name its store: the token of one would be saved in the other.
 //
 // # When the folder fails
 //
