@@ -53,16 +53,20 @@ func (s *session) heal(ctx context.Context, found *Record) error {
 	return nil
 }
 
-// reportReverted sends StoreReverted, and begins to look at all sessions; nil: the store has
-// lost nothing.
+// reportReverted sends StoreReverted; nil: the store has lost nothing.
 func (s *session) reportReverted(ctx context.Context, err error) {
 	if err != nil {
-		now := s.env.now()
-		s.env.reverted.Store(true)
-		s.env.lookout.hasGoneBack(now.Sub(s.env.started))
-		s.env.lookOut(ctx, now)
-		s.env.observe(StoreReverted, s.key, 0, err)
+		s.env.reportReverted(ctx, s.key, err)
 	}
+}
+
+// reportReverted sends StoreReverted, and begins to look at all sessions.
+func (e *environment) reportReverted(ctx context.Context, key string, err error) {
+	now := e.now()
+	e.reverted.Store(true)
+	e.lookout.hasGoneBack(now.Sub(e.started))
+	e.lookOut(ctx, now)
+	e.observe(StoreReverted, key, 0, err)
 }
 
 // revertedError says what was found in a store that has gone back, and what was saved.

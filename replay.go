@@ -69,17 +69,16 @@ func (j *journal) replay(ctx context.Context, e *entry, there *Record) error {
 		return nil
 	}
 	if env := environmentOf(ctx); err == nil && env != nil {
-		env.replayed(e, there)
+		env.replayed(ctx, e, there)
 	}
 	return err
 }
 
 // replayed sends the events of an entry that was saved over what was there.
-func (e *environment) replayed(saved *entry, there *Record) {
+func (e *environment) replayed(ctx context.Context, saved *entry, there *Record) {
 	key := string(saved.Key)
 	if saved.showsLoss(there) {
-		e.reverted.Store(true)
-		e.observe(StoreReverted, key, 0, revertedError(there, saved.Record))
+		e.reportReverted(ctx, key, revertedError(there, saved.Record))
 	}
 	e.observe(Saved, key, max(0, e.now().Sub(saved.Saved)), nil)
 }
