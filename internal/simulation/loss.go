@@ -10,6 +10,7 @@ package simulation
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/fincodeauth/fincodeauth"
@@ -39,12 +40,12 @@ func (s *store) goesBack(to time.Time) {
 
 // loses sets the account's record back to an earlier one; nil: none. world.mu is held.
 func (s *store) loses(a *account, then *fincodeauth.Record) {
-	before := a.current()
+	before, was := a.current(), a.record
 	a.put(then)
 	s.world.say(s, "GOES BACK from %v to %v", before, a.current())
 	a.lostAt, a.replaced = time.Now(), time.Now()
-	if now := a.current(); now != nil && now.pair != nil && (before == nil || before.pair == nil || before.pair.family != now.pair.family) {
-		a.byUser = time.Now() // as if the user had logged in
+	if then != nil && (was == nil || sessionOf(was) != sessionOf(then)) {
+		a.otherAt = time.Now()
 	}
 	for _, f := range s.world.fincode.families {
 		if f.account == a {
@@ -73,6 +74,12 @@ func versionOf(rec *fincodeauth.Record) string {
 		return ""
 	}
 	return rec.Version
+}
+
+// sessionOf returns the part of the version that names the session.
+func sessionOf(rec *fincodeauth.Record) string {
+	session, _, _ := strings.Cut(rec.Version, ".")
+	return session
 }
 
 // gets notes that the process has a pair: FinCode or the store has given it. From then on,
@@ -110,6 +117,9 @@ func (a *account) mayBeUnknown(session *family, at time.Time) bool {
 
 // hadAnother reports whether the store had another session after that time.
 func (a *account) hadAnother(session *family, after time.Time) bool {
+	if a.otherAt.After(after) {
+		return true
+	}
 	for _, v := range a.versions {
 		if v.at.After(after) && v.pair != nil && v.pair.family != session {
 			return true

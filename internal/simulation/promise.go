@@ -26,6 +26,7 @@ type fate struct {
 	latest    *family   // that a login of the account began
 	replaced  time.Time // when a login, a logout or an end changed the store last
 	byUser    time.Time // when a login or a logout changed it last
+	otherAt   time.Time // when the store went back to another session last; zero: never
 	lostAt    time.Time // when the store lost something of it last, and went back to an earlier state; zero: never
 	rotations int       // at FinCode
 	takeovers int
