@@ -14,17 +14,16 @@ import (
 // time limit, checks what the Store returns, and tells the lookout whether it answered. It
 // has no state.
 type cell struct {
-	env     *environment
-	key     string
+	session *session
 	timeout time.Duration // of each call
 }
 
 // load returns the record; nil: there is none.
 func (c cell) load(ctx context.Context) (*Record, error) {
-	loading, cancel := context.WithTimeoutCause(c.env.withEnvironment(ctx), c.timeout, errSlowStore)
+	loading, cancel := context.WithTimeoutCause(c.session.env.withEnvironment(ctx), c.timeout, errSlowStore)
 	defer cancel()
-	began := c.env.now()
-	rec, err := c.env.cfg.Store.Load(loading, c.key)
+	began := c.session.env.now()
+	rec, err := c.session.env.cfg.Store.Load(loading, c.session.key)
 	c.heard(ctx, began, err)
 	switch {
 	case errors.Is(err, ErrNotFound):
@@ -63,10 +62,10 @@ func (c cell) loadStable(ctx context.Context) (*Record, error) {
 // save saves rec over the version prev. If the outcome is unknown, it loads the
 // record to find out (step 6).
 func (c cell) save(ctx context.Context, rec *Record, prev string) error {
-	saving, cancel := context.WithTimeoutCause(c.env.withEnvironment(ctx), c.timeout, errSlowStore)
+	saving, cancel := context.WithTimeoutCause(c.session.env.withEnvironment(ctx), c.timeout, errSlowStore)
 	defer cancel()
-	began := c.env.now()
-	err := c.env.cfg.Store.Save(saving, c.key, rec, prev)
+	began := c.session.env.now()
+	err := c.session.env.cfg.Store.Save(saving, c.session.key, rec, prev)
 	c.heard(ctx, began, err)
 	if err == nil || errors.Is(err, ErrConflict) {
 		return err
@@ -80,9 +79,9 @@ func (c cell) save(ctx context.Context, rec *Record, prev string) error {
 
 // delete deletes the record, whatever it is.
 func (c cell) delete(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(c.env.withEnvironment(ctx), c.timeout)
+	ctx, cancel := context.WithTimeout(c.session.env.withEnvironment(ctx), c.timeout)
 	defer cancel()
-	if err := c.env.cfg.Store.Delete(ctx, c.key); err != nil {
+	if err := c.session.env.cfg.Store.Delete(ctx, c.session.key); err != nil {
 		return fmt.Errorf("deleting its record: %w", err)
 	}
 	return nil
@@ -92,9 +91,10 @@ func (c cell) delete(ctx context.Context) error {
 // the caller, has ended.
 func (c cell) heard(ctx context.Context, began time.Time, err error) {
 	if answered := err == nil || errors.Is(err, ErrConflict) || errors.Is(err, ErrNotFound); answered || ctx.Err() == nil {
-		now := c.env.now()
-		if c.env.lookout.heard(began.Sub(c.env.started), now.Sub(c.env.started), answered) {
-			c.env.lookOut(ctx, now)
+		env := c.session.env
+		now := env.now()
+		if env.lookout.heard(began.Sub(env.started), now.Sub(env.started), answered) {
+			env.lookOut(ctx, now, c.session)
 		}
 	}
 }

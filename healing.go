@@ -56,16 +56,17 @@ func (s *session) heal(ctx context.Context, found *Record) error {
 // reportReverted sends StoreReverted; nil: the store has lost nothing.
 func (s *session) reportReverted(ctx context.Context, err error) {
 	if err != nil {
-		s.env.reportReverted(ctx, s.key, err)
+		s.env.reportReverted(ctx, s, s.key, err)
 	}
 }
 
-// reportReverted sends StoreReverted, and begins to look at all sessions.
-func (e *environment) reportReverted(ctx context.Context, key string, err error) {
+// reportReverted sends StoreReverted, and begins to look at all sessions. by has the turn;
+// nil: nobody here has.
+func (e *environment) reportReverted(ctx context.Context, by *session, key string, err error) {
 	now := e.now()
 	e.reverted.Store(true)
 	e.lookout.hasGoneBack(now.Sub(e.started))
-	e.lookOut(ctx, now)
+	e.lookOut(ctx, now, by)
 	e.observe(StoreReverted, key, 0, err)
 }
 

@@ -24,8 +24,8 @@ import (
 //  2. A store that goes back loses its last writes first. So a look loads one record: the
 //     last one that this process has saved or adopted. Only if the store has lost that, or
 //     something else before, the look goes on with all sessions in memory.
-//  3. A look heals what it finds (healing.go), and does nothing else. Each session is
-//     looked at in its turn.
+//  3. A look heals what it finds (healing.go), and does nothing else. It takes the turn of
+//     each session. Where somebody has the turn, that one compares what the store has.
 //  4. When the store has been away, or has gone back, a flight pauses once before it
 //     claims.
 //
@@ -137,8 +137,9 @@ func (o *lookout) grace(now, left time.Duration) time.Duration {
 	return o.backAt + max(othersLookIn, min(lookEvery, left/2)) - now
 }
 
-// lookOut begins a look if one is due.
-func (e *environment) lookOut(ctx context.Context, now time.Time) {
+// lookOut begins a look if one is due. by has the turn, and compares what the store has of
+// it; nil: there is none.
+func (e *environment) lookOut(ctx context.Context, now time.Time, by *session) {
 	if !e.lookout.begins(now.Sub(e.started)) || e.enlist() != nil {
 		return
 	}
@@ -146,15 +147,15 @@ func (e *environment) lookOut(ctx context.Context, now time.Time) {
 	go func() {
 		defer e.work.Done()
 		defer e.lookout.busy.Store(false)
-		e.look(context.WithoutCancel(ctx), last)
+		e.look(context.WithoutCancel(ctx), last, by)
 	}()
 }
 
 // look heals the last session that this process has saved or adopted. If the store has
 // gone back, look heals all sessions in memory.
-func (e *environment) look(ctx context.Context, last *session) {
+func (e *environment) look(ctx context.Context, last, by *session) {
 	o := &e.lookout
-	if last != nil {
+	if last != nil && last != by {
 		last.checkUp(ctx)
 	}
 	if !o.hasLost() {
@@ -163,6 +164,9 @@ func (e *environment) look(ctx context.Context, last *session) {
 	var all errgroup.Group
 	all.SetLimit(8)
 	for s := range o.sessions {
+		if s == by {
+			continue
+		}
 		all.Go(func() error {
 			s.checkUp(ctx)
 			return nil
@@ -173,13 +177,13 @@ func (e *environment) look(ctx context.Context, last *session) {
 }
 
 // checkUp heals the session if the store has an older state of it than this process
-// knows.
+// knows, unless somebody has the turn.
 func (s *session) checkUp(ctx context.Context) {
 	if s.pin() != nil {
 		return
 	}
 	defer s.unpin()
-	if s.takeTurn(ctx) != nil {
+	if !s.tryTurn() {
 		return
 	}
 	defer s.endTurn()

@@ -78,7 +78,7 @@ func (j *journal) replay(ctx context.Context, e *entry, there *Record) error {
 func (e *environment) replayed(ctx context.Context, saved *entry, there *Record) {
 	key := string(saved.Key)
 	if saved.showsLoss(there) {
-		e.reportReverted(ctx, key, revertedError(there, saved.Record))
+		e.reportReverted(ctx, nil, key, revertedError(there, saved.Record))
 	}
 	e.observe(Saved, key, max(0, e.now().Sub(saved.Saved)), nil)
 }

@@ -188,6 +188,21 @@ func (s *session) takeTurn(ctx context.Context) error {
 	}
 }
 
+// tryTurn is takeTurn that does not wait. It returns false if somebody has the turn, and
+// after Close.
+func (s *session) tryTurn() bool {
+	select {
+	case s.activity.turn <- struct{}{}:
+		if s.env.isClosing() {
+			s.endTurn()
+			return false
+		}
+		return true
+	default:
+		return false
+	}
+}
+
 // comesTooLate returns the error of a call that must not begin any more, else nil.
 func (s *session) comesTooLate(ctx context.Context) error {
 	switch {
@@ -245,7 +260,7 @@ func (s *session) cell() cell {
 	if c := s.activity.unsaved; c != nil && c.presented != nil {
 		timeout /= 4
 	}
-	return cell{env: s.env, key: s.key, timeout: timeout}
+	return cell{session: s, timeout: timeout}
 }
 
 // use puts a lease into use; nil: none. The turn is held.
