@@ -49,6 +49,7 @@ func (s *session) heal(ctx context.Context, found *Record) error {
 	if err != nil {
 		return fmt.Errorf("the store has gone back to an earlier state, and saving the newer one again: %w", err)
 	}
+	s.env.lookout.last.Store(s)
 	s.reportReverted(ctx, revertedError(found, newer))
 	return nil
 }

@@ -49,7 +49,7 @@ type lookout struct {
 	sessions iter.Seq[*session] // all that are in memory
 
 	next atomic.Int64            // no look before then; a hint, which anybody may write
-	last atomic.Pointer[session] // whose record this process has saved or adopted last; nil: none
+	last atomic.Pointer[session] // whose record this process has saved, healed or adopted last; nil: none
 	busy atomic.Bool             // a look is under way
 
 	mu       sync.Mutex    // guards what follows

@@ -38,14 +38,12 @@ type reuseAnswer struct {
 	most int // sessions that may be lost
 }
 
-// anyNumber is a bound that is not known yet.
-const anyNumber = -1
-
 var reuseAnswers = []reuseAnswer{
 	{"Refuses", fincodetest.Config{}, 0},
 	// A process that knows less than another one may present a used token before the
-	// other one looks at the store. That ends the session for both.
-	{"Revokes", fincodetest.Config{RevokeFamilyOnReuse: true}, anyNumber},
+	// other one looks at the store. That ends the session for both. It is seldom: 3 of 20
+	// sessions in 10 failovers. When nobody looked, it was 12 to 17.
+	{"Revokes", fincodetest.Config{RevokeFamilyOnReuse: true}, 10},
 }
 
 // A living is processes that live through whatever happens to the store that they
@@ -321,7 +319,7 @@ func (l *living) summary() string {
 func (l *living) report(t *testing.T, gone, unknown []string, most int) {
 	t.Helper()
 	t.Logf("lost at the end: %d of %d sessions; a new process cannot go on with %d", len(gone), len(l.keys), len(unknown))
-	if most != anyNumber && max(len(gone), len(unknown)) > most {
+	if max(len(gone), len(unknown)) > most {
 		t.Errorf("too many sessions are lost, %d may be:\n%q\n%q", most, gone, unknown)
 	}
 	l.mu.Lock()
