@@ -190,16 +190,17 @@ func (f *flight) pass(ctx context.Context) result {
 	case stepStandBy:
 		return f.standBy(rec)
 	}
-	if grace := f.grace(); grace > 0 {
+	if grace := f.grace(step); grace > 0 {
 		return result{err: errAgain, pause: grace}
 	}
 	return f.claim(ctx, rec)
 }
 
 // grace returns how long the flight pauses before it claims, once: the store was away, and
-// may have gone back. 0: it does not pause.
-func (f *flight) grace() time.Duration {
-	if f.granted {
+// may have gone back. 0: it does not pause. A claim of this process that is still there is
+// renewed at once, because others would take it over.
+func (f *flight) grace(step step) time.Duration {
+	if f.granted || step == stepRenew {
 		return 0
 	}
 	now, left := f.env.now(), time.Duration(0)
