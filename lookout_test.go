@@ -190,3 +190,30 @@ func TestFlightPausesOnceAfterAnOutage(t *testing.T) {
 		}
 	})
 }
+
+// A process whose claim is still in the store renews it at once, because others would take
+// it over.
+func TestClaimIsRenewedAtOnceAfterAnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newFaultyStore()
+		sessions := newSessions(t, fc, withStore(store))
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus})
+		if _, err := sessions.TokenSource("a").Token(); err == nil {
+			t.Fatal("got a token, want the error of FinCode")
+		}
+		store.down(true)
+		for range 5 {
+			time.Sleep(time.Second)
+			if _, err := sessions.TokenSource("a").Token(); !errors.Is(err, errStoreDown) {
+				t.Fatalf("got error %v, want errStoreDown", err)
+			}
+		}
+		store.down(false)
+		if waited := elapsed(func() { token(t, sessions.TokenSource("a")) }); waited > 0 {
+			t.Errorf("the refresh took %v, want no pause", waited)
+		}
+	})
+}
