@@ -94,7 +94,7 @@ func (c cell) heard(ctx context.Context, began time.Time, err error) {
 		env := c.session.env
 		now := env.now()
 		if env.lookout.heard(began.Sub(env.started), now.Sub(env.started), answered) {
-			env.lookOut(ctx, now, c.session)
+			env.lookOut(now, c.session)
 		}
 	}
 }

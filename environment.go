@@ -1,6 +1,7 @@
 package fincodeauth
 
 import (
+	"context"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -79,6 +80,20 @@ func isClosed(c <-chan struct{}) bool {
 	default:
 		return false
 	}
+}
+
+// untilClosing returns a context that ends at a Close. Call cancel when it is not needed any
+// more.
+func (e *environment) untilClosing(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		select {
+		case <-e.closing:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
 }
 
 // pause waits, or returns ErrClosed.

@@ -190,15 +190,15 @@ func (f *flight) pass(ctx context.Context) result {
 	case stepStandBy:
 		return f.standBy(rec)
 	}
-	if grace := f.grace(step); grace > 0 {
-		return result{err: errAgain, pause: grace}
+	if pause := f.grace(step); pause > 0 {
+		return f.giveOthersTime(pause)
 	}
 	return f.claim(ctx, rec)
 }
 
-// grace returns how long the flight pauses before it claims, once: the store was away, and
-// may have gone back. 0: it does not pause. A claim of this process that is still there is
-// renewed at once, because others would take it over.
+// grace returns how long this process leaves the refresh to others: the store was away, and
+// may have gone back. 0: it goes on. A claim of this process that is still there is renewed
+// at once, because others would take it over.
 func (f *flight) grace(step step) time.Duration {
 	if f.granted || step == stepRenew {
 		return 0
@@ -207,12 +207,19 @@ func (f *flight) grace(step step) time.Duration {
 	if l := f.good(); l != nil {
 		left = time.Duration(l.expireAt - now.UnixNano())
 	}
-	grace := f.env.lookout.grace(now.Sub(f.env.started), left)
-	if grace > 0 {
-		f.granted = true
-		f.waitsSince = now.Add(grace)
+	return f.env.lookout.grace(now.Sub(f.env.started), left)
+}
+
+// giveOthersTime puts off an early refresh. If there is no good token, the flight pauses,
+// once.
+func (f *flight) giveOthersTime(pause time.Duration) result {
+	if l := f.good(); l != nil {
+		f.later(f.env.jittered(pause))
+		return result{lease: l}
 	}
-	return grace
+	f.granted = true
+	f.waitsSince = f.env.now().Add(pause)
+	return result{err: errAgain, pause: pause}
 }
 
 // situation returns what this process knows when it has loaded rec.

@@ -1111,7 +1111,7 @@ func TestLoginDuringALoadIsNotFollowedByARefresh(t *testing.T) {
 		store.set(func(s *faultyStore) {
 			s.load = func() error {
 				if first.CompareAndSwap(false, true) {
-					time.Sleep(time.Second / 2)
+					time.Sleep(time.Second)
 				}
 				return nil
 			}

@@ -50,24 +50,24 @@ func (s *session) heal(ctx context.Context, found *Record) error {
 		return fmt.Errorf("the store has gone back to an earlier state, and saving the newer one again: %w", err)
 	}
 	s.env.lookout.last.Store(s)
-	s.reportReverted(ctx, revertedError(found, newer))
+	s.reportReverted(revertedError(found, newer))
 	return nil
 }
 
 // reportReverted sends StoreReverted; nil: the store has lost nothing.
-func (s *session) reportReverted(ctx context.Context, err error) {
+func (s *session) reportReverted(err error) {
 	if err != nil {
-		s.env.reportReverted(ctx, s, s.key, err)
+		s.env.reportReverted(s, s.key, err)
 	}
 }
 
 // reportReverted sends StoreReverted, and begins to look at all sessions. by has the turn;
 // nil: nobody here has.
-func (e *environment) reportReverted(ctx context.Context, by *session, key string, err error) {
+func (e *environment) reportReverted(by *session, key string, err error) {
 	now := e.now()
 	e.reverted.Store(true)
 	e.lookout.hasGoneBack(now.Sub(e.started))
-	e.lookOut(ctx, now, by)
+	e.lookOut(now, by)
 	e.observe(StoreReverted, key, 0, err)
 }
 

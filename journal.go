@@ -38,7 +38,11 @@ import (
 // Between FinCode's answer and the end of the write, the token exists in the memory of one
 // process only. If the disk is lost, so are its files. A token is not saved if s has a
 // newer one by then, if the session was logged out meanwhile, or if s has no record and
-// the file is older than seven days.
+// the file is older than seven days. But a Logout elsewhere that finds no session cannot
+// stop a login that is only in a file.
+//
+// If you wrap the Journal in a Store of your own, pass the context of each call on. New then
+// does not look for files, and Load does.
 //
 // # The folder
 //

@@ -153,7 +153,7 @@ func (j *journal) open(ctx context.Context, key, path string) *entry {
 			err = fmt.Errorf("the journal's file %s %w: remove it", path, errDamagedEntry)
 		}
 	default:
-		err = fmt.Errorf("the journal's file cannot be read: %w: let the process read it, or remove it", err)
+		err = fmt.Errorf("the journal's file cannot be read: %w: let the process read it, because it may have the only copy of a token", err)
 	}
 	j.report(ctx, key, path, err)
 	return nil

@@ -127,8 +127,9 @@ func (s *session) retire(ctx context.Context) (*removed, error) {
 		switch {
 		case err == nil:
 			if rec != there && s.activity.unsaved == nil {
-				s.reportReverted(ctx, revertedError(there, out))
+				s.reportReverted(revertedError(there, out))
 			}
+			s.env.lookout.last.Store(s)
 			s.known = knownOf(out, s.env.now())
 			return &gone, nil
 		case !errors.Is(err, ErrConflict):

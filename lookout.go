@@ -2,6 +2,7 @@ package fincodeauth
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"sync"
 	"sync/atomic"
@@ -23,11 +24,12 @@ import (
 //     back.
 //  2. A store that goes back loses its last writes first. So a look loads one record: the
 //     last one that this process has saved or adopted. Only if the store has lost that, or
-//     something else before, the look goes on with all sessions in memory.
+//     was seen to have lost another, the look goes on with all sessions in memory. (Of a
+//     store with shards, one may go back alone. Then the look may miss it.)
 //  3. A look heals what it finds (healing.go), and does nothing else. It takes the turn of
 //     each session. Where somebody has the turn, that one compares what the store has.
-//  4. When the store has been away, or has gone back, a flight pauses once before it
-//     claims.
+//  4. When the store has been away, or has gone back, an early refresh is put off, and a
+//     flight without a good token pauses once before it claims.
 //
 // # Why this is enough
 //
@@ -53,35 +55,33 @@ type lookout struct {
 	busy atomic.Bool             // a look is under way
 
 	mu       sync.Mutex    // guards what follows
-	answered time.Duration // when the store answered last
-	awayFrom time.Duration // when the first call began that failed since then; 0: none failed
+	awayFrom time.Duration // when the first call began that failed since the last answer; 0: none failed
+	failedAt time.Duration // when the last of them ended
 	backAt   time.Duration // when the store came back last, or was seen to have gone back; 0: never
 	lost     bool          // the store has gone back, and not all sessions were looked at since
+	rest     time.Duration // all sessions are not looked at before then
 }
 
 // heard notes that a call to the store began and ended, and whether the store answered it.
-// It reports whether calls failed, and the store is back.
+// It reports whether the store was away, and is back.
 func (o *lookout) heard(began, ended time.Duration, answered bool) (isBack bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if !answered {
 		if o.awayFrom == 0 {
-			o.awayFrom = max(began, o.answered, 1)
+			o.awayFrom = max(began, 1)
 		}
+		o.failedAt = ended
 		o.lookBy(ended + lookAgain)
 		return false
 	}
-	away, failed := max(began, o.answered), o.awayFrom != 0 // a client may have repeated a call by itself
-	if failed {
-		away = o.awayFrom
+	wasAway := o.awayFrom != 0 && o.failedAt-o.awayFrom >= awayMin
+	o.awayFrom = 0
+	if wasAway {
+		o.backAt = ended
+		o.lookBy(ended)
 	}
-	o.answered, o.awayFrom = max(ended, 1), 0
-	if ended-away < awayMin {
-		return false
-	}
-	o.backAt = ended
-	o.lookBy(ended)
-	return failed
+	return wasAway
 }
 
 // hasGoneBack notes that the store has gone back.
@@ -100,7 +100,7 @@ func (o *lookout) lookBy(at time.Duration) {
 // begins reports whether a look begins now, and says when the next one does.
 func (o *lookout) begins(now time.Duration) bool {
 	next := o.next.Load()
-	if int64(now) < next {
+	if int64(now) < next || o.busy.Load() {
 		return false
 	}
 	pause := lookEvery
@@ -112,18 +112,25 @@ func (o *lookout) begins(now time.Duration) bool {
 	return o.next.CompareAndSwap(next, int64(now+pause)) && o.busy.CompareAndSwap(false, true)
 }
 
-// hasLost reports whether all sessions must be looked at.
-func (o *lookout) hasLost() bool {
+// beginsAll reports whether all sessions must be looked at now. If the store goes back
+// again meanwhile, they must be looked at again.
+func (o *lookout) beginsAll(now time.Duration) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.lost
+	if !o.lost || now < o.rest {
+		return false
+	}
+	o.lost = false
+	return true
 }
 
-// hasHealed notes that all sessions were looked at.
-func (o *lookout) hasHealed() {
+// endsAll notes that all sessions were looked at, or that the store failed meanwhile. A
+// process with many sessions spends a tenth of its time on that at most.
+func (o *lookout) endsAll(began, ended time.Duration, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.lost = false
+	o.lost = o.lost || err != nil
+	o.rest = ended + 9*(ended-began)
 }
 
 // grace returns how long a flight pauses before it claims. left is how long the token in
@@ -139,7 +146,7 @@ func (o *lookout) grace(now, left time.Duration) time.Duration {
 
 // lookOut begins a look if one is due. by has the turn, and compares what the store has of
 // it; nil: there is none.
-func (e *environment) lookOut(ctx context.Context, now time.Time, by *session) {
+func (e *environment) lookOut(now time.Time, by *session) {
 	if !e.lookout.begins(now.Sub(e.started)) || e.enlist() != nil {
 		return
 	}
@@ -147,51 +154,54 @@ func (e *environment) lookOut(ctx context.Context, now time.Time, by *session) {
 	go func() {
 		defer e.work.Done()
 		defer e.lookout.busy.Store(false)
-		e.look(context.WithoutCancel(ctx), last, by)
+		ctx, cancel := e.untilClosing(context.Background())
+		defer cancel()
+		e.look(ctx, last, by)
 	}()
 }
 
 // look heals the last session that this process has saved or adopted. If the store has
 // gone back, look heals all sessions in memory.
 func (e *environment) look(ctx context.Context, last, by *session) {
-	o := &e.lookout
 	if last != nil && last != by {
-		last.checkUp(ctx)
+		_ = last.checkUp(ctx) // the lookout knows of the error
 	}
-	if !o.hasLost() {
+	began := e.since(e.started)
+	if !e.lookout.beginsAll(began) {
 		return
 	}
-	var all errgroup.Group
+	all, ctx := errgroup.WithContext(ctx)
 	all.SetLimit(8)
-	for s := range o.sessions {
-		if s == by {
-			continue
+	for s := range e.lookout.sessions {
+		if s != by && ctx.Err() == nil {
+			all.Go(func() error { return s.checkUp(ctx) })
 		}
-		all.Go(func() error {
-			s.checkUp(ctx)
-			return nil
-		})
 	}
-	_ = all.Wait()
-	o.hasHealed()
+	err := all.Wait()
+	e.lookout.endsAll(began, e.since(e.started), err)
 }
 
 // checkUp heals the session if the store has an older state of it than this process
-// knows, unless somebody has the turn.
-func (s *session) checkUp(ctx context.Context) {
+// knows, unless somebody has the turn. It returns the error of the store.
+func (s *session) checkUp(ctx context.Context) error {
 	if s.pin() != nil {
-		return
+		return nil
 	}
 	defer s.unpin()
 	if !s.tryTurn() {
-		return
+		return nil
 	}
 	defer s.endTurn()
 	if s.known == nil || s.activity.unsaved != nil {
-		return // there is nothing to compare, or the saver heals it
+		return nil // there is nothing to compare, or the saver heals it
 	}
-	rec, err := s.cell().load(ctx)
-	if err == nil && s.known.isAhead(rec, s.env.now()) {
-		_ = s.heal(ctx, rec) // after a conflict, the next look or flight finds what is there
+	rec, err := s.cell().within(s.env.cfg.RefreshTimeout / 4).load(ctx) // others wait for the turn
+	if err != nil || !s.known.isAhead(rec, s.env.now()) {
+		return err
 	}
+	err = s.heal(ctx, rec)
+	if errors.Is(err, ErrConflict) {
+		return nil // others have healed it, or gone on
+	}
+	return err
 }

@@ -69,16 +69,16 @@ func (j *journal) replay(ctx context.Context, e *entry, there *Record) error {
 		return nil
 	}
 	if env := environmentOf(ctx); err == nil && env != nil {
-		env.replayed(ctx, e, there)
+		env.replayed(e, there)
 	}
 	return err
 }
 
 // replayed sends the events of an entry that was saved over what was there.
-func (e *environment) replayed(ctx context.Context, saved *entry, there *Record) {
+func (e *environment) replayed(saved *entry, there *Record) {
 	key := string(saved.Key)
 	if saved.showsLoss(there) {
-		e.reportReverted(ctx, nil, key, revertedError(there, saved.Record))
+		e.reportReverted(nil, key, revertedError(there, saved.Record))
 	}
 	e.observe(Saved, key, max(0, e.now().Sub(saved.Saved)), nil)
 }
@@ -120,19 +120,11 @@ func journalIn(ctx context.Context, s Store) (*journal, context.Context) {
 // replayLeft starts a goroutine that saves what other processes left in the journal, if
 // there is one. Close ends that goroutine and waits for it.
 func (e *environment) replayLeft() {
-	ctx, cancel := context.WithCancel(e.withEnvironment(context.Background()))
-	j, ctx := journalIn(ctx, e.cfg.Store)
+	j, ctx := journalIn(e.withEnvironment(context.Background()), e.cfg.Store)
 	if j == nil || e.enlist() != nil {
-		cancel()
 		return
 	}
-	go func() {
-		select {
-		case <-e.closing:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
+	ctx, cancel := e.untilClosing(ctx)
 	go func() {
 		defer e.work.Done()
 		defer cancel()

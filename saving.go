@@ -196,7 +196,7 @@ func (s *session) save(ctx context.Context, c *change, limit time.Duration) erro
 		err := s.cell().within(limit).save(ctx, c.rec, c.prev)
 		if err == nil {
 			s.settle(ctx, c, fateSaved)
-			s.reportReverted(ctx, lost)
+			s.reportReverted(lost)
 			s.known = knownOf(c.rec, s.env.now())
 			s.env.lookout.last.Store(s)
 			return nil

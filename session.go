@@ -14,11 +14,13 @@ import (
 //
 // # The rules
 //
-//  1. A session has one turn. Login, Adopt, Logout and Forget, each pass of a flight
-//     and each attempt to save take the turn first and end it last. A flight and the
-//     saver pause without it. The turn may be handed from one goroutine to another.
+//  1. A session has one turn. Login, Adopt, Logout and Forget, each pass of a flight,
+//     each attempt to save and each look at the store take the turn first and end it
+//     last. A flight and the saver pause without it. The turn may be handed from one
+//     goroutine to another.
 //  2. Only the holder of the turn calls the store, FinCode or Config.Credentials for
-//     the session, or a goroutine that the holder waits for. Only the holder uses what
+//     the session, or a goroutine that the holder waits for. (What is left in a journal
+//     at the start is saved without a turn, by a compare-and-swap alone.) Only the holder uses what
 //     is marked "turn" below. While nobody has pinned the session, whoever holds mu may
 //     read that, too.
 //  3. mu guards what is marked "mu". What is marked "turn, mu" is written by the holder

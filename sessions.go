@@ -86,7 +86,7 @@ func (a *Sessions) Client(key string) *http.Client {
 // damaged, call Forget first.
 //
 // Login waits until no other Login, Adopt, Logout or Forget of this session is under way,
-// and no pass of a refresh and no save: a few times RefreshTimeout at most. If a change is
+// and no pass of a refresh, no save and no look at the store: a few times RefreshTimeout at most. If a change is
 // not saved yet, Login goes on saving it until FinCode has answered. ctx ends the wait, and
 // the calls that load the record and that log in. Once FinCode has answered, the token is kept even if ctx has
 // ended. FinCode is not told of the session that is replaced: call Logout first if its

@@ -40,12 +40,12 @@ type smallSet struct {
 
 func smallSets() []*smallSet {
 	sets := []*smallSet{
-		{simulation.Small{Processes: 1}, 1, 20, 440, 115_000},
-		{simulation.Small{Processes: 1, Revoked: true}, 2, 40, 490, 141_000},
-		{simulation.Small{Processes: 2}, 1, 20, 800, 335_000},
-		{simulation.Small{Processes: 2, Revoked: true}, 8, 160, 880, 400_000},
-		{simulation.Small{Processes: 3}, 0, 0, 1200, 720_000},
-		{simulation.Small{Processes: 3, Revoked: true}, 0, 0, 1300, 870_000},
+		{simulation.Small{Processes: 1}, 1, 20, 440, 112_000},
+		{simulation.Small{Processes: 1, Revoked: true}, 2, 40, 490, 139_000},
+		{simulation.Small{Processes: 2}, 1, 20, 800, 330_000},
+		{simulation.Small{Processes: 2, Revoked: true}, 8, 160, 880, 395_000},
+		{simulation.Small{Processes: 3}, 0, 0, 1200, 715_000},
+		{simulation.Small{Processes: 3, Revoked: true}, 0, 0, 1300, 860_000},
 	}
 	for _, s := range sets {
 		s.of.Timing = *timing

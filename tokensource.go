@@ -55,7 +55,7 @@ func (ts *TokenSource) token(ctx context.Context, looks bool) (*oauth2.Token, er
 		switch wall := now.UnixNano(); {
 		case wall < l.refreshAt:
 			if looks {
-				ts.all.env.lookOut(ctx, now, nil)
+				ts.all.env.lookOut(now, nil)
 			}
 			return l.token, nil
 		case wall < l.expireAt:
