@@ -27,8 +27,8 @@
 //
 // There is one exception. FinCode rotates a token, and a moment later its
 // successor is saved, in the store or in a [Journal]. In between, the successor
-// exists only on the network or in the memory of one process. If the answer is lost or the process dies then,
-// nobody knows the successor. The package then presents the old token again, on
+// exists only on the network or in the memory of one process. If the answer is
+// lost or the process dies then, nobody knows the successor. The package then presents the old token again, on
 // purpose, because this is the only way to go on. If FinCode refuses it, the
 // session ends with a [SessionError] whose Interrupted is set, so that nobody
 // mistakes this for a theft.

@@ -41,8 +41,8 @@ const (
 	lookEvery    = time.Minute      // between two looks while all is well
 	lookAgain    = time.Second      // between two looks when something is wrong
 	lookHarder   = 10 * time.Second // how long something is wrong after the store came back
-	awayMin      = time.Second      // a store that answers nobody for this long was away
-	othersLookIn = 2 * time.Second  // what a flight grants others after the store came back
+	awayMin      = time.Second      // a store whose calls fail for this long, and never succeed, was away
+	othersLookIn = 2 * time.Second  // what a flight without a good token grants others after the store came back
 )
 
 // A lookout knows when this process looks at the store by itself. Its times are counted
@@ -112,8 +112,8 @@ func (o *lookout) begins(now time.Duration) bool {
 	return o.next.CompareAndSwap(next, int64(now+pause)) && o.busy.CompareAndSwap(false, true)
 }
 
-// beginsAll reports whether all sessions must be looked at now. If the store goes back
-// again meanwhile, they must be looked at again.
+// beginsAll reports whether all sessions must be looked at now, and notes that this begins.
+// If the store is seen to have gone back meanwhile, they must be looked at again.
 func (o *lookout) beginsAll(now time.Duration) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -133,8 +133,9 @@ func (o *lookout) endsAll(began, ended time.Duration, err error) {
 	o.rest = ended + 9*(ended-began)
 }
 
-// grace returns how long a flight pauses before it claims. left is how long the token in
-// use stays good: if nobody waits for the flight, others get more time.
+// grace returns how much longer others get to look before a flight claims; 0 or less: no
+// longer. left is how long the token in use stays good, and 0 if there is none: if nobody
+// waits for the flight, others get more time.
 func (o *lookout) grace(now, left time.Duration) time.Duration {
 	o.mu.Lock()
 	defer o.mu.Unlock()

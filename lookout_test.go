@@ -90,6 +90,73 @@ func TestStoreThatHasGoneBackIsHealedBeforeTheNextRefresh(t *testing.T) {
 	})
 }
 
+// The store fails again while a process looks at all its sessions. The process does not
+// forget that: it looks again when the store is back.
+func TestLookThatTheStoreInterruptsIsRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newFaultyStore()
+		knows := newSessions(t, fc, withStore(store))
+		keys := []string{"a", "b", "c"}
+		for _, key := range keys {
+			logIn(t, knows, key)
+		}
+		old := backUp(t, store.MemoryStore, keys...)
+		time.Sleep(time.Hour)
+		for _, key := range keys {
+			token(t, knows.TokenSource(key))
+		}
+		old.restore(t, store.MemoryStore)
+		var loads atomic.Int64
+		store.set(func(s *faultyStore) {
+			s.load = func() error {
+				if loads.Add(1) > 1 { // the first one finds that the store has gone back
+					return errStoreDown
+				}
+				return nil
+			}
+		})
+		time.Sleep(time.Minute)
+		token(t, knows.TokenSource("a"))
+		synctest.Wait()
+		if loads.Load() < 2 {
+			t.Fatalf("%d loads, want one that found the loss, and one that failed", loads.Load())
+		}
+		store.down(false)
+		for range 3 {
+			time.Sleep(time.Second)
+			token(t, knows.TokenSource("a"))
+		}
+		synctest.Wait()
+		wantNewest(t, store.MemoryStore, knows, keys...)
+	})
+}
+
+// After an outage, an early refresh gives others more time, because nobody waits for it. It
+// is done before the token expires.
+func TestEarlyRefreshIsPutOffAfterAnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := newFaultyStore()
+		sessions := newSessions(t, fc, withStore(store))
+		logIn(t, sessions, "a")
+		time.Sleep(56 * time.Minute) // 4 minutes are left
+		use := func(d time.Duration) {
+			for range d / time.Second {
+				time.Sleep(time.Second)
+				token(t, sessions.TokenSource("a"))
+			}
+		}
+		store.down(true)
+		use(5 * time.Second)
+		store.down(false)
+		use(30 * time.Second)
+		wantCalls(t, fc, 0, 0)
+		use(time.Minute)
+		wantCalls(t, fc, 1, 1)
+	})
+}
+
 // While all is well, a process loads one record a minute, and none if nobody uses it.
 func TestLookingOutCostsOneLoadAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
