@@ -123,7 +123,13 @@ func (e *environment) newLease(tok *oauth2.Token) *lease {
 
 // observe hands an event to Config.Observe.
 func (e *environment) observe(t EventType, key string, elapsed time.Duration, err error) {
+	e.send(Event{Type: t, Key: key, Elapsed: elapsed, Err: err})
+}
+
+// send hands an event of this moment to Config.Observe.
+func (e *environment) send(ev Event) {
 	if e.cfg.Observe != nil {
-		e.cfg.Observe(Event{Type: t, Key: key, Time: e.now(), Elapsed: elapsed, Err: err})
+		ev.Time = e.now()
+		e.cfg.Observe(ev)
 	}
 }

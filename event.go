@@ -24,10 +24,15 @@ type Event struct {
 	// *SessionError), Passed, StoreReverted and JournalFailed, and for a LoggedOut
 	// that FinCode did not confirm. It is nil for the others.
 	Err error
+
+	// TookOver: another process had claimed the refresh and then died, so this
+	// process has made it. It is set for Refreshed, for a LoggedIn with
+	// Config.Credentials, and for Ended.
+	TookOver bool
 }
 
-// LogValue returns the event as a group with the attributes type, key, elapsed and
-// error. error is a text. A zero key, elapsed or error is left out, and so is Time,
+// LogValue returns the event as a group with the attributes type, key, elapsed,
+// took_over and error. error is a text. A zero value is left out, and so is Time,
 // because a log record has its own.
 func (e Event) LogValue() slog.Value { return slog.GroupValue(e.attrs()...) }
 
@@ -38,6 +43,9 @@ func (e Event) attrs() []slog.Attr {
 	}
 	if e.Elapsed != 0 {
 		attrs = append(attrs, slog.Duration("elapsed", e.Elapsed))
+	}
+	if e.TookOver {
+		attrs = append(attrs, slog.Bool("took_over", true))
 	}
 	if e.Err != nil {
 		attrs = append(attrs, slog.String("error", e.Err.Error()))

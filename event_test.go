@@ -75,6 +75,7 @@ func TestLogEventsChoosesTheLevelOfEachEvent(t *testing.T) {
 		{fincodeauth.Event{Type: fincodeauth.LoggedOut, Err: errors.New("no")}, `level=WARN msg="fincodeauth: session logged out, but FinCode did not confirm it"`},
 		{fincodeauth.Event{Type: fincodeauth.Passed, Err: errors.New("no")}, `level=INFO msg="fincodeauth: request sent without a token" type=Passed key=a error=no`},
 		{fincodeauth.Event{Type: fincodeauth.StoreReverted, Err: errors.New("no")}, `level=ERROR msg="fincodeauth: the store has gone back, newer state saved again" type=StoreReverted key=a error=no`},
+		{fincodeauth.Event{Type: fincodeauth.Refreshed, TookOver: true}, `level=DEBUG msg="fincodeauth: token refreshed" type=Refreshed key=a took_over=true`},
 		{fincodeauth.Event{Type: fincodeauth.JournalFailed, Err: errors.New("no")}, `level=WARN msg="fincodeauth: the journal failed" type=JournalFailed key=a error=no`},
 		{fincodeauth.Event{Type: 99}, `level=INFO msg=fincodeauth: EventType(99)`},
 	} {

@@ -116,6 +116,41 @@ func TestTakeoverIgnoresTheTimestampOfTheClaim(t *testing.T) {
 	}
 }
 
+func TestEventsSayThatARefreshWasTakenOver(t *testing.T) {
+	for name, rotated := range map[string]bool{"refreshed": false, "ended": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fc := fincodetest.New(fincodetest.Config{})
+				store := fincodeauth.NewMemoryStore()
+				saveDeadClaim(t, fc, store, time.Now(), rotated)
+				time.Sleep(2 * time.Hour)
+				var seen events
+				src := newSessions(t, fc, withStore(store), seen.observe).TokenSource("a")
+				for range 2 { // the claim is renewed after a failure, and stays a takeover
+					fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 503})
+					src.Token()
+					time.Sleep(2 * time.Hour)
+				}
+				src.Token()
+				synctest.Wait()
+				all := seen.all
+				if last := all[len(all)-1]; !last.TookOver {
+					t.Errorf("the last event is %+v, want TookOver", last)
+				}
+				if rotated {
+					return
+				}
+				time.Sleep(2 * time.Hour)
+				token(t, src)
+				synctest.Wait()
+				if last := seen.all[len(seen.all)-1]; last.Type != fincodeauth.Refreshed || last.TookOver {
+					t.Errorf("the event after the next refresh is %+v, want a Refreshed without TookOver", last)
+				}
+			})
+		})
+	}
+}
+
 func TestCallersDoNotWaitForAnotherClaimWhileTheTokenIsValid(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})

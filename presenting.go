@@ -86,10 +86,11 @@ func (p *presenter) present(ctx context.Context, claimed *Record) result {
 
 // succeed puts a new token into use, to be saved over the claim.
 func (p *presenter) succeed(claimed *Record, tok *oauth2.Token, how EventType, started time.Time) result {
+	tookOver := p.activity.memory.mine.tookOver
 	p.activity.memory = memory{}
 	rec := claimed.successor(tok)
 	l := p.env.newLease(tok).of(rec)
-	p.env.observe(how, p.key, p.env.since(started), nil)
+	p.env.send(Event{Type: how, Key: p.key, Elapsed: p.env.since(started), TookOver: tookOver})
 	p.use(l)
 	c := p.bring(&change{
 		rec:       rec,
@@ -225,6 +226,7 @@ func (p *presenter) mayLogIn(ctx context.Context, claimed *Record) error {
 // end takes the token out of use. The end of the session, with its tokens cleared, is to
 // be saved over the claim.
 func (p *presenter) end(claimed *Record, why *SessionError) result {
+	tookOver := p.activity.memory.mine.tookOver
 	p.activity.memory = memory{}
 	p.use(nil)
 	return result{err: why, change: p.bring(&change{
@@ -232,6 +234,7 @@ func (p *presenter) end(claimed *Record, why *SessionError) result {
 		prev:      claimed.Version,
 		presented: claimed.Token,
 		ended:     why,
+		tookOver:  tookOver,
 		meanwhile: told{fmt.Errorf("%w; this is not final before the store answers, because another process may have a newer token", why.Err)},
 	})}
 }

@@ -35,6 +35,8 @@ type claim struct {
 	saved   bool          // the claim is known to have been saved
 	token   *oauth2.Token // the pair that may be presented
 
+	tookOver bool // it replaces the claim of another process, or renews one that did
+
 	// interrupted: the token may have been presented before, with an unknown
 	// outcome. If FinCode says that it was used, that explains it.
 	interrupted bool
@@ -195,10 +197,12 @@ func (x *situation) knowsItsClaim() bool {
 // claimOn returns the claim on rec that this process makes with the record claimed.
 func (m *memory) claimOn(rec, claimed *Record, now time.Time) *claim {
 	last := m.mine
-	next := &claim{version: claimed.Version, over: rec.Version, since: now, token: rec.Token, interrupted: !rec.RefreshStarted.IsZero()}
+	next := &claim{version: claimed.Version, over: rec.Version, since: now, token: rec.Token}
+	next.interrupted = !rec.RefreshStarted.IsZero()
+	next.tookOver = next.interrupted
 	switch {
 	case last.isIn(rec):
-		next.renewal = true
+		next.renewal, next.tookOver = true, last.tookOver
 		next.interrupted, next.refusal = last.interrupted, last.refusal
 	case !last.isOn(rec):
 	case last.refusal != nil: // another process has claimed a dead token, or the store has lost the last claim
@@ -329,7 +333,8 @@ type change struct {
 
 	// ended is the error of the event Ended, which is sent once rec is saved; nil:
 	// rec does not end the session.
-	ended *SessionError
+	ended    *SessionError
+	tookOver bool // of the event Ended
 
 	meanwhile error     // for callers, while the change is unsaved and there is no good token
 	started   time.Time // when its first Save began; zero: it was not tried

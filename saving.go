@@ -263,7 +263,7 @@ func (s *session) endSaving(fate fate) {
 // reportSaved sends the events that follow the save of a change.
 func (s *session) reportSaved(c *change) {
 	if c.ended != nil {
-		s.env.observe(Ended, s.key, 0, c.ended)
+		s.env.send(Event{Type: Ended, Key: s.key, Err: c.ended, TookOver: c.tookOver})
 	}
 	if c.reported {
 		s.env.observe(Saved, s.key, s.env.since(c.started), nil)
