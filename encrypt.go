@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"strings"
 
 	"golang.org/x/oauth2"
@@ -96,6 +97,11 @@ func (e *encryptedStore) Save(ctx context.Context, key string, rec *Record, prev
 // Delete implements Store.
 func (e *encryptedStore) Delete(ctx context.Context, key string) error {
 	return e.store.Delete(ctx, key)
+}
+
+// Keys implements KeyLister.
+func (e *encryptedStore) Keys(ctx context.Context) iter.Seq2[string, error] {
+	return keysOf(e.withEncryption(ctx), e.store)
 }
 
 // seal encrypts tok with the first key, and binds it to the session's key.

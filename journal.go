@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"path/filepath"
 	"sync"
@@ -202,6 +203,22 @@ func (j *journal) Delete(ctx context.Context, key string) error {
 		}
 	}
 	return nil
+}
+
+// Keys implements KeyLister. A key may be in the journal alone.
+func (j *journal) Keys(ctx context.Context) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		for key, err := range keysOf(ctx, j.store) {
+			if !yield(key, err) {
+				return
+			}
+		}
+		for key := range j.left(ctx) {
+			if ctx.Err() != nil || !yield(key, nil) {
+				return
+			}
+		}
+	}
 }
 
 // A journaledError is the error of a Save whose record is in the journal.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -199,6 +200,29 @@ func (a *Sessions) Forget(ctx context.Context, key string) error {
 		return fmt.Errorf("fincodeauth: forgetting session %q: %w", key, err)
 	}
 	return nil
+}
+
+// Keys yields the key of each session that the Store has, in any order, also of those
+// that have ended or were logged out, and of records that cannot be loaded. A key may come
+// more than once. Status tells more of a key.
+//
+// If the store fails, Keys yields an error. If the Store is no KeyLister, the error wraps
+// errors.ErrUnsupported.
+func (a *Sessions) Keys(ctx context.Context) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		if err := a.check(); err != nil {
+			yield("", fmt.Errorf("fincodeauth: listing keys: %w", err))
+			return
+		}
+		for key, err := range keysOf(a.env.withEnvironment(ctx), a.env.cfg.Store) {
+			if err != nil {
+				err = fmt.Errorf("fincodeauth: listing keys: %w", err)
+			}
+			if !yield(key, err) {
+				return
+			}
+		}
+	}
 }
 
 // String returns the BaseURL, and nothing of the sessions.

@@ -3,8 +3,11 @@ package fincodeauth
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -43,6 +46,21 @@ type Store interface {
 	// there is no record, it returns nil. A Save that began earlier, with the
 	// version of the removed record as its prev, must not bring the record back.
 	Delete(ctx context.Context, key string) error
+}
+
+// A KeyLister is a Store that can list its keys. Sessions.Keys and Sessions.KeepAlive
+// use it. All stores of this module, except LocalStore, are KeyListers.
+type KeyLister interface {
+	// Keys yields the key of each record, in any order, also of a record that has
+	// ended or cannot be loaded. It reads the keys in pages, so that a million of
+	// them need little memory.
+	//
+	// A key may come more than once. If its record is saved first, or deleted, while
+	// Keys is at work, the key may come or not.
+	//
+	// If Keys fails, also because ctx has ended, it yields "" and the error. It may go
+	// on with other keys if only one record cannot be named.
+	Keys(ctx context.Context) iter.Seq2[string, error]
 }
 
 // A Record is one session as a Store keeps it. Its JSON form is complete and holds the
@@ -194,6 +212,26 @@ func (m *MemoryStore) Delete(ctx context.Context, key string) error {
 	return nil
 }
 
+// Keys implements KeyLister. It yields the keys that were there when it began.
+func (m *MemoryStore) Keys(ctx context.Context) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		m.mu.RLock()
+		keys := slices.Collect(maps.Keys(m.records))
+		m.mu.RUnlock()
+		for _, key := range keys {
+			if ctx.Err() != nil {
+				break
+			}
+			if !yield(key, nil) {
+				return
+			}
+		}
+		if err := ctx.Err(); err != nil {
+			yield("", err)
+		}
+	}
+}
+
 // String names the store without its content.
 func (m *MemoryStore) String() string { return "MemoryStore" }
 
@@ -234,6 +272,17 @@ func sameTokens(a, b *oauth2.Token) bool {
 		return hasTokens(a) == hasTokens(b)
 	}
 	return a.AccessToken == b.AccessToken && a.RefreshToken == b.RefreshToken
+}
+
+// keysOf yields the keys of s. If s does not list them, keysOf yields an error that wraps
+// errors.ErrUnsupported.
+func keysOf(ctx context.Context, s Store) iter.Seq2[string, error] {
+	if lister, ok := s.(KeyLister); ok {
+		return lister.Keys(ctx)
+	}
+	return func(yield func(string, error) bool) {
+		yield("", fmt.Errorf("%s does not list its keys, because it is no KeyLister: %w", nameOf(s), errors.ErrUnsupported))
+	}
 }
 
 // checkStore refuses a store that cannot work.

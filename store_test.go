@@ -1,10 +1,12 @@
 package fincodeauth_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -273,4 +275,68 @@ func TestMemoryStoreRemovesTheRecordOfALogoutAfterEightDays(t *testing.T) {
 		record(t, store, "b")
 		wantLoggedOut(t, store, "d")
 	})
+}
+
+// keysOf returns what Keys yields, in order.
+func keysOf(t *testing.T, sessions *fincodeauth.Sessions) []string {
+	t.Helper()
+	var keys []string
+	for key, err := range sessions.Keys(t.Context()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	return slices.Compact(keys)
+}
+
+func TestKeysPassesThroughEncryptAndJournal(t *testing.T) {
+	fc := fincodetest.New(fincodetest.Config{})
+	store := encrypted(t, journaled(t, newFileStore(t), journalDir(t)), bytes.Repeat([]byte{1}, 32))
+	sessions := start(t, fc, store)
+	for _, key := range []string{"a", "b"} {
+		logIn(t, sessions, key)
+	}
+	if err := sessions.Logout(t.Context(), "b"); err != nil {
+		t.Fatal(err)
+	}
+	if got := keysOf(t, sessions); !slices.Equal(got, []string{"a", "b"}) {
+		t.Errorf("Keys yielded %q, want a, and b, whose record says that it was logged out", got)
+	}
+}
+
+// A process died while the store was down.
+func TestKeysListsWhatIsOnlyInTheJournal(t *testing.T) {
+	fc := fincodetest.New(fincodetest.Config{})
+	dir, inner := journalDir(t), newFaultyStore()
+	logIn(t, newSessions(t, fc, withStore(inner.MemoryStore)), "a")
+	first := start(t, fc, journaled(t, inner, dir))
+	inner.set(successorsFail)
+	logIn(t, first, "b") // the store does not accept the token
+	kill(first, inner)
+
+	second := start(t, fc, journaled(t, &faultyStore{MemoryStore: inner.MemoryStore, save: func(*fincodeauth.Record, func() error) error { return errStoreDown }}, dir))
+	if got := keysOf(t, second); !slices.Equal(got, []string{"a", "b"}) {
+		t.Errorf("Keys yielded %q, want a, and b, which is in the journal", got)
+	}
+}
+
+func TestKeysOfAStoreThatCannotListIsUnsupported(t *testing.T) {
+	fc := fincodetest.New(fincodetest.Config{})
+	local := fincodeauth.LocalStore(
+		func(context.Context, string) (*oauth2.Token, error) { return nil, nil },
+		func(context.Context, string, *oauth2.Token) error { return nil })
+	for name, store := range map[string]fincodeauth.Store{"LocalStore": local, "Encrypt(LocalStore)": encrypted(t, local, bytes.Repeat([]byte{1}, 32))} {
+		var errs []error
+		for key, err := range newSessions(t, fc, withStore(store)).Keys(t.Context()) {
+			if key != "" {
+				t.Errorf("%s: Keys yielded %q", name, key)
+			}
+			errs = append(errs, err)
+		}
+		if len(errs) != 1 || !errors.Is(errs[0], errors.ErrUnsupported) || !strings.Contains(errs[0].Error(), "LocalStore does not list its keys") {
+			t.Errorf("%s: Keys yielded %v, want one error that wraps ErrUnsupported and names the store", name, errs)
+		}
+	}
 }

@@ -336,7 +336,7 @@ func highest(t *testing.T, f folder) file {
 
 func data(t *testing.T, version string) []byte {
 	t.Helper()
-	b, err := encode(record(version))
+	b, err := encode("a", record(version))
 	if err != nil {
 		t.Fatal(err)
 	}

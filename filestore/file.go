@@ -106,11 +106,19 @@ func kindOf(info fs.FileInfo) string {
 // errDamaged says that the highest file is neither a record nor a tombstone.
 var errDamaged = errors.New("the record is damaged: restore the file, or call Sessions.Forget, then log in again")
 
-func encode(rec *fincodeauth.Record) ([]byte, error) {
+// encode returns the JSON form of rec. It has the key, too, if the folder's name does not
+// say it.
+func encode(key string, rec *fincodeauth.Record) ([]byte, error) {
 	if rec.Version == "" {
 		return nil, errors.New("the record has no version")
 	}
-	return json.Marshal(rec)
+	if _, ok := keyOf(folderName(key)); ok {
+		return json.Marshal(rec)
+	}
+	return json.Marshal(struct {
+		*fincodeauth.Record
+		Key []byte `json:"key"`
+	}{rec, []byte(key)})
 }
 
 // decode returns the record in data, or nil if data is a tombstone. Its error

@@ -97,7 +97,7 @@ func (s *Store) Save(ctx context.Context, key string, rec *fincodeauth.Record, p
 }
 
 func (s *Store) save(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
-	data, err := encode(rec)
+	data, err := encode(key, rec)
 	if err != nil {
 		return err
 	}

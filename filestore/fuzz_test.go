@@ -196,6 +196,9 @@ func FuzzKey(f *testing.F) {
 			if !plainName(name) || filepath.Join(s.dir, name) != s.Path(key) || !isFolderName(name) {
 				t.Errorf("%q has the folder %q", key, name)
 			}
+			if back, ok := keyOf(name); ok != strings.HasPrefix(name, keyPrefix) || ok && back != key {
+				t.Errorf("%q has the folder %q, which says %q, %t", key, name, back, ok)
+			}
 			if i == 1 && strings.EqualFold(folderName(one), name) != (one == two) {
 				t.Errorf("%q and %q share the folder %s", one, two, name)
 			}

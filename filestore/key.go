@@ -3,6 +3,7 @@ package filestore
 import (
 	"crypto/sha256"
 	"fmt"
+	"net/url"
 	"strings"
 )
 
@@ -33,6 +34,16 @@ func folderName(key string) string {
 		return fmt.Sprintf("%s%x", hashPrefix, sha256.Sum256([]byte(key)))
 	}
 	return b.String()
+}
+
+// keyOf returns the key whose folder has the name, and false if the name does not say it.
+func keyOf(name string) (string, bool) {
+	escaped, ok := strings.CutPrefix(name, keyPrefix)
+	if !ok {
+		return "", false
+	}
+	key, err := url.PathUnescape(strings.ReplaceAll(escaped, "=", "%"))
+	return key, err == nil && folderName(key) == name
 }
 
 func isFolderName(name string) bool {

@@ -39,7 +39,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"reflect"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -234,6 +237,69 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 	}
 	return nil
 }
+
+// Keys implements fincodeauth.KeyLister, with SCAN. It visits the masters of a cluster one
+// after the other. It needs Redis 6 or Valkey.
+func (s *Store) Keys(ctx context.Context) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		if err := s.scanAll(ctx, func(key string) bool { return yield(key, nil) }); err != nil {
+			yield("", fmt.Errorf("redisstore: list keys: %w", explain(ctx, err)))
+		}
+	}
+}
+
+// scanAll scans each master until yield returns false.
+func (s *Store) scanAll(ctx context.Context, yield func(key string) bool) error {
+	if err := s.check(); err != nil {
+		return err
+	}
+	masters := []redis.Cmdable{s.client}
+	if cluster, ok := s.client.(*redis.ClusterClient); ok {
+		var mu sync.Mutex // ForEachMaster calls its function concurrently
+		masters = nil
+		err := cluster.ForEachMaster(ctx, func(_ context.Context, c *redis.Client) error {
+			mu.Lock()
+			defer mu.Unlock()
+			masters = append(masters, c)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	for _, master := range masters {
+		if more, err := s.scan(ctx, master, yield); err != nil || !more {
+			return err
+		}
+	}
+	return nil
+}
+
+// scan scans one master. more is false if yield has returned false.
+func (s *Store) scan(ctx context.Context, master redis.Cmdable, yield func(key string) bool) (more bool, err error) {
+	pattern := literal.Replace(s.prefix) + "*"
+	for cursor := uint64(0); ; {
+		if err := ctx.Err(); err != nil {
+			return false, err
+		}
+		keys, next, err := master.ScanType(ctx, cursor, pattern, 1000, "hash").Result()
+		if err != nil {
+			return false, err
+		}
+		for _, key := range keys {
+			if !yield(strings.TrimPrefix(key, s.prefix)) {
+				return false, nil
+			}
+		}
+		if next == 0 {
+			return true, ctx.Err()
+		}
+		cursor = next
+	}
+}
+
+// literal makes a text stand for itself in a pattern of Redis.
+var literal = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`)
 
 // String returns the prefix. It shows no address and no password.
 func (s *Store) String() string {

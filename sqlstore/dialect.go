@@ -57,7 +57,7 @@ type statements struct {
 	dialect Dialect
 	table   string // as the caller of New wrote it
 
-	create, probe, load, insert, update, delete string
+	create, probe, load, insert, update, delete, keys string
 }
 
 // tableName allows 63 bytes, because PostgreSQL cuts longer names without an error.
@@ -124,6 +124,7 @@ func newStatements(d Dialect, opts []Option) (statements, error) {
 			" SET version = ?, record = ?, session = ?, expiry = ?, refresh_started = ?, ended = ?, updated_at = ?" +
 			" WHERE id = ? AND version = ?"),
 		delete: d.numbered("DELETE FROM " + table + " WHERE id = ?"),
+		keys:   d.numbered("SELECT id, session FROM " + table + " WHERE id > ? ORDER BY id LIMIT 1000"),
 	}, nil
 }
 

@@ -24,7 +24,8 @@
 //
 // The column id identifies a session: it is a hash of the session's key, so that a
 // key may be any string. The column session is a copy of the key for people. It
-// shows NUL and invalid UTF-8, which some databases refuse, as U+FFFD.
+// shows NUL and invalid UTF-8, which some databases refuse, as U+FFFD. If the key has
+// those, it is in the column record, too, in Base64.
 //
 // The column record holds the tokens as plain text, unless fincodeauth.Encrypt
 // wraps the Store.
@@ -133,7 +134,7 @@ func (s *Store) Save(ctx context.Context, key string, rec *fincodeauth.Record, p
 }
 
 func (s *Store) save(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
-	data, err := json.Marshal(rec)
+	data, err := encode(key, rec)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package storetest
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -226,7 +227,7 @@ func oddKeysDoNotCollide(t *testing.T, s store) {
 	c := newCrowd(s)
 	s.refuseUsed(t, c.keys...)
 	c.saveAll(t)
-	for _, step := range []func(*testing.T){c.loadAll, c.deleteFirstOfPairs, c.wantOthers, c.deleteSecondOfPairs, c.wantAll} {
+	for _, step := range []func(*testing.T){c.loadAll, c.deleteFirstOfPairs, c.wantOthers, c.deleteSecondOfPairs, c.wantAll, c.wantListed} {
 		step(t)
 		if t.Failed() {
 			return
@@ -369,6 +370,13 @@ func (c *crowd) wantAll(t *testing.T) {
 		if !c.refused[key] {
 			c.want(t, key, c.versions[key])
 		}
+	}
+}
+
+// wantListed checks that Keys yields all keys, if the store lists its keys.
+func (c *crowd) wantListed(t *testing.T) {
+	if lister := c.lister(t); lister != nil {
+		wantKeys(t, lister, slices.DeleteFunc(slices.Clone(c.keys), func(key string) bool { return c.refused[key] }))
 	}
 }
 

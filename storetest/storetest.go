@@ -45,6 +45,11 @@ const precision = time.Microsecond
 // says which keys it confuses. The simplest solution is to store the record under
 // a hash of its key, such as the SHA-256 in hex.
 //
+// # Listing
+//
+// A store that is a KeyLister must list every key that it holds. A store that is none
+// passes those subtests.
+//
 // # Contention
 //
 // Run is stricter than the contract in one point: a call must not fail only
@@ -79,6 +84,10 @@ func Run(t *testing.T, newStore func(t *testing.T) fincodeauth.Store) {
 		{"OthersSeeASaveAtOnce", othersSeeASave},
 		{"DeleteBeatsEverySaveBefore", deleteRacesSave},
 		{"CancelledCallsReturnAndCorruptNothing", cancelledDuring},
+		{"KeysListsAllRecords", keysOfAll},
+		{"KeysListsWhatStaysWhileOthersComeAndGo", keysMeanwhile},
+		{"KeysMayBeBrokenOff", keysEndEarly},
+		{"KeysEndsWithItsContext", keysCancelled},
 	} {
 		t.Run(sub.name, func(t *testing.T) {
 			s := newStore(t)

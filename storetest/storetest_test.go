@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"net/url"
 	"os"
 	"os/exec"
@@ -13,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unicode"
@@ -89,6 +91,11 @@ func TestBrokenStoresFail(t *testing.T) {
 		"ends nothing":                            {"EndedRecordsAreComparedToo"},
 		"replaces no ended record":                {"EndedRecordsAreComparedToo"},
 		"deletes no ended record":                 {"EndedRecordsAreComparedToo"},
+		"lists one page":                          {"KeysListsAllRecords", "OddKeysDoNotCollide"},
+		"lists what was deleted":                  {"KeysListsAllRecords"},
+		"lists no odd keys":                       {"OddKeysDoNotCollide"},
+		"lists what it can while others save":     {"KeysListsWhatStaysWhileOthersComeAndGo"},
+		"lists after its context has ended":       {"KeysEndsWithItsContext"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -271,6 +278,7 @@ func TestStoreMayRefuseSomeKeys(t *testing.T) {
 		}
 		return &broken{
 			MemoryStore: m,
+			keys:        m.Keys,
 			load: func(ctx context.Context, key string) (*fincodeauth.Record, error) {
 				if err := check(key); err != nil {
 					return nil, err
@@ -299,6 +307,7 @@ type broken struct {
 	load   func(ctx context.Context, key string) (*fincodeauth.Record, error)
 	save   func(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error
 	delete func(ctx context.Context, key string) error
+	keys   func(ctx context.Context) iter.Seq2[string, error]
 }
 
 func (b *broken) Load(ctx context.Context, key string) (*fincodeauth.Record, error) {
@@ -310,6 +319,8 @@ func (b *broken) Save(ctx context.Context, key string, rec *fincodeauth.Record, 
 }
 
 func (b *broken) Delete(ctx context.Context, key string) error { return b.delete(ctx, key) }
+
+func (b *broken) Keys(ctx context.Context) iter.Seq2[string, error] { return b.keys(ctx) }
 
 // version returns the version of the record under key, or "" if there is none.
 func (b *broken) version(ctx context.Context, key string) string {
@@ -338,7 +349,7 @@ func (b *broken) force(ctx context.Context, key string, rec *fincodeauth.Record)
 
 func newBroken(name string) fincodeauth.Store {
 	m := fincodeauth.NewMemoryStore()
-	b := &broken{MemoryStore: m, load: m.Load, save: m.Save, delete: m.Delete}
+	b := &broken{MemoryStore: m, load: m.Load, save: m.Save, delete: m.Delete, keys: m.Keys}
 	if mapped, ok := keyMappings[name]; ok {
 		b.mapKeys(mapped)
 		return b
@@ -363,7 +374,66 @@ func (b *broken) mapKeys(mapped func(string) string) {
 	b.delete = func(ctx context.Context, key string) error { return m.Delete(ctx, mapped(key)) }
 }
 
+// listOnly makes the store leave keys out when it lists them: those for which listed
+// returns false. listed gets the number of the key, too.
+func (b *broken) listOnly(listed func(n int, key string) bool) {
+	b.keys = func(ctx context.Context) iter.Seq2[string, error] {
+		return func(yield func(string, error) bool) {
+			n := 0
+			for key, err := range b.MemoryStore.Keys(ctx) {
+				if n++; (err != nil || listed(n, key)) && !yield(key, err) {
+					return
+				}
+			}
+		}
+	}
+}
+
 var breaks = map[string]func(b *broken, m *fincodeauth.MemoryStore){
+	"lists one page": func(b *broken, _ *fincodeauth.MemoryStore) {
+		b.listOnly(func(n int, _ string) bool { return n <= 100 })
+	},
+	"lists no odd keys": func(b *broken, _ *fincodeauth.MemoryStore) {
+		b.listOnly(func(_ int, key string) bool { return utf8.ValidString(key) && !strings.ContainsAny(key, "/*") })
+	},
+	"lists what it can while others save": func(b *broken, m *fincodeauth.MemoryStore) {
+		var saves atomic.Int64
+		b.save = func(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
+			saves.Add(1)
+			return m.Save(ctx, key, rec, prev)
+		}
+		b.keys = func(ctx context.Context) iter.Seq2[string, error] {
+			before := saves.Load()
+			return func(yield func(string, error) bool) {
+				for key, err := range m.Keys(ctx) {
+					pause()
+					if saves.Load() != before || !yield(key, err) {
+						return
+					}
+				}
+			}
+		}
+	},
+	"lists what was deleted": func(b *broken, m *fincodeauth.MemoryStore) {
+		var deleted sync.Map
+		b.delete = func(ctx context.Context, key string) error {
+			deleted.Store(key, true)
+			return m.Delete(ctx, key)
+		}
+		b.keys = func(ctx context.Context) iter.Seq2[string, error] {
+			return func(yield func(string, error) bool) {
+				for key := range deleted.Range {
+					if !yield(key.(string), nil) {
+						return
+					}
+				}
+				m.Keys(ctx)(yield)
+			}
+		}
+	},
+	"lists after its context has ended": func(b *broken, m *fincodeauth.MemoryStore) {
+		b.keys = func(context.Context) iter.Seq2[string, error] { return m.Keys(context.Background()) }
+	},
 	"compares no version": func(b *broken, m *fincodeauth.MemoryStore) {
 		b.save = func(ctx context.Context, key string, rec *fincodeauth.Record, _ string) error {
 			return b.force(ctx, key, rec)

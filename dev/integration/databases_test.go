@@ -7,6 +7,7 @@ import (
 	"database/sql"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -163,8 +164,8 @@ func openPrefix(t testing.TB, client redis.UniversalClient, opts ...redisstore.O
 	}
 	t.Cleanup(func() {
 		ctx := context.Background()
-		for _, key := range client.Keys(ctx, name+"*").Val() {
-			client.Del(ctx, key)
+		for keys := range slices.Chunk(client.Keys(ctx, name+"*").Val(), 1000) {
+			client.Del(ctx, keys...)
 		}
 	})
 	return prefix{store, client, name}
