@@ -41,6 +41,22 @@ func text(m map[string]any, names ...string) string {
 	return ""
 }
 
+// texts returns the strings of an array, or a single string; nil if value is something
+// else.
+func texts(value any) (all []string) {
+	switch value := value.(type) {
+	case string:
+		return []string{value}
+	case []any:
+		for _, v := range value {
+			if s, ok := v.(string); ok {
+				all = append(all, s)
+			}
+		}
+	}
+	return all
+}
+
 // seconds returns n seconds as a Duration, a century at most.
 func seconds(n float64) time.Duration {
 	if d := n * float64(time.Second); d < float64(century) {

@@ -253,13 +253,15 @@ func (a *Sessions) at(p *place) *session {
 	return s
 }
 
+var errNoKey = errors.New("the key is empty: use the name of an account, or the ID of a user")
+
 // pinned pins key's session and returns it. The caller must unpin it.
 func (a *Sessions) pinned(key string) (*session, error) {
 	if err := a.check(); err != nil {
 		return nil, err
 	}
 	if key == "" {
-		return nil, errors.New("the key is empty: use the name of an account, or the ID of a user")
+		return nil, errNoKey
 	}
 	for {
 		s := a.session(key)
