@@ -11,7 +11,7 @@ import (
 )
 
 // An environment is what all sessions of one Sessions share. Nothing in it changes,
-// except what mu guards, reverted, and flights and lookout, which have locks of their own.
+// except what mu guards, reverted, and flights, lookout and tenants, which have locks of their own.
 type environment struct {
 	cfg      Config // complete: defaults have replaced its zero values
 	endpoint *endpoint
@@ -19,6 +19,7 @@ type environment struct {
 	started  time.Time          // session.earlyAt counts from then
 	reverted atomic.Bool        // the store had gone back, for any session
 	lookout  lookout
+	tenants  tenants
 
 	// These are time.Now and rand.Float64, except in a simulation.
 	now    func() time.Time

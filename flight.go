@@ -313,7 +313,7 @@ func (f *flight) lookLater() result {
 func (f *flight) claim(ctx context.Context, rec *Record) result {
 	m := &f.activity.memory
 	switch {
-	case f.waitsTooLong(f.env.cfg.RefreshTimeout):
+	case f.waitsTooLong(timeoutOf(rec, f.env.cfg.RefreshTimeout)):
 		return failed(errors.New("could not claim the refresh: the record kept changing, or the store reads from a replica"))
 	case f.env.isClosing():
 		return failed(ErrClosed)

@@ -33,6 +33,9 @@ func (s *session) login(ctx context.Context, event EventType, obtain func(contex
 	if err != nil {
 		return err
 	}
+	if event == LoggedIn {
+		s.env.tenants.received(tok)
+	}
 	s.env.observe(event, s.key, took, nil)
 	rec := &Record{Version: newVersion(""), Generation: 1, Token: tok, Replaces: s.sessionsBefore(there)}
 	s.replace(s.env.newLease(tok).of(rec))

@@ -88,6 +88,7 @@ func (p *presenter) present(ctx context.Context, claimed *Record) result {
 func (p *presenter) succeed(claimed *Record, tok *oauth2.Token, how EventType, started time.Time) result {
 	tookOver := p.activity.memory.mine.tookOver
 	p.activity.memory = memory{}
+	p.env.tenants.received(tok)
 	rec := claimed.successor(tok)
 	l := p.env.newLease(tok).of(rec)
 	p.env.send(Event{Type: how, Key: p.key, Elapsed: p.env.since(started), TookOver: tookOver})

@@ -1,0 +1,329 @@
+package fincodeauth
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"iter"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/oauth2"
+	"golang.org/x/sync/errgroup"
+)
+
+// Keeping alive. A refresh token that nobody uses for too long dies, and FinCode does not
+// say how long that is. KeepAlive refreshes the sessions that nobody uses.
+//
+// # The rules
+//
+//  1. KeepAlive makes rounds. A round lists all keys, slowly, so that it takes as long as
+//     the pause until the next one would. So the work is spread over time.
+//  2. A session is due when its refresh token has nearly the age at which it must be
+//     refreshed. Each process adds a part of its own to that, different for each session.
+//  3. A visit loads the record. If the session is due, the visit makes a flight, as a
+//     request with an expired token does. Else it remembers when the session is due.
+//     Until then, rounds pass the session over.
+//  4. What is remembered is bounded: a hash and a time for at most MaxSessions sessions.
+//     Those that do not fit are loaded in each round.
+//  5. A session that fails keeps nobody from being visited. After each failure the next
+//     visits pause, so that a store or a FinCode that is down gets few calls.
+//
+// # Why this is enough
+//
+// The processes that share a store do not talk to each other. Rule 2 makes one of them the
+// first. When the others visit the session, they load the new record, and the session is
+// not due. If two come at the same moment, the protocol lets one of them refresh.
+
+const (
+	// When a session is due, as a part of the age at which it must be refreshed. The rest
+	// is for the round, and for a takeover if a process dies.
+	dueFrom   = 0.955
+	dueSpread = 0.02
+
+	roundsPerAge = 200 // rounds within the age at which a session must be refreshed
+	roundMin     = 10 * time.Millisecond
+	visitsAtOnce = 8
+	toldMost     = 1000 // keys of failures that are remembered, so that each is told once
+
+	visitPauseMin = 10 * time.Millisecond // after a failed visit; doubled with each failure in a row
+	visitPauseMax = time.Second
+)
+
+// KeepAlive refreshes each session that was not refreshed for the duration every, so that
+// its refresh token does not die because nobody uses it. It returns when ctx ends, or
+// after Close. Run it in a goroutine of its own:
+//
+//	go func() { ended <- sessions.KeepAlive(ctx, 24*time.Hour, nil) }()
+//
+// FinCode does not say how long an unused refresh token lives (FINCODE.md, What no page
+// says, 3): choose every well below that, and not below the lifetime of an access token.
+// If the refresh token is a JWT that lives for a shorter time, that time counts. A session
+// is refreshed when 95.5 to 98 % of the time have passed, so it costs at most 1.05 times
+// the fewest refreshes. If the token does not say when it was issued, the session is
+// refreshed at once, and then each process counts by itself.
+//
+// keys lists the keys anew for each round, of which there are 200 within every. nil: the
+// Store's own (Sessions.Keys). A key that has no session, a session that has ended, or one
+// without a refresh token is passed over. So is a session whose token names another tenant
+// than the tokens that this process has received: the Store may have sessions of two.
+//
+// Every process on a store may call KeepAlive: each session is then refreshed by one of
+// them. Eight sessions are visited at once, and the work is spread over time. A process
+// makes one Load within every for a session, and one more with its refresh. Sessions that
+// only KeepAlive uses are the first to leave the memory (Config.MaxSessions).
+//
+// A failed refresh sends the usual events, and the session is visited again in the next
+// round. A record that cannot be loaded sends RefreshFailed, and so do keys that cannot be
+// listed: once, until that succeeds, and for at most 1,000 keys. A session that ends sends
+// Ended, as it does when it is used.
+//
+// The error is ErrClosed, or wraps why ctx has ended. If the Store does not list its keys
+// and keys is nil, the error wraps errors.ErrUnsupported.
+func (a *Sessions) KeepAlive(ctx context.Context, every time.Duration, keys func(context.Context) iter.Seq2[string, error]) error {
+	err := a.keepAlive(ctx, every, keys)
+	return fmt.Errorf("fincodeauth: keep alive: %w", err)
+}
+
+func (a *Sessions) keepAlive(ctx context.Context, every time.Duration, keys func(context.Context) iter.Seq2[string, error]) error {
+	if err := a.check(); err != nil {
+		return err
+	}
+	if every < time.Millisecond { // 24 for 24*time.Hour
+		return fmt.Errorf("every is %v: use the time for which a refresh token may stay unused, such as 24*time.Hour", every)
+	}
+	if keys == nil {
+		keys = a.Keys
+	}
+	ctx, cancel := a.env.untilClosing(ctx)
+	defer cancel()
+	k := &keeper{Sessions: a, every: every, keys: keys, seed: maphash.MakeSeed(), first: make(chan struct{}, 1), told: make(map[string]bool)}
+	for {
+		err := k.round(ctx)
+		switch {
+		case a.env.isClosing():
+			return ErrClosed
+		case ctx.Err() != nil:
+			return endOf(ctx)
+		case errors.Is(err, errors.ErrUnsupported):
+			return err
+		}
+		k.tell("", err)
+	}
+}
+
+// A keeper is one KeepAlive. The goroutine of its rounds uses it, and the visits use what
+// mu guards.
+type keeper struct {
+	*Sessions
+	every time.Duration
+	keys  func(context.Context) iter.Seq2[string, error]
+	seed  maphash.Seed
+	last  int              // keys that the last round has listed
+	due   map[uint64]int64 // when sessions are due, from the last round; by the hash of the key
+
+	failures atomic.Int32 // visits that failed in a row
+
+	// first holds a value during a refresh while FinCode has sent no token: its first
+	// answer says whose sessions these are, and only one is at stake before that.
+	first chan struct{}
+
+	mu   sync.Mutex       // guards what follows
+	next map[uint64]int64 // due, of this round
+	told map[string]bool  // keys whose failure was told
+}
+
+// period is how long a round takes.
+func (k *keeper) period() time.Duration { return max(k.every/roundsPerAge, roundMin) }
+
+// round visits each session that may be due. It returns the error of the list.
+func (k *keeper) round(ctx context.Context) error {
+	began := k.env.now()
+	k.next = make(map[uint64]int64, len(k.due))
+	var visits errgroup.Group
+	visits.SetLimit(visitsAtOnce)
+	var failed error
+	listed := 0
+	for key, err := range k.keys(ctx) {
+		if err != nil {
+			failed = err
+			continue
+		}
+		if k.pace(ctx, began, listed); ctx.Err() != nil {
+			break
+		}
+		listed++
+		hash := maphash.String(k.seed, key)
+		if due, ok := k.due[hash]; ok && k.env.now().UnixNano() < due {
+			k.remember(hash, due)
+			continue
+		}
+		visits.Go(func() error {
+			k.visit(ctx, key, hash)
+			return nil
+		})
+	}
+	_ = visits.Wait() // visits return no error
+	k.last, k.due = listed, k.next
+	k.wait(ctx, k.period()-k.env.since(began))
+	return failed
+}
+
+// pace waits so that the keys of a round are spread over its period, as far as the last
+// round tells how many there are.
+func (k *keeper) pace(ctx context.Context, began time.Time, listed int) {
+	if k.last == 0 || listed%max(k.last/100, 1) != 0 {
+		return
+	}
+	part := float64(min(listed, k.last)) / float64(k.last)
+	k.wait(ctx, time.Duration(part*float64(k.period()))-k.env.since(began))
+}
+
+// wait waits, unless ctx ends.
+func (k *keeper) wait(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// remember notes when a session is due, if there is room.
+func (k *keeper) remember(hash uint64, due int64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.next) < k.env.cfg.MaxSessions {
+		k.next[hash] = due
+	}
+}
+
+// visit refreshes the session if it is due, and remembers when it is due next.
+func (k *keeper) visit(ctx context.Context, key string, hash uint64) {
+	k.pauseAfterFailures(ctx)
+	part := dueFrom + dueSpread*float64(hash>>11)/(1<<53)
+	now := k.env.now()
+	rec, err := k.peek(ctx, key)
+	if ctx.Err() != nil {
+		return
+	}
+	k.tell(key, cmp.Or(err, k.foreign(rec)))
+	due := now.Add(time.Duration(part * float64(k.every))) // a login later is younger
+	if err == nil && k.isKept(rec) {
+		if due = dueAt(rec.Token, now.Add(-k.every), now, k.every, part); !now.Before(due) {
+			due, err = k.refresh(ctx, key, rec, part)
+		}
+	}
+	if err != nil {
+		k.failures.Add(1)
+		return
+	}
+	k.failures.Store(0)
+	k.remember(hash, due.UnixNano())
+}
+
+// isKept reports whether the session is one to keep alive. rec is its record; nil: there
+// is none.
+func (k *keeper) isKept(rec *Record) bool {
+	return rec != nil && rec.Ended == "" && rec.Token.RefreshToken != "" && k.foreign(rec) == nil
+}
+
+// foreign returns an error if the session is another tenant's. rec may be nil.
+func (k *keeper) foreign(rec *Record) error {
+	if rec == nil {
+		return nil
+	}
+	tenant := tenancyOf(rec.Token)
+	if k.env.tenants.mayBeOurs(tenant) {
+		return nil
+	}
+	return fmt.Errorf("it is not kept alive: its token is of tenant %q, and this process has received no token of that tenant; give each tenant a Store of its own", tenant)
+}
+
+// dueAt decides when a session is due. issued is when its token was issued, if nobody
+// says. part is the part of the time that must have passed.
+func dueAt(tok *oauth2.Token, issued, now time.Time, every time.Duration, part float64) time.Time {
+	if l := newLease(tok, now, 0, 0); l.lifetime != 0 {
+		issued = time.Unix(0, l.issued)
+	}
+	limit, early := every, time.Duration(0)
+	if lifetime := claimsOf(tok.RefreshToken).lifetime(); 0 < lifetime && lifetime < every {
+		limit, early = lifetime, every/roundsPerAge // a round is long for it
+	}
+	return issued.Add(time.Duration(part*float64(limit)) - early)
+}
+
+// refresh refreshes the session, like a request that finds the token expired. If the
+// token has not expired, refresh acts as after a 401. It returns when the session is due
+// next.
+func (k *keeper) refresh(ctx context.Context, key string, rec *Record, part float64) (time.Time, error) {
+	defer k.enter()()
+	if err := k.foreign(rec); err != nil { // FinCode's first answer has come meanwhile
+		k.tell(key, err)
+		return k.env.now().Add(time.Duration(part * float64(k.every))), nil
+	}
+	defer k.leaveMemory(key, k.sessions.find(key))
+	src, now := k.TokenSource(key), k.env.now()
+	tok, err := src.token(ctx, false)
+	if err == nil && sameTokens(tok, rec.Token) {
+		tok, err = src.Refresh(ctx, tok)
+	}
+	switch {
+	case isEnd(err):
+		return now.Add(time.Duration(part * float64(k.every))), nil
+	case err != nil:
+		return now, err
+	}
+	return dueAt(tok, now, now, k.every, part), nil
+}
+
+// enter lets one refresh begin after the other while FinCode has sent no token. The caller
+// calls leave after its refresh.
+func (k *keeper) enter() (leave func()) {
+	if k.env.tenants.areUnknown() {
+		k.first <- struct{}{}
+		if k.env.tenants.areUnknown() {
+			return func() { <-k.first }
+		}
+		<-k.first
+	}
+	return func() {}
+}
+
+// leaveMemory makes a session that was not in memory before the first to leave it.
+func (k *keeper) leaveMemory(key string, before *session) {
+	if s := k.sessions.find(key); s != nil && s != before {
+		s.used.Store(0)
+	}
+}
+
+// pauseAfterFailures pauses before a visit, longer after each failure in a row.
+func (k *keeper) pauseAfterFailures(ctx context.Context) {
+	if n := k.failures.Load(); n > 0 {
+		k.wait(ctx, k.env.jittered(min(visitPauseMin<<min(n, 10), visitPauseMax)))
+	}
+}
+
+// tell sends RefreshFailed for the first failure of a key in a row; nil: it has succeeded.
+func (k *keeper) tell(key string, err error) {
+	k.mu.Lock()
+	known := k.told[key]
+	switch {
+	case err == nil:
+		delete(k.told, key)
+	case len(k.told) < toldMost:
+		k.told[key] = true
+	default:
+		known = true
+	}
+	k.mu.Unlock()
+	if err != nil && !known {
+		k.env.observe(RefreshFailed, key, 0, err)
+	}
+}
