@@ -148,6 +148,7 @@ func TestZeroValuesSayWhatToCall(t *testing.T) {
 	_, tokenErr := new(fincodeauth.TokenSource).Token()
 	_, contextErr := new(fincodeauth.TokenSource).TokenContext(fincodeauth.WithSession(t.Context(), "a"))
 	_, refreshErr := new(fincodeauth.TokenSource).Refresh(t.Context(), nil)
+	_, metadataErr := new(fincodeauth.TokenSource).GetRequestMetadata(t.Context())
 	_, sourceErr := sessions.TokenSource("a").Token()
 	_, roundTripErr := new(fincodeauth.Transport).RoundTrip(request(t, "GET", nil))
 	_, emptySourceErr := (&fincodeauth.Transport{Source: new(fincodeauth.TokenSource), BaseURL: api}).RoundTrip(request(t, "GET", nil))
@@ -168,6 +169,7 @@ func TestZeroValuesSayWhatToCall(t *testing.T) {
 		{"TokenSource.Token", tokenErr, "Sessions.TokenSource"},
 		{"TokenSource.TokenContext", contextErr, "Sessions.TokenSource"},
 		{"TokenSource.Refresh", refreshErr, "Sessions.TokenSource"},
+		{"TokenSource.GetRequestMetadata", metadataErr, "Sessions.TokenSource"},
 		{"Transport.RoundTrip", roundTripErr, "Sessions.Transport"},
 		{"RoundTrip of an empty TokenSource", emptySourceErr, "Sessions.TokenSource"},
 		{"RoundTrip of a nil TokenSource", nilSourceErr, "Sessions.Transport"},

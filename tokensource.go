@@ -10,8 +10,8 @@ import (
 )
 
 // A TokenSource returns a session's access token, and refreshes it before it
-// expires. It is an oauth2.TokenSource. Make it with Sessions.TokenSource. It is safe
-// for concurrent use. Its errors wrap a *SessionError if a login is needed,
+// expires. It is an oauth2.TokenSource, and a credentials.PerRPCCredentials of gRPC.
+// Make it with Sessions.TokenSource. It is safe for concurrent use. Its errors wrap a *SessionError if a login is needed,
 // ErrClosed, an *EndpointError, or the error of the connection, the store, the
 // context or Config.Credentials.
 type TokenSource struct {
@@ -121,6 +121,30 @@ func (ts *TokenSource) Refresh(ctx context.Context, rejected *oauth2.Token) (*oa
 	}
 	return next, nil
 }
+
+// GetRequestMetadata returns the metadata of a gRPC call: "authorization", with
+// Bearer and the token. It is TokenContext for gRPC, so it waits no longer than ctx,
+// and a source for the key "" uses the key of the call's context. It does not use
+// the URIs: like Token, it hands the token to whoever asks, so give the source only
+// to connections whose server may have the token. The fields of Config.Header and
+// Config.TokenHeaders are not in the metadata, because they are for FinCode's HTTP
+// API alone. The caller may change the map.
+//
+// With RequireTransportSecurity it makes a TokenSource a credentials.PerRPCCredentials:
+// pass it to grpc.WithPerRPCCredentials. gRPC keeps only the text of the error, as
+// codes.Unauthenticated, whatever the reason. To find out whether a login is needed,
+// call TokenContext, and test its error for ErrLoginRequired.
+func (ts *TokenSource) GetRequestMetadata(ctx context.Context, _ ...string) (map[string]string, error) {
+	tok, err := ts.TokenContext(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return map[string]string{"authorization": "Bearer " + tok.AccessToken}, nil
+}
+
+// RequireTransportSecurity returns true: gRPC must refuse to send the token over a
+// connection that is not encrypted.
+func (ts *TokenSource) RequireTransportSecurity() bool { return true }
 
 // replayed tells the session whether the API accepted a request that was sent again
 // with tok.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"strings"
 	"sync"
@@ -703,4 +704,79 @@ func TestTokenIsUsedUntilTenSecondsBeforeItsExpiry(t *testing.T) {
 			t.Error("got the same token ten seconds before its expiry")
 		}
 	})
+}
+
+func TestRequestMetadataHasTheTokenOfTheSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		sessions := newSessions(t, fc)
+		logIn(t, sessions, "a")
+		logIn(t, sessions, "b")
+		for _, test := range []struct {
+			name string
+			src  *fincodeauth.TokenSource
+			ctx  context.Context
+			of   string
+		}{
+			{"the source's own key", sessions.TokenSource("a"), t.Context(), "a"},
+			{"the source's own key, and another in the context", sessions.TokenSource("a"), fincodeauth.WithSession(t.Context(), "b"), "a"},
+			{"the key of the context", sessions.TokenSource(""), fincodeauth.WithSession(t.Context(), "b"), "b"},
+		} {
+			got, err := test.src.GetRequestMetadata(test.ctx, "https://payments.example/payments.Service")
+			want := map[string]string{"authorization": "Bearer " + token(t, sessions.TokenSource(test.of)).AccessToken}
+			if err != nil || !maps.Equal(got, want) {
+				t.Errorf("%s: got %d fields, error %v; want authorization alone, with the token of %q", test.name, len(got), err, test.of)
+			}
+		}
+	})
+}
+
+func TestRequestMetadataIsTheCallersOwn(t *testing.T) {
+	sessions := newSessions(t, fincodetest.New(fincodetest.Config{}))
+	logIn(t, sessions, "a")
+	src := sessions.TokenSource("a")
+	first, err := src.GetRequestMetadata(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	clear(first)
+	if next, err := src.GetRequestMetadata(t.Context()); err != nil || next["authorization"] == "" {
+		t.Errorf("after a caller has changed its map, the next caller gets %d fields, error %v; want the token", len(next), err)
+	}
+}
+
+func TestRequestMetadataWithoutATokenIsTheErrorOfTokenContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		sessions := newSessions(t, fc)
+		logIn(t, sessions, "a")
+		time.Sleep(2 * time.Hour)
+		fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Before: 10 * time.Second})
+		defer time.Sleep(10 * time.Second) // until the refresh has ended
+		hurried, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		for _, test := range []struct {
+			name string
+			key  string
+			ctx  context.Context
+			want error
+		}{
+			{"no session", "nobody", t.Context(), fincodeauth.ErrLoginRequired},
+			{"a deadline", "a", hurried, context.DeadlineExceeded},
+		} {
+			got, err := sessions.TokenSource(test.key).GetRequestMetadata(test.ctx)
+			if got != nil || !errors.Is(err, test.want) {
+				t.Errorf("%s: got %d fields, error %v; want none and %v", test.name, len(got), err, test.want)
+			}
+		}
+		if got, err := sessions.TokenSource("").GetRequestMetadata(t.Context()); got != nil || err == nil {
+			t.Errorf("a context without a key: got %d fields, error %v; want none and an error", len(got), err)
+		}
+	})
+}
+
+func TestTokenNeedsAnEncryptedConnection(t *testing.T) {
+	if !new(fincodeauth.TokenSource).RequireTransportSecurity() {
+		t.Error("gRPC may send the token over a connection that is not encrypted")
+	}
 }
