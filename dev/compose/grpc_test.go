@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/credentials/oauth"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
@@ -25,17 +26,18 @@ import (
 	"github.com/fincodeauth/fincodeauth/fincodetest"
 )
 
-// perRPC is a credentials.PerRPCCredentials: it sends the token of a session
-// with each call. If source is that of the key "", the call's context says whose
-// token it is.
-type perRPC struct{ source *fincodeauth.TokenSource }
+// A TokenSource is gRPC's PerRPCCredentials.
+var _ credentials.PerRPCCredentials = (*fincodeauth.TokenSource)(nil)
 
-// GetRequestMetadata gives up when the call does, because TokenContext does.
-func (c perRPC) GetRequestMetadata(ctx context.Context, _ ...string) (map[string]string, error) {
-	tok, err := c.source.TokenContext(ctx)
+// A statusSource is a TokenSource whose errors are statuses of gRPC. With it, only
+// a call that needs a login is Unauthenticated.
+type statusSource struct{ *fincodeauth.TokenSource }
+
+func (s statusSource) GetRequestMetadata(ctx context.Context, uri ...string) (map[string]string, error) {
+	md, err := s.TokenSource.GetRequestMetadata(ctx, uri...)
 	switch {
 	case err == nil:
-		return map[string]string{"authorization": "Bearer " + tok.AccessToken}, nil
+		return md, nil
 	case ctx.Err() != nil:
 		return nil, status.FromContextError(ctx.Err()).Err()
 	case errors.Is(err, fincodeauth.ErrLoginRequired):
@@ -44,16 +46,15 @@ func (c perRPC) GetRequestMetadata(ctx context.Context, _ ...string) (map[string
 	return nil, status.Error(codes.Unavailable, err.Error())
 }
 
-// RequireTransportSecurity has gRPC refuse a connection that is not encrypted.
-func (c perRPC) RequireTransportSecurity() bool { return true }
-
 // fromOAuth is what gRPC has for a TokenSource of x/oauth2.
 func fromOAuth(source *fincodeauth.TokenSource) credentials.PerRPCCredentials {
 	return oauth.TokenSource{TokenSource: source}
 }
 
-func withContext(source *fincodeauth.TokenSource) credentials.PerRPCCredentials {
-	return perRPC{source}
+func itself(source *fincodeauth.TokenSource) credentials.PerRPCCredentials { return source }
+
+func withStatus(source *fincodeauth.TokenSource) credentials.PerRPCCredentials {
+	return statusSource{source}
 }
 
 func TestGRPCCallsWithOAuthCredentialsOutliveTheirDeadline(t *testing.T) {
@@ -63,10 +64,9 @@ func TestGRPCCallsWithOAuthCredentialsOutliveTheirDeadline(t *testing.T) {
 		name        string
 		credentials func(*fincodeauth.TokenSource) credentials.PerRPCCredentials
 		want        time.Duration
-		code        codes.Code
 	}{
-		{"oauth.TokenSource", fromOAuth, 15 * time.Second, codes.Unauthenticated}, // RefreshTimeout
-		{"perRPC", withContext, timeout, codes.DeadlineExceeded},
+		{"oauth.TokenSource", fromOAuth, 15 * time.Second}, // RefreshTimeout
+		{"the TokenSource itself", itself, timeout},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -85,14 +85,70 @@ func TestGRPCCallsWithOAuthCredentialsOutliveTheirDeadline(t *testing.T) {
 				defer cancel()
 				began := time.Now()
 				err := service.call(ctx)
-				if took := time.Since(began); took != test.want {
-					t.Errorf("a call with a timeout of %v took %v, want %v", timeout, took, test.want)
-				}
-				if code := status.Code(err); code != test.code {
-					t.Errorf("the call ends with %v, want %v: %v", code, test.code, err)
+				if took := time.Since(began); took != test.want || err == nil {
+					t.Errorf("a call with a timeout of %v took %v, want %v: %v", timeout, took, test.want, err)
 				}
 			})
 		})
+	}
+}
+
+// gRPC makes codes of the errors of its credentials, and drops the errors.
+func TestGRPCCallsWithoutATokenAreUnauthenticatedWhateverTheReasonUnlessTheErrorIsAStatus(t *testing.T) {
+	certificate := newCertificate(t)
+	for _, test := range []struct {
+		name    string
+		fault   fincodetest.Fault // of the refresh
+		logout  bool
+		itself  codes.Code // with grpc.WithPerRPCCredentials
+		perCall codes.Code // with grpc.PerRPCCredentials
+		status  codes.Code // with a statusSource
+	}{
+		{"logged out", fincodetest.Fault{}, true, codes.Unauthenticated, codes.Internal, codes.Unauthenticated},
+		{"refused", fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 401}, false, codes.Unauthenticated, codes.Internal, codes.Unauthenticated},
+		{"FinCode fails", fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 503}, false, codes.Unauthenticated, codes.Internal, codes.Unavailable},
+		{"FinCode hangs", fincodetest.Fault{Before: time.Hour}, false, codes.Unauthenticated, codes.Internal, codes.DeadlineExceeded},
+	} {
+		for _, way := range []struct {
+			name        string
+			credentials func(*fincodeauth.TokenSource) credentials.PerRPCCredentials
+			perCall     bool
+			want        codes.Code
+		}{
+			{"with each call of the connection", itself, false, test.itself},
+			{"with one call", itself, true, test.perCall},
+			{"a statusSource", withStatus, false, test.status},
+			{"a statusSource with one call", withStatus, true, test.status},
+		} {
+			t.Run(test.name+"/"+way.name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					fc := newFinCode()
+					sessions := newSessions(t, fincodeauth.Config{Base: fc})
+					source := sessions.TokenSource(ada)
+					time.Sleep(lifetime)
+					if test.logout {
+						if err := sessions.Logout(t.Context(), ada); err != nil {
+							t.Fatal(err)
+						}
+					}
+					fc.Inject(fincodetest.Refresh, -1, test.fault)
+					ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+					defer cancel()
+					var err error
+					if way.perCall {
+						err = newService(t, certificate, nil).call(ctx, grpc.PerRPCCredentials(way.credentials(source)))
+					} else {
+						err = newService(t, certificate, way.credentials(source)).call(ctx)
+					}
+					if code := status.Code(err); code != way.want {
+						t.Errorf("the call ends with %v, want %v: %v", code, way.want, err)
+					}
+					if errors.Is(err, fincodeauth.ErrLoginRequired) {
+						t.Error("gRPC passes errors on by now: say so in docs/compose.md")
+					}
+				})
+			})
+		}
 	}
 }
 
@@ -101,7 +157,7 @@ func TestGRPCCallsOfManyUsersNeedTheCallsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sessions := newSessions(t, fincodeauth.Config{Base: newFinCode()})
 		all := sessions.TokenSource("")
-		service := newService(t, certificate, withContext(all))
+		service := newService(t, certificate, all)
 		for _, key := range []string{ada, grace} {
 			if err := service.call(fincodeauth.WithSession(t.Context(), key)); err != nil {
 				t.Fatal(err)
@@ -116,18 +172,14 @@ func TestGRPCCallsOfManyUsersNeedTheCallsContext(t *testing.T) {
 	})
 }
 
-func TestGRPCCallsOfASessionThatEndedAreUnauthenticated(t *testing.T) {
-	certificate := newCertificate(t)
-	synctest.Test(t, func(t *testing.T) {
-		sessions := newSessions(t, fincodeauth.Config{Base: newFinCode()})
-		if err := sessions.Logout(t.Context(), ada); err != nil {
-			t.Fatal(err)
-		}
-		err := newService(t, certificate, withContext(sessions.TokenSource(ada))).call(t.Context())
-		if code := status.Code(err); code != codes.Unauthenticated {
-			t.Errorf("the call ends with %v, want %v: %v", code, codes.Unauthenticated, err)
-		}
-	})
+func TestGRPCRefusesToSendTheTokenUnencrypted(t *testing.T) {
+	source := newSessions(t, fincodeauth.Config{Base: newFinCode()}).TokenSource(ada)
+	conn, err := grpc.NewClient("passthrough:///example.com",
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithPerRPCCredentials(source))
+	if err == nil {
+		conn.Close()
+		t.Error("gRPC accepts the source for a connection without TLS")
+	}
 }
 
 // tokenOf returns the value of an Authorization field.
@@ -155,6 +207,7 @@ type service struct {
 	authorization string // of the last call that arrived
 }
 
+// newService starts a service. Each call sends the credentials; nil: none.
 func newService(t *testing.T, certificate tls.Certificate, perCall credentials.PerRPCCredentials) *service {
 	t.Helper()
 	s := new(service)
@@ -182,10 +235,14 @@ func newService(t *testing.T, certificate tls.Certificate, perCall credentials.P
 		t.Fatal(err)
 	}
 	roots.AddCert(leaf)
-	conn, err := grpc.NewClient("passthrough:///example.com",
+	options := []grpc.DialOption{
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }),
 		grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: roots, ServerName: "example.com"})),
-		grpc.WithPerRPCCredentials(perCall))
+	}
+	if perCall != nil {
+		options = append(options, grpc.WithPerRPCCredentials(perCall))
+	}
+	conn, err := grpc.NewClient("passthrough:///example.com", options...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,7 +252,7 @@ func newService(t *testing.T, certificate tls.Certificate, perCall credentials.P
 }
 
 // call makes a call.
-func (s *service) call(ctx context.Context) error {
-	_, err := s.client.Check(ctx, &grpc_health_v1.HealthCheckRequest{})
+func (s *service) call(ctx context.Context, options ...grpc.CallOption) error {
+	_, err := s.client.Check(ctx, &grpc_health_v1.HealthCheckRequest{}, options...)
 	return err
 }
