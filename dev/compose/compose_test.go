@@ -1,10 +1,13 @@
 package compose
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -36,10 +39,10 @@ func newFinCode() *fincodetest.FinCode {
 
 func email(key string) string { return key + "@example.com" }
 
-// newSessions logs both users in.
+// newSessions logs both users in. An empty BaseURL means api.
 func newSessions(t *testing.T, cfg fincodeauth.Config) *fincodeauth.Sessions {
 	t.Helper()
-	cfg.BaseURL = api
+	cfg.BaseURL = cmp.Or(cfg.BaseURL, api)
 	sessions, err := fincodeauth.New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -65,6 +68,94 @@ func newSessions(t *testing.T, cfg fincodeauth.Config) *fincodeauth.Sessions {
 func revoke(fc *fincodetest.FinCode) {
 	time.Sleep(time.Minute)
 	fc.RevokeAccessTokens()
+}
+
+// age makes the tokens of the sessions half an hour old, where time cannot pass: on
+// sockets.
+func age(t *testing.T, sessions *fincodeauth.Sessions) {
+	t.Helper()
+	for _, key := range []string{ada, grace} {
+		tok, err := sessions.TokenSource(key).Token()
+		if err != nil {
+			t.Fatal(err)
+		}
+		old := *tok // Token's result is shared
+		old.Expiry = time.Now().Add(lifetime / 2)
+		if err := sessions.Adopt(t.Context(), key, &old); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// steal refreshes Ada's session without the Sessions, as a thief would.
+func steal(t *testing.T, sessions *fincodeauth.Sessions, fc *fincodetest.FinCode) {
+	t.Helper()
+	tok, err := sessions.TokenSource(ada).Token()
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := strings.NewReader(fmt.Sprintf(`{"refresh_token":%q}`, tok.RefreshToken))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, api+"/securitymanagement/refresh-token", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header = fincodeauth.DefaultHeader()
+	resp, err := fc.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Fatalf("the thief gets %s, want 200", resp.Status)
+	}
+}
+
+// guarded is FinCode with other endpoints: next answers the calls of the API that
+// have a good token.
+func guarded(fc *fincodetest.FinCode, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, fincodetest.Root+"/securitymanagement/") {
+			fc.ServeHTTP(w, r)
+			return
+		}
+		probe := httptest.NewRequestWithContext(r.Context(), http.MethodGet, fincodetest.Root+"/whoami", nil)
+		probe.Header = r.Header.Clone()
+		answer := httptest.NewRecorder()
+		fc.ServeHTTP(answer, probe)
+		if answer.Code != http.StatusOK {
+			io.Copy(io.Discard, r.Body) // so that the client, which is still sending, finds the answer
+			w.WriteHeader(answer.Code)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// get sends a request of a user.
+func get(t *testing.T, rt http.RoundTripper, key string) (*http.Response, error) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(fincodeauth.WithSession(t.Context(), key), http.MethodGet, api+"/whoami", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := rt.RoundTrip(req)
+	if err == nil {
+		resp.Body.Close()
+	}
+	return resp, err
+}
+
+// wantAlarm checks that err is a reuse, and whether it is one that raises the
+// alarm.
+func wantAlarm(t *testing.T, err error, want bool) {
+	t.Helper()
+	session, ok := errors.AsType[*fincodeauth.SessionError](err)
+	if !ok || !session.Reused {
+		t.Fatalf("the caller gets %v, want a *SessionError with Reused", err)
+	}
+	if alarm := !session.Interrupted; alarm != want {
+		t.Errorf("Interrupted is %t, want %t", session.Interrupted, !want)
+	}
 }
 
 type roundTripper func(*http.Request) (*http.Response, error)

@@ -167,13 +167,7 @@ func TestRetriesInsideOfTheTransportLookLikeAStolenToken(t *testing.T) {
 				time.Sleep(lifetime)
 				fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.HangUp, TakesEffect: true})
 				_, err := retriesOf(sessions.Client(ada)).Get(api + "/whoami")
-				session, ok := errors.AsType[*fincodeauth.SessionError](err)
-				if !ok || !session.Reused {
-					t.Fatalf("the caller gets %v, want a *SessionError with Reused", err)
-				}
-				if alarm := !session.Interrupted; alarm != test.inside {
-					t.Errorf("Interrupted is %t, want %t", session.Interrupted, !test.inside)
-				}
+				wantAlarm(t, err, test.inside)
 			})
 		})
 	}
