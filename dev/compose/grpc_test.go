@@ -1,6 +1,7 @@
 package compose
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -44,6 +45,26 @@ func (s statusSource) GetRequestMetadata(ctx context.Context, uri ...string) (ma
 		return nil, status.Error(codes.Unauthenticated, err.Error())
 	}
 	return nil, status.Error(codes.Unavailable, err.Error())
+}
+
+// refreshing makes a call again, once and with a new token, if the service rejects
+// the token. If there is no token, it returns the error of the package.
+func refreshing(source *fincodeauth.TokenSource) grpc.UnaryClientInterceptor {
+	return func(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
+		tok, err := source.TokenContext(ctx)
+		if err != nil {
+			return err
+		}
+		answer := invoke(ctx, method, req, reply, conn, options...)
+		if status.Code(answer) != codes.Unauthenticated {
+			return answer
+		}
+		next, err := source.Refresh(ctx, tok)
+		if err != nil || next.AccessToken == tok.AccessToken {
+			return cmp.Or(err, answer)
+		}
+		return invoke(ctx, method, req, reply, conn, options...)
+	}
 }
 
 // fromOAuth is what gRPC has for a TokenSource of x/oauth2.
@@ -172,6 +193,48 @@ func TestGRPCCallsOfManyUsersNeedTheCallsContext(t *testing.T) {
 	})
 }
 
+// gRPC does not send a call again by itself when the service rejects its token.
+func TestGRPCCallsAreMadeAgainAfterARevocationOnlyByAnInterceptor(t *testing.T) {
+	certificate := newCertificate(t)
+	for _, test := range []struct {
+		name      string
+		refreshes bool
+		want      codes.Code
+	}{{"with the interceptor", true, codes.OK}, {"without", false, codes.Unauthenticated}} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fc := newFinCode()
+				source := newSessions(t, fincodeauth.Config{Base: fc}).TokenSource(ada)
+				var options []grpc.DialOption
+				if test.refreshes {
+					options = append(options, grpc.WithUnaryInterceptor(refreshing(source)))
+				}
+				service := newService(t, certificate, source, options...)
+				revoke(fc)
+				service.revoked = tokenOf(t, source)
+				if code := status.Code(service.call(t.Context())); code != test.want {
+					t.Errorf("the call ends with %v, want %v", code, test.want)
+				}
+			})
+		})
+	}
+}
+
+func TestGRPCInterceptorReturnsErrLoginRequiredForCallersToFind(t *testing.T) {
+	certificate := newCertificate(t)
+	synctest.Test(t, func(t *testing.T) {
+		sessions := newSessions(t, fincodeauth.Config{Base: newFinCode()})
+		if err := sessions.Logout(t.Context(), ada); err != nil {
+			t.Fatal(err)
+		}
+		source := sessions.TokenSource(ada)
+		service := newService(t, certificate, source, grpc.WithUnaryInterceptor(refreshing(source)))
+		if err := service.call(t.Context()); !errors.Is(err, fincodeauth.ErrLoginRequired) {
+			t.Errorf("the caller gets %v, want ErrLoginRequired", err)
+		}
+	})
+}
+
 func TestGRPCRefusesToSendTheTokenUnencrypted(t *testing.T) {
 	source := newSessions(t, fincodeauth.Config{Base: newFinCode()}).TokenSource(ada)
 	conn, err := grpc.NewClient("passthrough:///example.com",
@@ -205,10 +268,11 @@ func newCertificate(t *testing.T) tls.Certificate {
 type service struct {
 	client        grpc_health_v1.HealthClient
 	authorization string // of the last call that arrived
+	revoked       string // the authorization that the service rejects; "": none
 }
 
 // newService starts a service. Each call sends the credentials; nil: none.
-func newService(t *testing.T, certificate tls.Certificate, perCall credentials.PerRPCCredentials) *service {
+func newService(t *testing.T, certificate tls.Certificate, perCall credentials.PerRPCCredentials, options ...grpc.DialOption) *service {
 	t.Helper()
 	s := new(service)
 	listener := bufconn.Listen(1 << 16)
@@ -216,6 +280,9 @@ func newService(t *testing.T, certificate tls.Certificate, perCall credentials.P
 		func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 			if values := metadata.ValueFromIncomingContext(ctx, "authorization"); len(values) > 0 {
 				s.authorization = values[0]
+			}
+			if s.revoked != "" && s.authorization == s.revoked {
+				return nil, status.Error(codes.Unauthenticated, "revoked")
 			}
 			return handler(ctx, req)
 		}))
@@ -235,10 +302,9 @@ func newService(t *testing.T, certificate tls.Certificate, perCall credentials.P
 		t.Fatal(err)
 	}
 	roots.AddCert(leaf)
-	options := []grpc.DialOption{
+	options = append(options,
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }),
-		grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: roots, ServerName: "example.com"})),
-	}
+		grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: roots, ServerName: "example.com"})))
 	if perCall != nil {
 		options = append(options, grpc.WithPerRPCCredentials(perCall))
 	}

@@ -3,6 +3,7 @@ package compose
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
@@ -26,21 +27,26 @@ func newPayments(t *testing.T, client *http.Client, options ...payments.ClientOp
 }
 
 func TestAnOapiCodegenClientOverSessionsClientSurvivesARevocation(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		fc := newFinCode()
-		generated := newPayments(t, newSessions(t, fincodeauth.Config{Base: fc}).Client(ada))
-		revoke(fc)
-		got, err := generated.CreateOrderWithResponse(t.Context(), payments.Order{Amount: "12.50"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got.JSON200 == nil || got.JSON200.Data.Body != order {
-			t.Errorf("%s %s, want the echo of %s", got.Status(), got.Body, order)
-		}
-		if counts := fc.Counts(); counts.APICalls != 2 || counts.Refreshes != 1 {
-			t.Errorf("%d calls and %d refreshes, want 2 and 1", counts.APICalls, counts.Refreshes)
-		}
-	})
+	for _, key := range []string{ada, ""} { // "": the call's context names the session
+		t.Run(fmt.Sprintf("%q", key), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fc := newFinCode()
+				generated := newPayments(t, newSessions(t, fincodeauth.Config{Base: fc}).Client(key))
+				revoke(fc)
+				ctx := fincodeauth.WithSession(t.Context(), ada)
+				got, err := generated.CreateOrderWithResponse(ctx, payments.Order{Amount: "12.50"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got.JSON200 == nil || got.JSON200.Data.Body != order {
+					t.Errorf("%s %s, want the echo of %s", got.Status(), got.Body, order)
+				}
+				if counts := fc.Counts(); counts.APICalls != 2 || counts.Refreshes != 1 {
+					t.Errorf("%d calls and %d refreshes, want 2 and 1", counts.APICalls, counts.Refreshes)
+				}
+			})
+		})
+	}
 }
 
 // The methods for any body hand a reader to net/http as it is.
@@ -87,7 +93,7 @@ func TestAnOapiCodegenRequestEditorThatSetsTheTokenGetsTheUsersA401(t *testing.T
 			return nil
 		})
 		generated := newPayments(t, &http.Client{Transport: fc}, editor)
-		statuses := func() (status int) {
+		status := func() int {
 			t.Helper()
 			got, err := generated.CreateOrderWithResponse(t.Context(), payments.Order{Amount: "12.50"})
 			if err != nil {
@@ -95,12 +101,12 @@ func TestAnOapiCodegenRequestEditorThatSetsTheTokenGetsTheUsersA401(t *testing.T
 			}
 			return got.StatusCode()
 		}
-		if got := statuses(); got != http.StatusOK {
+		if got := status(); got != http.StatusOK {
 			t.Errorf("with a good token the caller gets %d, want 200", got)
 		}
 		revoke(fc)
 		for range 3 {
-			if got := statuses(); got != http.StatusUnauthorized {
+			if got := status(); got != http.StatusUnauthorized {
 				t.Errorf("after a revocation the caller gets %d, want 401", got)
 			}
 		}
