@@ -13,7 +13,11 @@ import (
 
 func TestDocumentsShowOnlyCodeOfTheExamples(t *testing.T) {
 	var code string
-	for _, name := range []string{"example_test.go", "examples/quickstart/main.go"} {
+	composed, err := filepath.Glob("dev/compose/*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range append(composed, "example_test.go", "examples/quickstart/main.go") {
 		code += unindented(textOf(t, name))
 	}
 	for _, name := range documents(t) {
@@ -23,7 +27,7 @@ func TestDocumentsShowOnlyCodeOfTheExamples(t *testing.T) {
 		}
 		for _, block := range blocks {
 			if !strings.Contains(code, "\n"+block+"\n") {
-				t.Errorf("%s has code that no example has:\n%s", name, block)
+				t.Errorf("%s has code that no example and no test of dev/compose has:\n%s", name, block)
 			}
 		}
 	}
