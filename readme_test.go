@@ -1,11 +1,14 @@
 package fincodeauth_test
 
 import (
+	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"unicode"
@@ -13,11 +16,7 @@ import (
 
 func TestDocumentsShowOnlyCodeOfTheExamples(t *testing.T) {
 	var code string
-	composed, err := filepath.Glob("dev/compose/*_test.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range append(composed, "example_test.go", "examples/quickstart/main.go") {
+	for _, name := range sources(t) {
 		code += unindented(textOf(t, name))
 	}
 	for _, name := range documents(t) {
@@ -29,6 +28,33 @@ func TestDocumentsShowOnlyCodeOfTheExamples(t *testing.T) {
 			if !strings.Contains(code, "\n"+block+"\n") {
 				t.Errorf("%s has code that no example and no test of dev/compose has:\n%s", name, block)
 			}
+		}
+	}
+}
+
+// Each diff in a document begins with the names of two files. All diffs with the same
+// names, in their order, are the whole difference between the two.
+func TestDiffsInDocumentsTurnOneFileIntoTheOther(t *testing.T) {
+	for _, name := range documents(t) {
+		for pair, lines := range diffsIn(t, name) {
+			got, err := patched(textOf(t, pair.from), lines)
+			if err == nil && got != textOf(t, pair.to) {
+				err = errors.New("the result is another one")
+			}
+			if err != nil {
+				t.Errorf("the diffs in %s do not turn %s into %s: %v: use what git diff --no-index --patience -U1 prints", name, pair.from, pair.to, err)
+			}
+		}
+	}
+}
+
+func TestMigrationShowsEachProgramBeforeAndAfter(t *testing.T) {
+	shown := diffsIn(t, "docs/migrate.md")
+	for _, from := range files(t, "client.go") {
+		from = filepath.ToSlash(from)
+		to := strings.Replace(from, "/before/", "/after/", 1)
+		if to != from && shown[change{from, to}] == nil {
+			t.Errorf("docs/migrate.md has no diff of %s and %s", from, to)
 		}
 	}
 }
@@ -80,6 +106,77 @@ func TestNoSampleClosesWithoutADeadline(t *testing.T) {
 			t.Errorf("%s calls Close with a context that never ends: Close may hang as long as the store is down", name)
 		}
 	}
+}
+
+// sources returns the paths of the files whose code documents may show. CI compiles them
+// all.
+func sources(t *testing.T) []string {
+	t.Helper()
+	paths := []string{"example_test.go", "runbook_test.go"}
+	for _, path := range files(t, ".go") {
+		if strings.HasPrefix(filepath.ToSlash(path), "examples/") {
+			paths = append(paths, path)
+		}
+	}
+	return paths
+}
+
+// A change names the two files that a diff compares.
+type change struct{ from, to string }
+
+// diffsIn returns the hunks of all diffs in a document, line by line.
+func diffsIn(t *testing.T, document string) map[change][]string {
+	t.Helper()
+	all := make(map[change][]string)
+	for _, block := range fencedBlocks(textOf(t, document), "diff") {
+		lines := strings.Split(block, "\n")
+		if len(lines) < 2 || !strings.HasPrefix(lines[0], "--- ") || !strings.HasPrefix(lines[1], "+++ ") {
+			t.Errorf("%s has a diff that does not begin with the names of two files:\n%s", document, block)
+			continue
+		}
+		pair := change{lines[0][4:], lines[1][4:]}
+		all[pair] = append(all[pair], lines[2:]...)
+	}
+	return all
+}
+
+var hunk = regexp.MustCompile(`^@@ -(\d+)(?:,\d+)? \+\d+(?:,\d+)? @@`)
+
+// patched returns text after the hunks of a unified diff. All lines that a hunk keeps or
+// removes must be in text, in the place that the hunk names.
+func patched(text string, hunks []string) (string, error) {
+	before, done := strings.SplitAfter(text, "\n"), 0
+	var after strings.Builder
+	for _, line := range hunks {
+		if match := hunk.FindStringSubmatch(line); match != nil {
+			first, err := strconv.Atoi(match[1])
+			if err != nil || first-1 < done || first > len(before) {
+				return "", fmt.Errorf("a hunk is out of place: %s", line)
+			}
+			after.WriteString(strings.Join(before[done:first-1], ""))
+			done = first - 1
+			continue
+		}
+		line += "\n"
+		kind, content := line[0], line[min(1, len(line)-1):]
+		if kind == '\n' {
+			kind = ' ' // an editor has removed the space before an empty line
+		}
+		if !strings.ContainsRune(" +-", rune(kind)) {
+			return "", fmt.Errorf("a line of a hunk begins with %q: %s", kind, line)
+		}
+		if kind != '+' {
+			if before[done] != content {
+				return "", fmt.Errorf("line %d of the file is %q, and of the diff %q", done+1, before[done], content)
+			}
+			done++
+		}
+		if kind != '-' {
+			after.WriteString(content)
+		}
+	}
+	after.WriteString(strings.Join(before[done:], ""))
+	return after.String(), nil
 }
 
 // documents returns the paths of all Markdown files.
