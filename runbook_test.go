@@ -338,6 +338,43 @@ func TestRunbookRotationRotatesTokensThatAreStillGood(t *testing.T) {
 	})
 }
 
+func TestRunbookRotationSavesUnderTheNewKey(t *testing.T) {
+	afterALeak(t, fincodetest.Config{}, func(t *testing.T, v *victim) {
+		inner := fincodeauth.NewMemoryStore()
+		logIn(t, newSessions(t, v.FinCode, withStore(encrypted(t, inner, key1))), "b")
+		time.Sleep(time.Hour)
+		both := newSessions(t, v.FinCode, withStore(encrypted(t, inner, key2, key1)))
+		if stolen, err := rotateAll(t.Context(), both, []string{"b"}); stolen != nil || err != nil {
+			t.Fatalf("rotateAll = %q, %v; want nothing", stolen, err)
+		}
+		if _, err := encrypted(t, inner, key2).Load(t.Context(), "b"); err != nil {
+			t.Errorf("without the old key the record does not open: %v", err)
+		}
+	})
+}
+
+func TestRunbookCopiedAccessTokenWorksAfterARotationAndNotAfterALogout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		sessions := newSessions(t, fc)
+		logIn(t, sessions, "a")
+		copied := token(t, sessions.TokenSource("a"))
+		time.Sleep(time.Minute)
+		if _, err := rotateAll(t.Context(), sessions, []string{"a"}); err != nil {
+			t.Fatal(err)
+		}
+		if status := whoami(t, fc, copied); status != 200 {
+			t.Errorf("after the rotation FinCode answers %d to the copy, want 200", status)
+		}
+		if err := sessions.Logout(t.Context(), "a"); err != nil {
+			t.Fatal(err)
+		}
+		if status := whoami(t, fc, copied); status != 401 {
+			t.Errorf("after the logout FinCode answers %d to the copy, want 401", status)
+		}
+	})
+}
+
 func TestRunbookRotationFindsAThiefWhoWasFirst(t *testing.T) {
 	afterALeak(t, fincodetest.Config{}, func(t *testing.T, v *victim) {
 		if err := v.steal(t); err != nil {
