@@ -1,0 +1,88 @@
+// Bff is a whole backend-for-frontend: users log in with their FinCode password in
+// a browser, and the browser gets a cookie instead of FinCode's tokens.
+//
+//	go run ./examples/bff
+//
+// README.md says what it shows, and what to change for production.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/fincodeauth/fincodeauth"
+)
+
+func main() {
+	// After the first signal, stop restores the default, so a second one kills.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	logger := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	if err := run(ctx, os.Args[1:], os.Getenv, os.Stdout, logger); err != nil {
+		logger.Error("the program failed", "error", err)
+		os.Exit(1) // an unsaved token is an error of run, so whoever started this learns of it
+	}
+}
+
+// run is the program. It ends when ctx ends, after the shutdown.
+func run(ctx context.Context, args []string, getenv func(string) string, out io.Writer, logger *slog.Logger) (err error) {
+	opts, err := parseOptions(args, getenv)
+	if err != nil {
+		return err
+	}
+	opts, stopDemo := startDemo(opts, out)
+	defer stopDemo() // deferred first, so it runs last: Close may still call FinCode
+
+	ring, err := openKeyring(getenv, opts)
+	if err != nil {
+		return err
+	}
+	store, closeStore, err := openStore(ctx, opts)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeStore()) }()
+	encrypted, err := fincodeauth.Encrypt(store, ring.atRest()...)
+	if err != nil {
+		return err
+	}
+
+	metrics, health := newMetrics(), newHealth(store, logger)
+	admin, err := startAdmin(opts.admin, health, metrics, logger)
+	if err != nil {
+		return err
+	}
+	defer admin.stop() // after Close: probes and metrics are served to the end
+
+	sessions, err := fincodeauth.New(fincodeauth.Config{
+		BaseURL: opts.baseURL,
+		Store:   encrypted,
+		Observe: both(fincodeauth.LogEvents(logger), metrics.observe),
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeSessions(sessions)) }()
+	// What works on sessions in the background starts here, and ends with ctx.
+
+	handler := newServer(opts, sessions, store, ring, logger).handler()
+	return serve(ctx, opts, metrics.count(handler), health, func(public net.Addr) {
+		say(out, "Open:     %s", addressOf(opts, public))
+		say(out, "Health:   http://%s/readyz, /livez and /metrics", admin.addr)
+	})
+}
+
+// both returns an Observe that calls a and then b.
+func both(a, b func(fincodeauth.Event)) func(fincodeauth.Event) {
+	return func(e fincodeauth.Event) { a(e); b(e) }
+}
+
+// say prints one line for the person who started the program.
+func say(out io.Writer, format string, args ...any) { fmt.Fprintf(out, format+"\n", args...) }
