@@ -21,6 +21,8 @@ func TestProxyReachesOnlyWhatIsListed(t *testing.T) {
 		"/api/customers/x;/securitymanagement",
 		"/api/customers/SecurityManagement/login",
 		`/api/customers/..\securitymanagement`,
+		"/api/customers/..%2fother",
+		"/api/customers/..%5cother",
 		"/api//whoami",
 		"/api/securitymanagement/login",
 		"/api/other",
