@@ -24,6 +24,9 @@ type loginPage struct {
 	Notice string
 }
 
+// IdleMinutes is for the page's small print.
+func (loginPage) IdleMinutes() int { return int(idleLimit.Minutes()) }
+
 // homePage is what home.html shows.
 type homePage struct {
 	Email string
