@@ -47,9 +47,10 @@ func (s *server) account(ctx context.Context) (account, error) {
 	}
 	defer resp.Body.Close()
 	switch {
-	case resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden:
-		return account{}, fmt.Errorf("%w: %s", errRefused, resp.Status)
+	case resp.StatusCode == http.StatusForbidden:
+		return account{}, errRefused
 	case resp.StatusCode != http.StatusOK:
+		// Also a 401, for the reason that newProxy gives.
 		return account{}, fmt.Errorf("FinCode answered %s", resp.Status)
 	}
 	fields, err := parseFields(io.LimitReader(resp.Body, maxAnswer))

@@ -40,6 +40,7 @@ type bench struct {
 	opts     options
 	handler  http.Handler
 	log      *lockedBuffer
+	logger   *slog.Logger
 }
 
 // inBubble runs test with a bench. change may change the options.
@@ -75,22 +76,29 @@ func newBench(t *testing.T, change func(*options)) *bench {
 	logger := slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	b.health = newHealth(b.store, logger)
 	b.health.serving.Store(true)
+	b.logger = logger
+	b.sessions, b.handler = b.replica()
+	return b
+}
+
+// replica makes Sessions and a handler on the store.
+func (b *bench) replica() (*fincodeauth.Sessions, http.Handler) {
+	b.Helper()
 	ring := keyring{bytes.Repeat([]byte{1}, keySize)}
 	encrypted, err := fincodeauth.Encrypt(b.store, ring.atRest()...)
 	if err != nil {
-		t.Fatal(err)
+		b.Fatal(err)
 	}
-	b.sessions, err = fincodeauth.New(fincodeauth.Config{
-		BaseURL: opts.baseURL,
+	sessions, err := fincodeauth.New(fincodeauth.Config{
+		BaseURL: b.opts.baseURL,
 		Store:   encrypted,
 		Base:    b.seen,
-		Observe: both(fincodeauth.LogEvents(logger), b.metrics.observe),
+		Observe: both(fincodeauth.LogEvents(b.logger), b.metrics.observe),
 	})
 	if err != nil {
-		t.Fatal(err)
+		b.Fatal(err)
 	}
-	b.handler = newServer(opts, b.sessions, b.store, ring, logger).handler()
-	return b
+	return sessions, newServer(b.opts, sessions, b.store, ring, b.logger).handler()
 }
 
 func noEnv(string) string { return "" }
@@ -285,21 +293,21 @@ func (s *weakStore) close(gate chan struct{}) {
 	s.gate = gate
 }
 
-func (s *weakStore) state() (error, chan struct{}) {
+func (s *weakStore) state() (chan struct{}, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.err, s.gate
+	return s.gate, s.err
 }
 
 func (s *weakStore) Load(ctx context.Context, key string) (*fincodeauth.Record, error) {
-	if err, _ := s.state(); err != nil {
+	if _, err := s.state(); err != nil {
 		return nil, err
 	}
 	return s.Store.Load(ctx, key)
 }
 
 func (s *weakStore) Save(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
-	err, gate := s.state()
+	gate, err := s.state()
 	if gate != nil {
 		select {
 		case <-gate:

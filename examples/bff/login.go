@@ -98,7 +98,7 @@ func (s *server) begin(ctx context.Context, email, password string) (string, err
 // for anything else, because a user who wants to log out should be.
 func (s *server) logout(w http.ResponseWriter, r *http.Request) {
 	v, ctx, err := s.identify(r)
-	if errors.Is(err, errNoCookie) || errors.Is(err, errReplaced) {
+	if err != nil && problemOf(err).Login && !errors.Is(err, errIdle) { // there is nothing to log out
 		s.cookies.clear(w)
 		http.Redirect(w, r, "/login?out", http.StatusSeeOther)
 		return

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -34,9 +35,13 @@ func (s *server) newProxy() *httputil.ReverseProxy {
 		ModifyResponse: func(resp *http.Response) error {
 			resp.Header = only(resp.Header, responseHeader)
 			if resp.StatusCode == http.StatusUnauthorized {
-				// The session is alive, or the Transport would have returned an error. A page
-				// that saw a 401 would send the user to the login.
-				resp.StatusCode, resp.Status = http.StatusForbidden, ""
+				// This is not the end of the session, which the Transport returns as an error, so
+				// the browser must not see a 401. Either the user logged in again a moment ago on
+				// another replica, and this one still has the old token: that lasts a few seconds.
+				// Or the call wants other rights: then the log says so, again and again.
+				s.logger.Error("FinCode refused the token of a session that is alive", "path", resp.Request.URL.Path)
+				resp.StatusCode, resp.Status = http.StatusServiceUnavailable, ""
+				resp.Header.Set("Retry-After", strconv.Itoa(int(retryAfter.Seconds())))
 			}
 			return nil
 		},

@@ -107,12 +107,21 @@ func TestProxyTellsScriptsWhenALoginIsNeeded(t *testing.T) {
 	})
 }
 
+func TestCallThatTheUserMayNotMakeIsRefused(t *testing.T) {
+	inBubble(t, nil, func(b *bench) {
+		br := b.loggedIn()
+		b.fincode.Inject(fincodetest.API, 2, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: http.StatusForbidden})
+		br.get("/api/whoami").want(http.StatusForbidden)
+		br.get("/session.json").want(http.StatusForbidden, `"refused"`)
+	})
+}
+
 func TestRefusalOfTheAPIIsNotTakenForTheEndOfTheSession(t *testing.T) {
 	inBubble(t, nil, func(b *bench) {
 		br := b.loggedIn()
 		b.fincode.Inject(fincodetest.API, 2, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: http.StatusUnauthorized})
-		br.get("/api/whoami").want(http.StatusForbidden)
-		br.get("/session.json").want(http.StatusForbidden, `"refused"`)
+		br.get("/api/whoami").want(http.StatusServiceUnavailable).wantHeader("Retry-After", "5")
+		br.get("/session.json").want(http.StatusServiceUnavailable).wantHeader("Retry-After", "5")
 		br.get("/").want(http.StatusOK)
 	})
 }

@@ -145,6 +145,12 @@ func (u *user) get(path string) error {
 	return expect("GET "+path, resp, err, http.StatusOK)
 }
 
+// send returns an error unless the answer to a POST is a 200.
+func (u *user) send(path string) error {
+	resp, err := u.client.Post(u.site+path, "application/json", strings.NewReader(`{"amount": "12.50"}`))
+	return expect("POST "+path, resp, err, http.StatusOK)
+}
+
 func expect(what string, resp *http.Response, err error, status int) error {
 	if err != nil {
 		return err

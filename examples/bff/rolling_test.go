@@ -35,7 +35,9 @@ func TestRollingRestartIsNoticedByNobody(t *testing.T) {
 	fincode := fincodetest.NewServer(fincodetest.Config{AccessLifetime: rollingLifetime, OpaqueTokens: true})
 	t.Cleanup(fincode.Close)
 	database := newSchema(t).String()
-	start := func() *replica { return startReplica(t, fincode, database, "-drain", rollingDrain) }
+	start := func() *replica {
+		return startReplica(t, fincode, database, "-drain", rollingDrain, "-proxy", "GET /whoami, POST /transfers")
+	}
 	lb := newBalancer(t)
 	replicas := make([]*replica, rollingReplicas)
 	for i := range replicas {
@@ -104,7 +106,12 @@ func newLoad(t *testing.T, fincode *fincodetest.Server, site string) *load {
 }
 
 func (l *load) work(ctx context.Context, u *user) {
-	paths := []string{"/session.json", "/session.json", "/", "/api/whoami"}
+	actions := []func() error{
+		func() error { return u.get("/") },
+		func() error { return u.get("/session.json") },
+		func() error { return u.get("/api/whoami") },
+		func() error { return u.send("/api/transfers") }, // net/http never repeats a POST by itself
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -112,7 +119,7 @@ func (l *load) work(ctx context.Context, u *user) {
 		case <-time.After(rand.N(2 * rollingPause)):
 		}
 		l.requests.Add(1)
-		if err := u.get(paths[rand.N(len(paths))]); err != nil {
+		if err := actions[rand.N(len(actions))](); err != nil {
 			l.mu.Lock()
 			l.failed = append(l.failed, fmt.Errorf("%s: %w", u.email, err))
 			l.mu.Unlock()

@@ -30,6 +30,7 @@ var (
 	errNoCookie = errors.New("no cookie")
 	errIdle     = errors.New("the cookie is too old")
 	errReplaced = errors.New("the cookie is from an earlier login")
+	errOver     = errors.New("the session has ended")
 )
 
 // userKey returns the key of the user's session: each user has one. Keys appear in
@@ -58,10 +59,23 @@ func (s *server) identify(r *http.Request) (visitor, context.Context, error) {
 		return visitor{}, nil, errReplaced
 	}
 	ctx := fincodeauth.WithSession(r.Context(), key)
+	if login.over {
+		return visitor{}, nil, s.whyOver(ctx)
+	}
 	if now := time.Now(); now.Sub(v.Seen) > idleLimit || now.Sub(v.Since) > loginLimit {
 		return v, ctx, errIdle
 	}
 	return v, ctx, nil
+}
+
+// whyOver returns why the session that ctx names has ended. Another replica may have
+// ended it, and this one still have a token in memory, so the token counts as
+// rejected: the package then looks into the store.
+func (s *server) whyOver(ctx context.Context) error {
+	if _, err := s.sessions.TokenSource("").Refresh(ctx, nil); err != nil {
+		return err
+	}
+	return errOver // the token is so young that the package did not look
 }
 
 // logins tells which login of a user is the current one. It asks the store each

@@ -23,6 +23,39 @@ func TestOnlyTheLatestLoginOfAUserCounts(t *testing.T) {
 	})
 }
 
+func TestLoginAndLogoutCountOnAllReplicas(t *testing.T) {
+	inBubble(t, nil, func(b *bench) {
+		sessions, handler := b.replica()
+		defer func() {
+			if err := closeSessions(sessions); err != nil {
+				b.Error(err)
+			}
+		}()
+		here := b.loggedIn()
+		there := &browser{bench: b, jar: here.jar, client: &http.Client{Transport: inMemory{handler}, Jar: here.jar, CheckRedirect: here.client.CheckRedirect}}
+		for range 3 {
+			there.get("/").want(http.StatusOK)
+			thief := b.newBrowser()
+			thief.copyFrom(here)
+			here.post("/logout", nil).want(http.StatusSeeOther)
+			thief.client.Transport = inMemory{handler}
+			thief.get("/").want(http.StatusUnauthorized, "You must log in again")
+			here.login(password).want(http.StatusSeeOther)
+			if r := there.get("/"); r.StatusCode != http.StatusServiceUnavailable { // its token is from before the logout
+				r.want(http.StatusOK)
+			}
+			time.Sleep(10 * time.Second)
+			there.get("/").want(http.StatusOK)
+		}
+		b.steal()
+		time.Sleep(lifetime)
+		there.get("/session.json").want(http.StatusUnauthorized, `"breach"`)
+		here.get("/session.json").want(http.StatusUnauthorized, `"breach"`)
+		here.login(password).want(http.StatusSeeOther)
+		there.get("/").want(http.StatusOK)
+	})
+}
+
 func TestRefusedLoginDoesNotEndTheUsersSession(t *testing.T) {
 	inBubble(t, nil, func(b *bench) {
 		br := b.loggedIn()
