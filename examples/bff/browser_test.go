@@ -259,27 +259,35 @@ func (w *window) shoot(name string) {
 	}
 	for _, width := range []int64{360, 1280} {
 		for _, scheme := range []string{"light", "dark"} {
-			w.do(chromedp.EmulateViewport(width, 760))
-			_, err := chromedp.Call(w.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
-				Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}},
-			})
+			picture, err := w.picture(width, scheme)
+			if err == nil {
+				err = os.WriteFile(filepath.Join(dir, fmt.Sprintf("%s-%d-%s.png", name, width, scheme)), picture, 0o644)
+			}
 			if err != nil {
-				w.fail(err)
-			}
-			overflow, err := chromedp.Run(w.ctx, chromedp.Evaluate[int]("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
-			if err != nil {
-				w.fail(err)
-			}
-			picture, err := chromedp.Run(w.ctx, chromedp.CaptureScreenshot())
-			if err != nil {
-				w.fail(err)
-			}
-			if overflow > 0 {
-				w.Errorf("%s: the page is %d px wider than a screen of %d px", name, overflow, width)
-			}
-			if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%s-%d-%s.png", name, width, scheme)), picture, 0o644); err != nil {
-				w.Fatal(err)
+				w.fail(fmt.Errorf("%s, %d px, %s: %w", name, width, scheme, err))
 			}
 		}
 	}
+}
+
+// picture takes one picture, of a screen of that width.
+func (w *window) picture(width int64, scheme string) ([]byte, error) {
+	err := chromedp.Do(w.ctx, chromedp.EmulateViewport(width, 760))
+	if err != nil {
+		return nil, err
+	}
+	_, err = chromedp.Call(w.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+		Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	overflow, err := chromedp.Run(w.ctx, chromedp.Evaluate[int]("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
+	if err == nil && overflow > 0 {
+		err = fmt.Errorf("the page is %d px wider than the screen", overflow)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return chromedp.Run(w.ctx, chromedp.CaptureScreenshot())
 }

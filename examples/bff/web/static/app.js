@@ -8,15 +8,17 @@ let expires = null; // of the token that the last news told of
 let end = 0; // when that is, by this browser's clock, in milliseconds
 let life = 0; // the longest time left that was seen, in milliseconds
 let renewals = 0;
+let leaving = false; // the user logs out; what a question finds out meanwhile must not load another page
 
 async function ask() {
-  if (document.hidden) return; // nobody looks, so nothing is kept alive
+  if (document.hidden || leaving) return; // nobody looks, so nothing is kept alive
   let answer;
   try {
     answer = await fetch("/session.json", { cache: "no-store", headers: { Accept: "application/json" } });
   } catch {
-    return tell("You are offline, or our server does not answer. We keep trying.");
+    return leaving || tell("You are offline, or our server does not answer. We keep trying.");
   }
+  if (leaving) return;
   if (answer.status === 401) return location.reload(); // the page says why, and how to go on
   if (!answer.ok) return tell("We cannot reach one of our systems. You are still logged in. We keep trying.");
   show(await answer.json());
@@ -69,3 +71,5 @@ ask();
 setInterval(ask, poll);
 setInterval(tick, 1000);
 document.addEventListener("visibilitychange", ask);
+document.querySelector("form").addEventListener("submit", () => { leaving = true; });
+window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); }); // behind the Back button
