@@ -59,6 +59,9 @@ func parseOptions(args []string, getenv func(string) string) (options, error) {
 	if opts.proxied, err = parseProxied(*proxied); err != nil {
 		return options{}, err
 	}
+	if holdsTokens(opts.accountPath) {
+		return options{}, fmt.Errorf("-account %q: the answers there hold tokens", opts.accountPath)
+	}
 	if opts.dir == "" {
 		opts.dir = defaultDir(opts.baseURL)
 	}

@@ -30,6 +30,12 @@ func TestPlainHTTPIsForThisMachineOnly(t *testing.T) {
 	}
 }
 
+func TestCallsForTokensCannotBeShown(t *testing.T) {
+	if _, err := parseOptions([]string{"-account", "/securitymanagement/login"}, noEnv); err == nil {
+		t.Error("no error")
+	}
+}
+
 func TestCallsForTokensCannotBeProxied(t *testing.T) {
 	for _, list := range []string{"PUT /securitymanagement/login", "GET /a, GET /SecurityManagement", "GET", "GET a", "/a"} {
 		if _, err := parseOptions([]string{"-proxy", list}, noEnv); err == nil {
