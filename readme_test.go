@@ -114,7 +114,8 @@ func sources(t *testing.T) []string {
 	t.Helper()
 	paths := []string{"example_test.go", "runbook_test.go"}
 	for _, path := range files(t, ".go") {
-		if strings.HasPrefix(filepath.ToSlash(path), "examples/") {
+		slashed := filepath.ToSlash(path)
+		if strings.HasPrefix(slashed, "examples/") || strings.HasPrefix(slashed, "dev/compose/") {
 			paths = append(paths, path)
 		}
 	}
