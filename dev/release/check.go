@@ -167,7 +167,7 @@ func (l *laboratory) tidy(ctx context.Context, m module) (string, error) {
 }
 
 func (l *laboratory) build(ctx context.Context, m module) (string, error) {
-	return "", errors.Join(l.golang(ctx, m, "build", "./..."), l.golang(ctx, m, "vet", "./..."))
+	return "", errors.Join(l.golang(ctx, m, "build", "-trimpath", "./..."), l.golang(ctx, m, "vet", "-trimpath", "./..."))
 }
 
 func (l *laboratory) test(ctx context.Context, m module) (string, error) {

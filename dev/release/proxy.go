@@ -36,7 +36,7 @@ func newProxy(ctx context.Context, dir, root string) (*proxy, error) {
 	if err := os.MkdirAll(p.dir, 0o755); err != nil {
 		return nil, err
 	}
-	out, err := command(ctx, dir, nil, "go", "env", "-json", "GOPROXY", "GOMODCACHE", "GOFLAGS", "GONOSUMDB")
+	out, err := command(ctx, dir, nil, "go", "env", "-json", "GOPROXY", "GOMODCACHE", "GOFLAGS", "GOSUMDB", "GONOSUMDB")
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +50,11 @@ func newProxy(ctx context.Context, dir, root string) (*proxy, error) {
 		"GOWORK=off",
 		"GOMODCACHE=" + p.cache,
 		"GOPROXY=" + fileURL(p.dir) + "," + downloaded + "," + env["GOPROXY"],
-		"GONOPROXY=none",
+		// No module may bypass the proxy. "GONOPROXY=none" is not the same: with it,
+		// go get looks into its cache first, and takes a package of redisstore for
+		// one that the root lacks.
+		"GOENV=off", "GOPRIVATE=", "GONOPROXY=",
+		"GOSUMDB=" + env["GOSUMDB"],
 		"GONOSUMDB=" + strings.TrimPrefix(env["GONOSUMDB"]+","+own, ","),
 		"GOFLAGS=" + strings.TrimSpace(env["GOFLAGS"]+" -modcacherw"),
 	}

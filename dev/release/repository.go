@@ -71,11 +71,11 @@ func (r repository) timeOf(ctx context.Context, commit string) (time.Time, error
 	return time.Unix(seconds, 0).UTC(), err
 }
 
-// clone makes a copy at commit in dir, without tags. It shares the objects of r,
-// so that it knows all commits of r.
+// clone makes a copy at commit in dir, without tags and without hooks. It has all
+// commits of r.
 func (r repository) clone(ctx context.Context, dir, commit string) (repository, error) {
 	copied := repository{dir: dir, env: []string{"GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=core.hooksPath", "GIT_CONFIG_VALUE_0=" + os.DevNull}}
-	if _, err := r.git(ctx, "clone", "--quiet", "--shared", "--no-checkout", "--no-tags", r.dir, dir); err != nil {
+	if _, err := r.git(ctx, "clone", "--quiet", "--local", "--no-checkout", "--no-tags", r.dir, dir); err != nil {
 		return copied, err
 	}
 	_, err := copied.git(ctx, "checkout", "--quiet", "--detach", commit)
