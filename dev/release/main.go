@@ -61,11 +61,15 @@ func run(ctx context.Context, out io.Writer, args []string) error {
 	case args[0] == "prepare" && flags.NArg() == 1:
 		return prepare(ctx, out, repo, flags.Arg(0))
 	case args[0] == "check" && flags.NArg() == 1:
-		return check(ctx, out, repo, flags.Arg(0), options)
+		if err := check(ctx, out, repo, flags.Arg(0), options); err != nil {
+			return err
+		}
+		fmt.Fprintln(out, "To publish it, push the branch and these tags at once: git push --atomic origin BRANCH TAG...")
+		return nil
 	case args[0] == "rehearse" && flags.NArg() == 0:
 		return rehearse(ctx, out, repo)
 	case args[0] == "vulnerabilities" && flags.NArg() == 0:
-		return vulnerabilities(ctx, out, repo, os.Getenv("GOVULNDB"))
+		return vulnerabilities(ctx, out, repo, databases{chosen: os.Getenv("GOVULNDB"), public: "https://vuln.go.dev"})
 	}
 	return errors.New(usage)
 }

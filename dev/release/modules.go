@@ -94,6 +94,14 @@ func requiredOf(m module, modules []module) map[string]string {
 	return required
 }
 
+// tags returns the tags of a version of the modules.
+func tags(modules []module, version string) (names []string) {
+	for _, m := range modules {
+		names = append(names, m.tag(version))
+	}
+	return names
+}
+
 func folders(modules []module) (dirs []string) {
 	for _, m := range modules {
 		dirs = append(dirs, m.dir)

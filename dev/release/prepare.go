@@ -9,7 +9,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
-	"time"
+	"strings"
 
 	"golang.org/x/mod/modfile"
 )
@@ -48,7 +48,7 @@ func prepare(ctx context.Context, out io.Writer, repo repository, version string
 	if err := tagAll(ctx, repo, modules, version, released); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "prepared %s at commit %.12s, with the tags of %d modules\n", version, released, len(modules))
+	fmt.Fprintf(out, "prepared %s: commit %.12s has the tags %s\n", version, released, strings.Join(tags(modules, version), " "))
 	return nil
 }
 
@@ -187,69 +187,32 @@ func writeNext(ctx context.Context, copied repository, modules []module, version
 		return err
 	}
 	for _, name := range files {
-		if path.Base(name) != "go.mod" {
-			continue
-		}
-		data, err := os.ReadFile(filepath.Join(copied.dir, filepath.FromSlash(name)))
-		if err != nil {
-			return err
-		}
-		file, err := modfile.Parse(name, data, nil)
-		if err != nil {
-			return err
-		}
-		for required := range requiredOf(module{file: file}, modules) {
-			if err := file.AddRequire(required, version); err != nil {
+		if path.Base(name) == "go.mod" {
+			if err := requireReleased(copied, path.Dir(name), modules, version); err != nil {
 				return err
 			}
-		}
-		if err := writeGoMod(copied, path.Dir(name), file); err != nil {
-			return err
 		}
 	}
 	_, err = copied.git(ctx, "commit", "--quiet", "--all", "--allow-empty", "-m", "Continue after "+version)
 	return err
 }
 
-// rehearse prepares and checks the next minor version in a copy of the last
-// commit. It needs no section in CHANGELOG.md, and runs no tests of the modules.
-func rehearse(ctx context.Context, out io.Writer, repo repository) (err error) {
-	dir, err := os.MkdirTemp("", "release")
+// requireReleased changes the go.mod in a folder, which need not be released, so
+// that it requires the released version of the modules.
+func requireReleased(copied repository, dir string, modules []module, version string) error {
+	name := filepath.Join(copied.dir, filepath.FromSlash(dir), "go.mod")
+	data, err := os.ReadFile(name)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	copied, err := repo.clone(ctx, filepath.Join(dir, "rehearsal"), "HEAD")
+	file, err := modfile.Parse(name, data, nil)
 	if err != nil {
 		return err
 	}
-	copied.env = append(copied.env, "GIT_AUTHOR_NAME=rehearsal", "GIT_AUTHOR_EMAIL=rehearsal@example.com",
-		"GIT_COMMITTER_NAME=rehearsal", "GIT_COMMITTER_EMAIL=rehearsal@example.com")
-	if _, err := copied.git(ctx, "fetch", "--quiet", "--tags", "origin"); err != nil {
-		return err
+	for required := range requiredOf(module{file: file}, modules) {
+		if err := file.AddRequire(required, version); err != nil {
+			return err
+		}
 	}
-	base, err := lastBefore(ctx, copied, "v1000000.0.0")
-	if err != nil {
-		return err
-	}
-	version := nextMinor(base)
-	name := filepath.Join(copied.dir, "CHANGELOG.md")
-	changelog, err := os.ReadFile(name)
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(name, []byte(withSection(string(changelog), version, time.Now())), 0o644); err != nil {
-		return err
-	}
-	if _, err := copied.git(ctx, "commit", "--quiet", "--all", "-m", "Change CHANGELOG.md"); err != nil {
-		return err
-	}
-	modules, released, err := writeCommits(ctx, copied, dir, version)
-	if err != nil {
-		return err
-	}
-	if err := tagAll(ctx, copied, modules, version, released); err != nil {
-		return err
-	}
-	return check(ctx, out, copied, version, checkOptions{})
+	return writeGoMod(copied, dir, file)
 }

@@ -32,7 +32,7 @@ type component struct {
 // writeSBOM writes the list of what a module is made of, and checks it. It is the
 // same whenever and wherever it is made, as long as the tool is the same.
 func (l *laboratory) writeSBOM(ctx context.Context, m module) (string, error) {
-	tool, err := buildTool(ctx, l.dir, "github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod")
+	tool, err := toolPath(ctx, "cyclonedx-gomod")
 	if err != nil {
 		return "", err
 	}
@@ -40,9 +40,11 @@ func (l *laboratory) writeSBOM(ctx context.Context, m module) (string, error) {
 		return "", err
 	}
 	name := filepath.Join(l.sboms, filepath.Base(m.path())+"-"+l.version+".cdx.json")
-	_, err = command(ctx, l.folder(m), l.proxy.env, tool, "mod", "-json", "-type", "library", "-licenses",
-		"-noserial", "-notimestamp", "-short-purls", "-output", name)
-	if err != nil {
+	args := []string{"mod", "-json", "-type", "library", "-noserial", "-notimestamp", "-short-purls", "-output", name}
+	if l.licenses {
+		args = append(args, "-licenses")
+	}
+	if _, err := command(ctx, l.folder(m), l.proxy.env, tool, args...); err != nil {
 		return "", err
 	}
 	data, err := os.ReadFile(name)

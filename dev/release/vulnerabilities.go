@@ -6,37 +6,36 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"path/filepath"
 	"time"
 )
 
-const publicDatabase = "https://vuln.go.dev"
+// databases are URLs of databases of vulnerabilities.
+type databases struct {
+	chosen string // "" if the user did not choose one
+	public string
+}
 
 // vulnerabilities runs govulncheck on the work tree of every released module. If
 // no database was chosen and the public one cannot be reached, it says so, and
 // that is no error: a person without a network can still run everything else. A
 // database that was chosen must answer.
-func vulnerabilities(ctx context.Context, out io.Writer, repo repository, database string) (err error) {
+func vulnerabilities(ctx context.Context, out io.Writer, repo repository, urls databases) error {
+	database := urls.chosen
 	if database == "" {
-		if err := reach(ctx, publicDatabase); err != nil {
+		if err := reach(ctx, urls.public); err != nil {
 			fmt.Fprintf(out, "NOT CHECKED for known vulnerabilities, because the database cannot be reached: %v\n", err)
 			fmt.Fprintln(out, "To check, run this where the database can be reached, or set GOVULNDB=file:///FOLDER to a copy of it:")
 			fmt.Fprintln(out, "\tgo run ./dev/release vulnerabilities")
 			return nil
 		}
-		database = publicDatabase
+		database = urls.public
 	}
 	modules, err := modulesAt(ctx, repo, "HEAD")
 	if err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp("", "release")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	tool, err := buildTool(ctx, dir, "golang.org/x/vuln/cmd/govulncheck")
+	tool, err := toolPath(ctx, "govulncheck")
 	if err != nil {
 		return err
 	}
