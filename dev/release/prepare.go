@@ -72,10 +72,21 @@ func mayPrepare(ctx context.Context, repo repository, version string) error {
 		return fmt.Errorf("there is a tag %s already", version)
 	}
 	changed, err := repo.git(ctx, "status", "--porcelain", "--untracked-files=no")
-	if err == nil && changed != "" {
-		err = fmt.Errorf("commit first what you changed:\n%s", changed)
+	if err != nil {
+		return err
 	}
-	return err
+	if changed != "" {
+		return fmt.Errorf("commit first what you changed:\n%s", changed)
+	}
+	modules, err := modulesAt(ctx, repo, "HEAD")
+	if err != nil {
+		return err
+	}
+	var problems []error
+	for _, m := range modules {
+		problems = append(problems, checkPath(m, modules[0].path(), version))
+	}
+	return errors.Join(problems...)
 }
 
 // identity returns the environment with which git commits in the name of the
@@ -179,7 +190,7 @@ func writeGoMod(repo repository, dir string, file *modfile.File) error {
 // again. They require the released version, so that go get also works with a
 // commit after the release.
 func writeNext(ctx context.Context, copied repository, modules []module, version string) error {
-	if _, err := copied.git(ctx, "checkout", "--quiet", "HEAD~1", "--", "."); err != nil {
+	if _, err := copied.git(ctx, "read-tree", "-u", "--reset", "HEAD~1"); err != nil {
 		return err
 	}
 	files, err := copied.files(ctx, "HEAD~1")

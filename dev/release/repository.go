@@ -71,14 +71,21 @@ func (r repository) timeOf(ctx context.Context, commit string) (time.Time, error
 	return time.Unix(seconds, 0).UTC(), err
 }
 
-// clone makes a copy at commit in dir, without tags and without hooks. It has all
-// commits of r.
+// clone makes a copy at commit in dir, without tags and without hooks. It has the
+// commits of all branches and tags of r, and does not need r from then on.
 func (r repository) clone(ctx context.Context, dir, commit string) (repository, error) {
 	copied := repository{dir: dir, env: []string{"GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=core.hooksPath", "GIT_CONFIG_VALUE_0=" + os.DevNull}}
-	if _, err := r.git(ctx, "clone", "--quiet", "--local", "--no-checkout", "--no-tags", r.dir, dir); err != nil {
+	if _, err := r.git(ctx, "clone", "--quiet", "--local", "--dissociate", "--no-checkout", r.dir, dir); err != nil {
 		return copied, err
 	}
-	_, err := copied.git(ctx, "checkout", "--quiet", "--detach", commit)
+	if _, err := copied.git(ctx, "checkout", "--quiet", "--detach", commit); err != nil {
+		return copied, err
+	}
+	names, err := copied.git(ctx, "tag", "--list")
+	if err != nil || names == "" {
+		return copied, err
+	}
+	_, err = copied.git(ctx, append([]string{"tag", "--delete"}, strings.Fields(names)...)...)
 	return copied, err
 }
 

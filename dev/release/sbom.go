@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -39,7 +40,7 @@ func (l *laboratory) writeSBOM(ctx context.Context, m module) (string, error) {
 	if err := os.MkdirAll(l.sboms, 0o755); err != nil {
 		return "", err
 	}
-	name := filepath.Join(l.sboms, filepath.Base(m.path())+"-"+l.version+".cdx.json")
+	name := filepath.Join(l.sboms, l.sbomName(m))
 	args := []string{"mod", "-json", "-type", "library", "-noserial", "-notimestamp", "-short-purls", "-output", name}
 	if l.licenses {
 		args = append(args, "-licenses")
@@ -58,9 +59,19 @@ func (l *laboratory) writeSBOM(ctx context.Context, m module) (string, error) {
 	return fmt.Sprintf(", %d other modules", len(linked)), checkSBOM(data, m.path(), l.version, linked)
 }
 
+// sbomName returns the name of a module's SBOM. It begins with the folder, or with
+// the last element of the path for the root.
+func (l *laboratory) sbomName(m module) string {
+	name := strings.ReplaceAll(m.dir, "/", "-")
+	if m.dir == "." {
+		name = path.Base(strings.TrimSuffix(m.path(), majorSuffix(m.path())))
+	}
+	return name + "-" + l.version + ".cdx.json"
+}
+
 // checkSBOM checks that an SBOM is one of a version of a module with the linked
 // modules, and no others.
-func checkSBOM(data []byte, path, version string, linked map[string]string) error {
+func checkSBOM(data []byte, modulePath, version string, linked map[string]string) error {
 	var s sbom
 	if err := json.Unmarshal(data, &s); err != nil {
 		return err
@@ -69,8 +80,8 @@ func checkSBOM(data []byte, path, version string, linked map[string]string) erro
 		return errors.New("the SBOM is no CycloneDX document with dependencies")
 	}
 	main := s.Metadata.Component
-	if main.Name != path || main.Version != version {
-		return fmt.Errorf("the SBOM is of %s %s, want %s %s", main.Name, main.Version, path, version)
+	if main.Name != modulePath || main.Version != version {
+		return fmt.Errorf("the SBOM is of %s %s, want %s %s", main.Name, main.Version, modulePath, version)
 	}
 	listed := make(map[string]string)
 	for _, c := range s.Components {

@@ -37,7 +37,7 @@ func openRelease(ctx context.Context, repo repository, version string) (*release
 	}
 	problems := []error{r.readChangelog(ctx)}
 	for _, m := range r.modules {
-		problems = append(problems, r.checkTag(ctx, m), r.checkPath(m), r.checkRequirements(m))
+		problems = append(problems, r.checkTag(ctx, m), checkPath(m, r.modules[0].path(), r.version), r.checkRequirements(m))
 	}
 	return r, errors.Join(problems...)
 }
@@ -63,9 +63,10 @@ func (r *release) checkTag(ctx context.Context, m module) error {
 }
 
 // checkPath checks that the module's path says its folder and its major version.
-func (r *release) checkPath(m module) error {
-	if want := expectedPath(r.modules[0].path(), m.dir, r.version); m.path() != want {
-		return fmt.Errorf("%s: module %s, want %s for version %s", m.within("go.mod"), m.path(), want, r.version)
+// root is the path of the root module.
+func checkPath(m module, root, version string) error {
+	if want := expectedPath(root, m.dir, version); m.path() != want {
+		return fmt.Errorf("%s: module %s, want %s for version %s", m.within("go.mod"), m.path(), want, version)
 	}
 	return nil
 }
