@@ -35,7 +35,6 @@ func check(ctx context.Context, out io.Writer, repo repository, version string, 
 		return err
 	}
 	if options.sboms != "" {
-		l.licenses = true
 		if l.sboms, err = filepath.Abs(options.sboms); err != nil {
 			return err
 		}
@@ -55,8 +54,6 @@ type laboratory struct {
 	proxy  *proxy
 	copied repository
 	sboms  string // the folder for the SBOMs
-	// licenses says that the SBOMs tell the licences, which takes some seconds.
-	licenses bool
 }
 
 func newLaboratory(ctx context.Context, r *release, dir string) (*laboratory, error) {
@@ -137,9 +134,8 @@ func (l *laboratory) runAll(ctx context.Context, out io.Writer, tests bool) erro
 			began := time.Now()
 			note, err := s.run(ctx, m)
 			if err != nil {
-				err = fmt.Errorf("%s: %s: %w", m.path(), s.name, err)
-				problems = append(problems, err)
-				fmt.Fprintf(out, "FAILED %v\n", err)
+				problems = append(problems, fmt.Errorf("%s: %s: %w", m.path(), s.name, err))
+				fmt.Fprintf(out, "FAIL  %s: %s\n", m.path(), s.name)
 				continue
 			}
 			fmt.Fprintf(out, "ok    %s: %s%s (%.1f s)\n", m.path(), s.name, note, time.Since(began).Seconds())
@@ -147,7 +143,6 @@ func (l *laboratory) runAll(ctx context.Context, out io.Writer, tests bool) erro
 	}
 	if err := l.goneModules(ctx); err != nil {
 		problems = append(problems, err)
-		fmt.Fprintf(out, "FAILED %v\n", err)
 	}
 	if len(problems) > 0 {
 		return fmt.Errorf("%s must not be pushed:\n%w", l.version, errors.Join(problems...))

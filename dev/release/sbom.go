@@ -41,11 +41,11 @@ func (l *laboratory) writeSBOM(ctx context.Context, m module) (string, error) {
 		return "", err
 	}
 	name := filepath.Join(l.sboms, l.sbomName(m))
-	args := []string{"mod", "-json", "-type", "library", "-noserial", "-notimestamp", "-short-purls", "-output", name}
-	if l.licenses {
-		args = append(args, "-licenses")
-	}
-	if _, err := command(ctx, l.folder(m), l.proxy.env, tool, args...); err != nil {
+	// Without -licenses: it guesses, and takes the licence of golang.org/x/oauth2 for
+	// another one.
+	_, err = command(ctx, l.folder(m), l.proxy.env, tool, "mod", "-json", "-type", "library",
+		"-noserial", "-notimestamp", "-short-purls", "-output", name)
+	if err != nil {
 		return "", err
 	}
 	data, err := os.ReadFile(name)
