@@ -68,9 +68,6 @@ func mayPrepare(ctx context.Context, repo repository, version string) error {
 	if _, err := sectionOf(string(changelog), version); err != nil {
 		return err
 	}
-	if _, err := repo.commitOfTag(ctx, version); err == nil {
-		return fmt.Errorf("there is a tag %s already", version)
-	}
 	changed, err := repo.git(ctx, "status", "--porcelain", "--untracked-files=no")
 	if err != nil {
 		return err
@@ -85,6 +82,9 @@ func mayPrepare(ctx context.Context, repo repository, version string) error {
 	var problems []error
 	for _, m := range modules {
 		problems = append(problems, checkPath(m, modules[0].path(), version))
+		if _, err := repo.commitOfTag(ctx, m.tag(version)); err == nil {
+			problems = append(problems, fmt.Errorf("there is a tag %s already", m.tag(version)))
+		}
 	}
 	return errors.Join(problems...)
 }
@@ -141,24 +141,27 @@ func writeCommits(ctx context.Context, copied repository, dir, version string) (
 // their hashes, although nobody can download them yet. No hash covers a file that
 // is changed later: a module's zip does not have the files of other modules.
 func writeReleased(ctx context.Context, copied repository, p *proxy, m module, modules []module, version string) error {
-	if required := requiredOf(m, modules); len(required) > 0 {
-		for path := range required {
-			if err := errors.Join(m.file.AddRequire(path, version), dropReplaces(m.file, path)); err != nil {
-				return err
-			}
-		}
-		if err := writeGoMod(copied, m.dir, m.file); err != nil {
+	for path := range requiredOf(m, modules) {
+		if err := m.file.AddRequire(path, version); err != nil {
 			return err
 		}
-		if _, err := command(ctx, filepath.Join(copied.dir, m.dir), p.env, "go", "mod", "tidy"); err != nil {
+	}
+	for _, other := range modules {
+		if err := dropReplaces(m.file, other.path()); err != nil {
 			return err
 		}
-		if _, err := copied.git(ctx, "add", "--all", "--", m.within("go.mod"), m.within("go.sum")); err != nil {
-			return err
-		}
-		if _, err := copied.git(ctx, "commit", "--quiet", "--allow-empty", "--amend", "--no-edit"); err != nil {
-			return err
-		}
+	}
+	if err := writeGoMod(copied, m.dir, m.file); err != nil {
+		return err
+	}
+	if _, err := command(ctx, filepath.Join(copied.dir, m.dir), p.env, "go", "mod", "tidy"); err != nil {
+		return err
+	}
+	if _, err := copied.git(ctx, "add", "--all", "--", m.dir); err != nil {
+		return err
+	}
+	if _, err := copied.git(ctx, "commit", "--quiet", "--allow-empty", "--amend", "--no-edit"); err != nil {
+		return err
 	}
 	commit, err := copied.commitOf(ctx, "HEAD")
 	if err != nil {

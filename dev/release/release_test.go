@@ -101,6 +101,7 @@ func TestPrepareRefuses(t *testing.T) {
 	}{
 		"a version without a section":    {"v0.2.0", func(*testing.T, repository) {}, "CHANGELOG.md has no section"},
 		"a version that does not follow": {"v0.3.0", func(t *testing.T, repo repository) { git(t, repo, "tag", "v0.1.0") }, "v0.3.0 does not follow v0.1.0"},
+		"a module's tag that exists":     {"v0.1.0", func(t *testing.T, repo repository) { git(t, repo, "tag", "store/v0.1.0") }, "there is a tag store/v0.1.0 already"},
 		"a tag that exists":              {"v0.1.0", func(t *testing.T, repo repository) { git(t, repo, "tag", "v0.1.0") }, "there is a tag v0.1.0 already"},
 		"changes that are not committed": {"v0.1.0", func(t *testing.T, repo repository) {
 			if err := os.WriteFile(filepath.Join(repo.dir, "toy.go"), []byte("package toy\n"), 0o644); err != nil {
