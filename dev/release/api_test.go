@@ -1,7 +1,6 @@
 package main
 
 import (
-	"io"
 	"strings"
 	"testing"
 )
@@ -55,17 +54,6 @@ func TestAPIChangesNeedTheirVersion(t *testing.T) {
 	}
 }
 
-// onlyRoot removes all modules of the toy but its root.
-func onlyRoot() map[string]string {
-	files := make(map[string]string)
-	for name := range toy() {
-		if strings.Contains(name, "/") {
-			files[name] = ""
-		}
-	}
-	return files
-}
-
 func TestMinorReleaseKeepsEveryModule(t *testing.T) {
 	t.Parallel()
 	repo := newToy(t, nil)
@@ -77,88 +65,4 @@ func TestMinorReleaseKeepsEveryModule(t *testing.T) {
 	prepared(t, repo, "v0.2.0")
 	l, _ := laboratoryOf(t, repo, "v0.2.0")
 	wantError(t, l.goneModules(t.Context()), "module example.com/toy/cmd/toy: removed")
-}
-
-func TestSecondMajorVersionHasItsPath(t *testing.T) {
-	t.Parallel()
-	repo := newToy(t, onlyRoot())
-	commit(t, repo, map[string]string{"CHANGELOG.md": "## [2.0.0] - 2026-03-31\n\n### Added\n\n- More.\n\n" +
-		"## [1.0.0] - 2026-02-28\n\n### Added\n\n- Something.\n"})
-	prepared(t, repo, "v1.0.0")
-	wantError(t, prepare(t.Context(), io.Discard, repo, "v2.0.0"), "go.mod: module example.com/toy, want example.com/toy/v2 for version v2.0.0")
-	commit(t, repo, map[string]string{"go.mod": strings.ReplaceAll(toy()["go.mod"], "example.com/toy", "example.com/toy/v2")})
-	prepared(t, repo, "v2.0.0")
-	if err := check(t.Context(), io.Discard, repo, "v2.0.0", checkOptions{}); err != nil {
-		t.Error(err)
-	}
-}
-
-func TestVersionsThatFollow(t *testing.T) {
-	t.Parallel()
-	tests := []struct {
-		base, version string
-		want          change
-		refused       string
-	}{
-		{base: "", version: "v0.1.0", want: major},
-		{base: "", version: "v1.0.0", want: major},
-		{base: "", version: "v2.0.0", refused: "cannot be the first release"},
-		{base: "", version: "0.1.0", refused: "no version"},
-		{base: "", version: "v0.1", refused: "no version"},
-		{base: "", version: "v0.1.0+build", refused: "no version"},
-		{base: "v0.1.0", version: "v0.1.1", want: patch},
-		{base: "v0.1.9", version: "v0.2.0", want: minor},
-		{base: "v0.1.0", version: "v0.2.0-rc.1", want: minor},
-		{base: "v0.9.3", version: "v1.0.0", want: major},
-		{base: "v0.1.0", version: "v0.1.2", refused: "want v0.1.1, v0.2.0 or v1.0.0"},
-		{base: "v0.1.0", version: "v0.3.0", refused: "does not follow"},
-		{base: "v0.1.0", version: "v0.2.1", refused: "does not follow"},
-		{base: "v0.1.0", version: "v2.0.0", refused: "does not follow"},
-	}
-	for _, test := range tests {
-		t.Run(test.base+" to "+test.version, func(t *testing.T) {
-			got, err := changeTo(test.base, test.version)
-			if test.refused != "" {
-				wantError(t, err, test.refused)
-			} else if err != nil || got != test.want {
-				t.Errorf("got %v, %v, want %v", got, err, test.want)
-			}
-		})
-	}
-}
-
-func TestReleaseIsComparedWithTheNewestBefore(t *testing.T) {
-	t.Parallel()
-	repo := newToy(t, onlyRoot())
-	for _, tag := range []string{"v0.9.0", "v0.10.0", "v0.11.0-rc.1", "v0.12.0", "vague", "v0.10"} {
-		git(t, repo, "tag", tag)
-	}
-	for version, want := range map[string]string{"v0.11.0": "v0.10.0", "v0.9.1": "v0.9.0", "v0.1.0": "", "v1.0.0": "v0.12.0"} {
-		if got, err := lastBefore(t.Context(), repo, version); err != nil || got != want {
-			t.Errorf("%s is compared with %q (%v), want %q", version, got, err, want)
-		}
-	}
-}
-
-func TestSectionsOfTheChangelog(t *testing.T) {
-	t.Parallel()
-	tests := map[string]struct{ changelog, want string }{
-		"dated":          {"## [0.1.0] - 2026-01-31\n\n### Added\n\n- Something.\n", ""},
-		"without parts":  {"## [0.1.0] - 2026-01-31\n\n- Something.\n", ""},
-		"not dated":      {"## [0.1.0]\n\n- Something.\n", "has no date"},
-		"no such day":    {"## [0.1.0] - 2026-02-31\n\n- Something.\n", "has no date"},
-		"empty":          {"## [0.1.0] - 2026-01-31\n\n## [0.0.1] - 2026-01-01\n\n- Something.\n", "has no entry"},
-		"unreleased":     {"## [Unreleased]\n\n- Something.\n", "has no section"},
-		"another number": {"## [0.1.00] - 2026-01-31\n\n- Something.\n", "has no section"},
-	}
-	for name, test := range tests {
-		t.Run(name, func(t *testing.T) {
-			_, err := sectionOf(test.changelog, "v0.1.0")
-			if test.want != "" {
-				wantError(t, err, test.want)
-			} else if err != nil {
-				t.Error(err)
-			}
-		})
-	}
 }

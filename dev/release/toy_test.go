@@ -141,3 +141,14 @@ func goIn(ctx context.Context, repo repository, dir string, args ...string) erro
 	_, err := command(ctx, filepath.Join(repo.dir, dir), []string{"GOWORK=off"}, "go", args...)
 	return err
 }
+
+// onlyRoot removes all modules of the toy but its root.
+func onlyRoot() map[string]string {
+	files := make(map[string]string)
+	for name := range toy() {
+		if strings.Contains(name, "/") {
+			files[name] = ""
+		}
+	}
+	return files
+}
