@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -37,8 +38,13 @@ func TestRefreshHasItsDurationInMetricAndSpan(t *testing.T) {
 		w.seen.wantSpans(t, "fincode login 200ms", "fincode refresh 300ms")
 		for _, m := range collect(t, w.seen.reader) {
 			if h, ok := m.Data.(metricdata.Histogram[float64]); ok {
-				if p := h.DataPoints[0]; p.Sum != 0.3 || m.Unit != "s" || p.Bounds[0] != 0.01 || p.Bounds[len(p.Bounds)-1] != 60 {
+				p := h.DataPoints[0]
+				if p.Sum != 0.3 || m.Unit != "s" || p.Bounds[0] != 0.01 || p.Bounds[len(p.Bounds)-1] != 60 {
 					t.Errorf("%s is %v %s in buckets %v, want 0.3 s in buckets from 0.01 to 60", m.Name, p.Sum, m.Unit, p.Bounds)
+				}
+				id := w.seen.exporter.GetSpans()[1].SpanContext.TraceID()
+				if len(p.Exemplars) != 1 || trace.TraceID(p.Exemplars[0].TraceID) != id {
+					t.Errorf("the exemplars are %v, want one with the trace %v of the refresh", p.Exemplars, id)
 				}
 			}
 		}
@@ -80,6 +86,47 @@ func TestFailureOfFinCodeHasAnErrorTypeOfFewValues(t *testing.T) {
 				if test.want == "timeout" {
 					w.seen.wantSpans(t, "fincode refresh 15s timeout")
 				}
+			})
+		})
+	}
+}
+
+func TestTokenThatNoHeaderCanCarryIsAnInvalidAnswer(t *testing.T) {
+	w := newWorld(t, func(cfg *fincodeauth.Config) {
+		cfg.Base = roundTripper(func(req *http.Request) (*http.Response, error) {
+			answer := httptest.NewRecorder()
+			answer.WriteString(`{"access_token": "two words", "refresh_token": "r"}`)
+			return answer.Result(), nil
+		})
+	})
+	if err := w.sessions.Adopt(t.Context(), "a", &oauth2.Token{RefreshToken: "r"}); err != nil {
+		t.Fatal(err)
+	}
+	w.useInVain(t, "a")
+	w.seen.want(t, map[string]float64{"refresh.duration{error.type=invalid_answer}": 1})
+}
+
+// FinCode has refused the refresh token, and the login after that fails, too.
+func TestFailureOfALoginIsOneOfTheRefresh(t *testing.T) {
+	for want, fault := range map[string]fincodetest.Fault{
+		"503":            {Kind: fincodetest.ErrorStatus, Status: 503},
+		"connection":     {Kind: fincodetest.HangUp},
+		"invalid_answer": {Kind: fincodetest.Garbage},
+		"timeout":        {Before: time.Hour},
+	} {
+		t.Run(want, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorldOf(t, fincodetest.New(fincodetest.Config{RefreshLifetime: 90 * time.Minute}), func(cfg *fincodeauth.Config) {
+					cfg.Credentials = func(context.Context, string, error) (fincodeauth.Credentials, error) { return credentials, nil }
+				})
+				w.logIn(t, "a")
+				time.Sleep(2 * time.Hour)
+				w.fc.Inject(fincodetest.Login, 1, fault)
+				w.useInVain(t, "a")
+				w.seen.want(t, map[string]float64{"refresh.duration{error.type=" + want + "}": 1, "session.logins": 1})
+				time.Sleep(time.Hour)
+				w.use(t, "a")
+				w.seen.want(t, map[string]float64{"session.logins": 2})
 			})
 		})
 	}
@@ -144,6 +191,23 @@ func TestFailureOfTheStoreIsNotOneOfFinCode(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestStoreThatIsSlowAfterItWentBackIsAFailureOfTheStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.logIn(t, "a")
+		before := w.record(t, "a")
+		time.Sleep(2 * time.Hour)
+		w.use(t, "a")
+		if err := errors.Join(w.store.Delete(t.Context(), "a"), w.store.Save(t.Context(), "a", before, "")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Hour)
+		w.store.fail(nil, func(*fincodeauth.Record) error { time.Sleep(time.Minute); return context.DeadlineExceeded })
+		w.useInVain(t, "a")
+		w.seen.want(t, map[string]float64{"refresh.duration{error.type=store}": 1})
+	})
 }
 
 func TestOtherFailuresHaveTheTypeOther(t *testing.T) {
@@ -250,12 +314,16 @@ func TestTakeoverIsCounted(t *testing.T) {
 	})
 }
 
-func TestSpanSaysThatARefreshWasTakenOver(t *testing.T) {
+func TestSpanIsThatOfItsEvent(t *testing.T) {
 	seen := newSeen(t)
-	seen.telemetry.Observe(fincodeauth.Event{Type: fincodeauth.Refreshed, Time: time.Now(), Elapsed: time.Second, TookOver: true})
-	want := []attribute.KeyValue{otelfincodeauth.TookOverKey.Bool(true)}
-	if got := seen.exporter.GetSpans()[0].Attributes; !slices.Equal(got, want) {
-		t.Errorf("the span has the attributes %v, want %v", got, want)
+	at := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
+	seen.telemetry.Observe(fincodeauth.Event{Type: fincodeauth.Refreshed, Time: at, Elapsed: time.Second, TookOver: true})
+	span := seen.exporter.GetSpans()[0]
+	if !span.StartTime.Equal(at.Add(-time.Second)) || !span.EndTime.Equal(at) {
+		t.Errorf("the span is from %v to %v, want the second before %v", span.StartTime, span.EndTime, at)
+	}
+	if want := []attribute.KeyValue{otelfincodeauth.TookOverKey.Bool(true)}; !slices.Equal(span.Attributes, want) {
+		t.Errorf("the span has the attributes %v, want %v", span.Attributes, want)
 	}
 }
 
@@ -340,8 +408,13 @@ func TestReplaysPassesAndLogoutsAreCounted(t *testing.T) {
 		if err := w.sessions.Logout(t.Context(), "a"); err == nil {
 			t.Fatal("the logout succeeded")
 		}
-		w.seen.want(t, map[string]float64{"request.replays": 1, "request.passed_origins": 1,
-			"session.logouts": 1, "session.logouts{error.type=502}": 1, "session.logins": 2})
+		w.logIn(t, "a")
+		w.fc.Inject(fincodetest.Logout, 1, fincodetest.Fault{Kind: fincodetest.HangUp})
+		if err := w.sessions.Logout(t.Context(), "a"); err == nil {
+			t.Fatal("the logout succeeded")
+		}
+		w.seen.want(t, map[string]float64{"request.replays": 1, "request.passed_origins": 1, "session.logins": 3,
+			"session.logouts": 1, "session.logouts{error.type=502}": 1, "session.logouts{error.type=connection}": 1})
 		w.seen.wantSpans(t, "fincode logout 1s")
 	})
 }

@@ -38,12 +38,14 @@ func spanName(e fincodeauth.Event) string {
 type spanOptions []trace.SpanStartOption
 
 func newSpanOptions(attributes []attribute.KeyValue) spanOptions {
-	return spanOptions{trace.WithNewRoot(), trace.WithSpanKind(trace.SpanKindInternal), trace.WithAttributes(slices.Clone(attributes)...)}
+	return spanOptions{trace.WithSpanKind(trace.SpanKindInternal), trace.WithAttributes(slices.Clone(attributes)...)}
 }
 
-// make makes the span of an event that has just happened.
-func (s spanOptions) make(tracer trace.Tracer, name string, e fincodeauth.Event) {
-	_, span := tracer.Start(context.Background(), name, append(slices.Clip(s), trace.WithTimestamp(e.Time.Add(-e.Elapsed)))...)
+// make makes the span of an event that has just happened. The context that it returns has
+// the span. The context of the refresh is not known here, and it would be that of one
+// request of many.
+func (s spanOptions) make(tracer trace.Tracer, name string, e fincodeauth.Event) context.Context {
+	ctx, span := tracer.Start(context.Background(), name, append(slices.Clip(s), trace.WithTimestamp(e.Time.Add(-e.Elapsed)))...)
 	if e.TookOver {
 		span.SetAttributes(TookOverKey.Bool(true))
 	}
@@ -53,4 +55,5 @@ func (s spanOptions) make(tracer trace.Tracer, name string, e fincodeauth.Event)
 		span.SetStatus(codes.Error, kind.Value.AsString())
 	}
 	span.End(trace.WithTimestamp(e.Time))
+	return ctx
 }

@@ -178,20 +178,23 @@ func (t *Telemetry) Observe(e fincodeauth.Event) {
 	if t == nil || t.instruments == nil {
 		return
 	}
-	t.measure(e)
-	t.trace(e)
+	t.measure(t.trace(e), e)
 }
 
-func (t *Telemetry) measure(e fincodeauth.Event) {
+// trace makes the event's span, if it has one. The context that it returns has the span, so
+// that a metric's exemplar names it.
+func (t *Telemetry) trace(e fincodeauth.Event) (ctx context.Context) {
 	defer t.contain()
-	t.instruments.record(context.Background(), e)
-}
-
-func (t *Telemetry) trace(e fincodeauth.Event) {
-	defer t.contain()
+	ctx = context.Background() // stays, if a provider panics
 	if name := spanName(e); name != "" {
-		t.spans.make(t.tracer, name, e)
+		ctx = t.spans.make(t.tracer, name, e)
 	}
+	return ctx
+}
+
+func (t *Telemetry) measure(ctx context.Context, e fincodeauth.Event) {
+	defer t.contain()
+	t.instruments.record(ctx, e)
 }
 
 // Watch observes the gauges of sessions from now on: fincode.session.in_memory,
