@@ -2,6 +2,7 @@ package otelfincodeauth
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -99,16 +100,23 @@ func statusType(answer *fincodeauth.EndpointError) attribute.KeyValue {
 // without the name of the call.
 func callType(err error, text string) attribute.KeyValue {
 	network, isNetwork := errors.AsType[net.Error](err)
-	_, isSystem := errors.AsType[syscall.Errno](err)
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded), isNetwork && network.Timeout():
 		return semconv.ErrorTypeKey.String(ErrorTimeout)
-	case isNetwork, isSystem, errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case isNetwork, isBroken(err):
 		return semconv.ErrorTypeKey.String(ErrorConnection)
 	case strings.HasPrefix(text, "the answer "), strings.HasPrefix(text, "the access token "):
 		return semconv.ErrorTypeKey.String(ErrorAnswer)
 	}
 	return semconv.ErrorTypeOther
+}
+
+// isBroken reports whether err is one of a connection, among those that are no net.Error.
+func isBroken(err error) bool {
+	_, isSystem := errors.AsType[syscall.Errno](err)
+	_, isCertificate := errors.AsType[*tls.CertificateVerificationError](err)
+	_, isNoTLS := errors.AsType[tls.RecordHeaderError](err)
+	return isSystem || isCertificate || isNoTLS || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // endReason returns why a session has ended. err is that of the event Ended.
