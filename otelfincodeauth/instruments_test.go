@@ -135,6 +135,7 @@ func TestFailureOfTheJournalIsCounted(t *testing.T) {
 				t.Fatal(err)
 			}
 		})
+		synctest.Wait() // New has looked into the folder
 		if err := os.RemoveAll(dir); err != nil {
 			t.Fatal(err)
 		}
