@@ -41,9 +41,11 @@
 //
 // fincode.refresh.duration and fincode.session.logouts have error.type if the call
 // failed: the HTTP status of FinCode's answer, such as "503", or one of ErrorTimeout,
-// ErrorConnection, ErrorAnswer, ErrorStore and "_OTHER". A refresh that FinCode
-// refused is not in fincode.refresh.duration: it is in fincode.session.ends, with a
-// reason. All other counters have the attributes of WithAttributes only.
+// ErrorConnection, ErrorAnswer, ErrorStore and "_OTHER". A refresh that FinCode refused is
+// not in fincode.refresh.duration. It is in fincode.session.ends, with EndReasonKey, or in
+// fincode.store.save.failures until the store accepts the end. The others have the
+// attributes of WithAttributes alone. The exemplars of fincode.refresh.duration name the
+// spans below.
 //
 // There are no http.client metrics here: otelhttp.NewTransport in Config.Base has them.
 //
