@@ -1,16 +1,13 @@
 package otelfincodeauth
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"go.opentelemetry.io/otel/attribute"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
@@ -101,7 +98,7 @@ func statusType(answer *fincodeauth.EndpointError) attribute.KeyValue {
 func callType(err error, text string) attribute.KeyValue {
 	network, isNetwork := errors.AsType[net.Error](err)
 	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded), isNetwork && network.Timeout():
+	case isNetwork && network.Timeout(): // such as context.DeadlineExceeded
 		return semconv.ErrorTypeKey.String(ErrorTimeout)
 	case isNetwork, isBroken(err):
 		return semconv.ErrorTypeKey.String(ErrorConnection)
@@ -113,10 +110,9 @@ func callType(err error, text string) attribute.KeyValue {
 
 // isBroken reports whether err is one of a connection, among those that are no net.Error.
 func isBroken(err error) bool {
-	_, isSystem := errors.AsType[syscall.Errno](err)
 	_, isCertificate := errors.AsType[*tls.CertificateVerificationError](err)
 	_, isNoTLS := errors.AsType[tls.RecordHeaderError](err)
-	return isSystem || isCertificate || isNoTLS || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+	return isCertificate || isNoTLS || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // endReason returns why a session has ended. err is that of the event Ended.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -131,6 +132,7 @@ func TestFailureOfTheNetworkIsOneOfTheConnection(t *testing.T) {
 		"no TLS":            {at(hostOf(t, plain.URL)), "connection"},
 		"no such host":      {failing(&net.DNSError{Err: "no such host", Name: "test.fincode.software", IsNotFound: true}), "connection"},
 		"reset":             {failing(fmt.Errorf("reading: %w", syscall.ECONNRESET)), "connection"},
+		"closed":            {failing(io.EOF), "connection"},
 		"slow DNS":          {failing(&net.DNSError{Err: "i/o timeout", Name: "test.fincode.software", IsTimeout: true}), "timeout"},
 	} {
 		t.Run(name, func(t *testing.T) {

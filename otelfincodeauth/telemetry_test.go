@@ -264,6 +264,19 @@ func TestPanicOfAProviderHarmsNoRefresh(t *testing.T) {
 	}
 }
 
+func TestPanicOfATracerLosesNoMetric(t *testing.T) {
+	handle(t)
+	reader := sdkmetric.NewManualReader()
+	telemetry, err := otelfincodeauth.New(
+		otelfincodeauth.WithMeterProvider(sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))),
+		otelfincodeauth.WithTracerProvider(tracers{panicIn: "Start"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	telemetry.Observe(fincodeauth.Event{Type: fincodeauth.Refreshed, Time: time.Now(), Elapsed: time.Second})
+	(&seen{reader: reader}).want(t, map[string]float64{"refresh.duration": 1})
+}
+
 func TestPanicOfAProviderInNewIsItsError(t *testing.T) {
 	for name, opt := range map[string]otelfincodeauth.Option{
 		"Meter":            otelfincodeauth.WithMeterProvider(meters{panicIn: "Meter"}),
