@@ -33,18 +33,20 @@
 // session ends with a [SessionError] whose Interrupted is set, so that nobody
 // mistakes this for a theft.
 //
-// Refreshes happen on use: there is no timer, so an idle session is not
-// refreshed. If a token expired while nobody used it, the next request waits for
-// a refresh.
+// Refreshes happen on use. If a token expired while nobody used it, the next
+// request waits for a refresh. A session that nobody uses for too long dies, unless
+// [Sessions.KeepAlive] refreshes it.
 //
 // # How it fits
 //
 //   - [Sessions] are the sessions of one tenant, each under a key of your choice:
 //     the name of an account, or the ID of a user. [Sessions.Login] and
 //     [Sessions.Adopt] begin a session, [Sessions.Logout] ends it, and
-//     [Sessions.Forget] removes a damaged record.
+//     [Sessions.Forget] removes a damaged record. [Sessions.Keys] lists them, and
+//     [Sessions.Status] says how each of them is.
 //   - A [TokenSource] hands out one session's access token, and refreshes it
-//     before it expires. It is an oauth2.TokenSource.
+//     before it expires. It is an oauth2.TokenSource, and a
+//     credentials.PerRPCCredentials of gRPC.
 //   - A [Transport] is an http.RoundTripper that sends a request with that token,
 //     and with a new token once more after a 401. [Sessions.Client] returns an
 //     http.Client that uses one. With the key "" one client serves every session,

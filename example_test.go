@@ -849,6 +849,69 @@ func ExampleSessions_Adopt() {
 	// Output: 200 OK after 1 refresh
 }
 
+// A job that keeps sessions alive that nobody uses. Each replica runs it.
+func ExampleSessions_KeepAlive() {
+	srv := fincodetest.NewServer(fincodetest.Config{})
+	defer srv.Close()
+	sessions, err := fincodeauth.New(fincodeauth.Config{BaseURL: srv.URL})
+	if err != nil {
+		log.Print(err)
+		return
+	}
+	defer closeSessions(sessions) // ends KeepAlive, too
+
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- sessions.KeepAlive(ctx, 24*time.Hour, nil) }()
+
+	stop() // when the program ends
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		log.Print(err) // such as a Store that does not list its keys
+	}
+	// Output:
+}
+
+// Which sessions are there, and how are they?
+func ExampleSessions_Status() {
+	srv := fincodetest.NewServer(fincodetest.Config{})
+	defer srv.Close()
+	sessions, err := fincodeauth.New(fincodeauth.Config{BaseURL: srv.URL})
+	if err != nil {
+		log.Print(err)
+		return
+	}
+	defer closeSessions(sessions)
+	credentials := fincodeauth.Credentials{Email: fincodetest.Email, Password: fincodetest.Password}
+	if err := sessions.Login(context.Background(), "ada", credentials); err != nil {
+		log.Print(err)
+		return
+	}
+	if err := printSessions(context.Background(), sessions); err != nil {
+		log.Print(err)
+	}
+	// Output: ada: user user-1, roles [CUSTOMER], the token is good for 1h0m0s
+}
+
+// printSessions prints all sessions of the store. Nothing of this calls FinCode.
+func printSessions(ctx context.Context, sessions *fincodeauth.Sessions) error {
+	for key, err := range sessions.Keys(ctx) {
+		if err != nil {
+			return err
+		}
+		status, err := sessions.Status(ctx, key)
+		switch {
+		case err != nil: // such as a damaged record
+			fmt.Println(err)
+		case status.Ended != "":
+			fmt.Printf("%s: needs a login: %s\n", key, status.Ended)
+		default:
+			left := time.Until(status.Expiry).Round(time.Minute)
+			fmt.Printf("%s: user %s, roles %v, the token is good for %v\n", key, status.Claims.UserID, status.Claims.Roles, left)
+		}
+	}
+	return nil
+}
+
 // Events in the log.
 func ExampleLogEvents() {
 	srv := fincodetest.NewServer(fincodetest.Config{})

@@ -116,6 +116,27 @@ func TestTakeoverIgnoresTheTimestampOfTheClaim(t *testing.T) {
 	}
 }
 
+// The wait for the dead process does not count as a failure to claim.
+func TestTakeoverFromAProcessWithAMuchLongerTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{})
+		store := fincodeauth.NewMemoryStore()
+		saveDeadClaim(t, fc, store, time.Now(), false)
+		rec := record(t, store, "a")
+		prev := rec.Version
+		rec.Version, rec.RefreshTimeout = "of-a-slow-process", 10*refreshTimeout
+		if err := store.Save(t.Context(), "a", rec, prev); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Hour)
+		sessions := newSessions(t, fc, withStore(store))
+		waited := elapsed(func() { token(t, sessions.TokenSource("a")) })
+		if waited < 20*refreshTimeout || waited > 20*refreshTimeout+time.Second {
+			t.Errorf("waited %v before the takeover, want twice the longer RefreshTimeout", waited)
+		}
+	})
+}
+
 func TestEventsSayThatARefreshWasTakenOver(t *testing.T) {
 	for name, rotated := range map[string]bool{"refreshed": false, "ended": true} {
 		t.Run(name, func(t *testing.T) {
