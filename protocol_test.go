@@ -87,11 +87,13 @@ func TestWhatAClaimKnowsOfTheOneBefore(t *testing.T) {
 		want claim  // version "": a new one
 	}{
 		"the first claim": {rec: free("s.1", "1"), want: claim{over: "s.1"}},
-		"a takeover":      {rec: claimed("s.1", "1"), want: claim{over: "s.1", interrupted: true}},
+		"a takeover":      {rec: claimed("s.1", "1"), want: claim{over: "s.1", interrupted: true, tookOver: true}},
 		"a takeover, although this process had a claim before": {
-			rec: claimed("s.1", "1"), mine: &claim{version: "s.0", saved: true, refusal: refusal}, want: claim{over: "s.1", interrupted: true}},
+			rec: claimed("s.1", "1"), mine: &claim{version: "s.0", saved: true, refusal: refusal}, want: claim{over: "s.1", interrupted: true, tookOver: true}},
 		"a renewal": {
 			rec: claimed("s.1", "1"), mine: &claim{version: "s.1", saved: true, refusal: refusal}, want: claim{over: "s.1", renewal: true, refusal: refusal}},
+		"a renewal of a takeover": {
+			rec: claimed("s.1", "1"), mine: &claim{version: "s.1", saved: true, interrupted: true, tookOver: true}, want: claim{over: "s.1", renewal: true, interrupted: true, tookOver: true}},
 		"a renewal after an attempt of unknown outcome": {
 			rec: claimed("s.1", "1"), mine: &claim{version: "s.1", saved: true, interrupted: true}, want: claim{over: "s.1", renewal: true, interrupted: true}},
 		"a claim whose Save may still land": {
@@ -99,7 +101,7 @@ func TestWhatAClaimKnowsOfTheOneBefore(t *testing.T) {
 		"a renewal whose Save may still land": {
 			rec: claimed("s.1", "1"), mine: &claim{version: "s.2", over: "s.1", renewal: true}, want: claim{version: "s.2", over: "s.1", renewal: true}},
 		"a takeover whose Save may still land": {
-			rec: claimed("s.1", "1"), mine: &claim{version: "s.2", over: "s.1"}, want: claim{version: "s.2", over: "s.1", interrupted: true}},
+			rec: claimed("s.1", "1"), mine: &claim{version: "s.2", over: "s.1"}, want: claim{version: "s.2", over: "s.1", interrupted: true, tookOver: true}},
 		"a claim that would have replaced another record": {
 			rec: free("s.3", "3"), mine: &claim{version: "s.2", over: "s.1"}, want: claim{over: "s.3"}},
 		"a claim on the same pair, after the store has lost the last one": {
