@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"iter"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,8 +28,8 @@ import (
 //  3. A visit loads the record. If the session is due, the visit makes a flight, as a
 //     request with an expired token does. Else it remembers when the session is due.
 //     Until then, rounds pass the session over.
-//  4. What is remembered is bounded: a hash and a time for at most MaxSessions sessions.
-//     Those that do not fit are loaded in each round.
+//  4. What is remembered is bounded: a hash and a time for at most a million sessions, or
+//     MaxSessions if that is more. Those that do not fit are loaded in each round.
 //  5. A session that fails keeps nobody from being visited. After each failure the next
 //     visits pause, so that a store or a FinCode that is down gets few calls.
 //
@@ -47,7 +48,8 @@ const (
 	roundsPerAge = 200 // rounds within the age at which a session must be refreshed
 	roundMin     = 10 * time.Millisecond
 	visitsAtOnce = 8
-	toldMost     = 1000 // keys of failures that are remembered, so that each is told once
+	dueMost      = 1 << 20 // sessions of which it is remembered when they are due
+	toldMost     = 1000    // keys of failures that are remembered, so that each is told once
 
 	visitPauseMin = 10 * time.Millisecond // after a failed visit; doubled with each failure in a row
 	visitPauseMax = time.Second
@@ -100,7 +102,7 @@ func (a *Sessions) keepAlive(ctx context.Context, every time.Duration, keys func
 	}
 	ctx, cancel := a.env.untilClosing(ctx)
 	defer cancel()
-	k := &keeper{Sessions: a, every: every, keys: keys, seed: maphash.MakeSeed(), first: make(chan struct{}, 1), told: make(map[string]bool)}
+	k := &keeper{Sessions: a, every: every, keys: keys, seed: maphash.MakeSeed(), first: make(chan struct{}, 1), due: make(map[uint64]int64), told: make(map[string]bool)}
 	for {
 		err := k.round(ctx)
 		switch {
@@ -122,8 +124,7 @@ type keeper struct {
 	every time.Duration
 	keys  func(context.Context) iter.Seq2[string, error]
 	seed  maphash.Seed
-	last  int              // keys that the last round has listed
-	due   map[uint64]int64 // when sessions are due, from the last round; by the hash of the key
+	last  int // keys that the last round has listed
 
 	failures atomic.Int32 // visits that failed in a row
 
@@ -132,7 +133,7 @@ type keeper struct {
 	first chan struct{}
 
 	mu   sync.Mutex       // guards what follows
-	next map[uint64]int64 // due, of this round
+	due  map[uint64]int64 // when sessions are due, by the hash of the key
 	told map[string]bool  // keys whose failure was told
 }
 
@@ -142,7 +143,6 @@ func (k *keeper) period() time.Duration { return max(k.every/roundsPerAge, round
 // round visits each session that may be due. It returns the error of the list.
 func (k *keeper) round(ctx context.Context) error {
 	began := k.env.now()
-	k.next = make(map[uint64]int64, len(k.due))
 	var visits errgroup.Group
 	visits.SetLimit(visitsAtOnce)
 	var failed error
@@ -157,8 +157,7 @@ func (k *keeper) round(ctx context.Context) error {
 		}
 		listed++
 		hash := maphash.String(k.seed, key)
-		if due, ok := k.due[hash]; ok && k.env.now().UnixNano() < due {
-			k.remember(hash, due)
+		if !k.mayBeDue(hash) {
 			continue
 		}
 		visits.Go(func() error {
@@ -167,7 +166,8 @@ func (k *keeper) round(ctx context.Context) error {
 		})
 	}
 	_ = visits.Wait() // visits return no error
-	k.last, k.due = listed, k.next
+	k.last = listed
+	k.forgetPassed(began)
 	k.wait(ctx, k.period()-k.env.since(began))
 	return failed
 }
@@ -195,13 +195,28 @@ func (k *keeper) wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// remember notes when a session is due, if there is room.
-func (k *keeper) remember(hash uint64, due int64) {
+// mayBeDue reports whether nobody knows that the session is not due.
+func (k *keeper) mayBeDue(hash uint64) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if len(k.next) < k.env.cfg.MaxSessions {
-		k.next[hash] = due
+	return k.env.now().UnixNano() >= k.due[hash]
+}
+
+// remember notes when a session is due, if there is room.
+func (k *keeper) remember(hash uint64, due time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if _, ok := k.due[hash]; ok || len(k.due) < max(dueMost, k.env.cfg.MaxSessions) {
+		k.due[hash] = due.UnixNano()
 	}
+}
+
+// forgetPassed forgets the sessions that were due before a round and were not visited in
+// it, or not with success: their keys are gone, or are unknown anew.
+func (k *keeper) forgetPassed(began time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	maps.DeleteFunc(k.due, func(_ uint64, due int64) bool { return due <= began.UnixNano() })
 }
 
 // visit refreshes the session if it is due, and remembers when it is due next.
@@ -225,7 +240,7 @@ func (k *keeper) visit(ctx context.Context, key string, hash uint64) {
 		return
 	}
 	k.failures.Store(0)
-	k.remember(hash, due.UnixNano())
+	k.remember(hash, due)
 }
 
 // isKept reports whether the session is one to keep alive. rec is its record; nil: there
