@@ -144,14 +144,17 @@ func newRotator(t *testing.T, store fincodeauth.Store, n int, limit time.Duratio
 	return f
 }
 
-// keepAlive runs KeepAlive in the background. stop ends it and returns its error.
+// keepAlive runs KeepAlive in the background of a bubble. stop ends it and returns its
+// error.
 func keepAlive(sessions *fincodeauth.Sessions, every time.Duration, keys func(context.Context) iter.Seq2[string, error]) (stop func() error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- sessions.KeepAlive(ctx, every, keys) }()
 	return func() error {
 		cancel()
-		return <-ended
+		err := <-ended
+		time.Sleep(time.Minute) // a refresh goes on after its caller has left
+		return err
 	}
 }
 
