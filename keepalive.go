@@ -104,7 +104,8 @@ func (a *Sessions) keepAlive(ctx context.Context, every time.Duration, keys func
 	defer cancel()
 	k := &keeper{Sessions: a, every: every, keys: keys, seed: maphash.MakeSeed(), first: make(chan struct{}, 1), due: make(map[uint64]int64), told: make(map[string]bool)}
 	for {
-		err := k.round(ctx)
+		began := a.env.now()
+		err := k.round(ctx, began)
 		switch {
 		case a.env.isClosing():
 			return ErrClosed
@@ -114,6 +115,7 @@ func (a *Sessions) keepAlive(ctx context.Context, every time.Duration, keys func
 			return err
 		}
 		k.tell("", err)
+		k.wait(ctx, k.period()-a.env.since(began))
 	}
 }
 
@@ -140,9 +142,9 @@ type keeper struct {
 // period is how long a round takes.
 func (k *keeper) period() time.Duration { return max(k.every/roundsPerAge, roundMin) }
 
-// round visits each session that may be due. It returns the error of the list.
-func (k *keeper) round(ctx context.Context) error {
-	began := k.env.now()
+// round visits each session that may be due. It began at a time of environment.now. It
+// returns the error of the list.
+func (k *keeper) round(ctx context.Context, began time.Time) error {
 	var visits errgroup.Group
 	visits.SetLimit(visitsAtOnce)
 	var failed error
@@ -168,7 +170,6 @@ func (k *keeper) round(ctx context.Context) error {
 	_ = visits.Wait() // visits return no error
 	k.last = listed
 	k.forgetPassed(began)
-	k.wait(ctx, k.period()-k.env.since(began))
 	return failed
 }
 
