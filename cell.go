@@ -29,17 +29,28 @@ func (c cell) load(ctx context.Context) (*Record, error) {
 	case errors.Is(err, ErrNotFound):
 		return nil, nil
 	case err != nil:
-		return nil, fmt.Errorf("loading its record: %w", c.slowed(loading, err))
-	case rec == nil:
-		return nil, errors.New("the Store's Load returned neither a record nor an error: let it return ErrNotFound")
-	case rec.Version == "": // no Save can name it as prev
-		return nil, errors.New("its record is damaged and has no version: restore it, or call Sessions.Forget and log in again")
-	case rec.Token == nil:
+		return nil, storeError{fmt.Errorf("loading its record: %w", c.slowed(loading, err))}
+	}
+	if err := usable(rec); err != nil {
+		return nil, storeError{err}
+	}
+	if rec.Token == nil {
 		rec.Token = &oauth2.Token{}
-	case strings.HasPrefix(rec.Token.AccessToken, sealedPrefix):
-		return nil, errors.New("its record is encrypted: wrap the Store with Encrypt and the key that it was saved with")
 	}
 	return rec, nil
+}
+
+// usable returns an error if rec, which a Store has loaded, cannot be used.
+func usable(rec *Record) error {
+	switch {
+	case rec == nil:
+		return errors.New("the Store's Load returned neither a record nor an error: let it return ErrNotFound")
+	case rec.Version == "": // no Save can name it as prev
+		return errors.New("its record is damaged and has no version: restore it, or call Sessions.Forget and log in again")
+	case rec.Token != nil && strings.HasPrefix(rec.Token.AccessToken, sealedPrefix):
+		return errors.New("its record is encrypted: wrap the Store with Encrypt and the key that it was saved with")
+	}
+	return nil
 }
 
 // loadStable is load that waits a moment if the record is about to be deleted. A
@@ -74,7 +85,7 @@ func (c cell) save(ctx context.Context, rec *Record, prev string) error {
 	if there, loadErr := c.load(ctx); loadErr == nil && versionOf(there) == rec.Version {
 		return nil
 	}
-	return err
+	return storeError{err}
 }
 
 // delete deletes the record, whatever it is.
@@ -82,7 +93,7 @@ func (c cell) delete(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(c.session.env.withEnvironment(ctx), c.timeout)
 	defer cancel()
 	if err := c.session.env.cfg.Store.Delete(ctx, c.session.key); err != nil {
-		return fmt.Errorf("deleting its record: %w", err)
+		return storeError{fmt.Errorf("deleting its record: %w", err)}
 	}
 	return nil
 }
@@ -107,7 +118,7 @@ func (c cell) within(timeout time.Duration) cell {
 
 // errStale: Load returns a record, and Save says that this record was replaced. A
 // Store must not do that, but one that reads from a replica does.
-var errStale = errors.New("the store loads a record that was replaced: configure it to read from where it writes")
+var errStale error = storeError{errors.New("the store loads a record that was replaced: configure it to read from where it writes")}
 
 // errSlowStore is the cause of a context whose call to the store took too long.
 var errSlowStore = errors.New("the store is slow")

@@ -25,6 +25,10 @@ var (
 	// told to replace.
 	ErrConflict = errors.New("record was changed by somebody else")
 
+	// ErrStore: the Store failed or was too slow, or it has a record that cannot be
+	// read. Nobody knows whether a login is needed.
+	ErrStore = errors.New("the store failed")
+
 	// ErrClosed: Sessions.Close was called before, or during, the call.
 	ErrClosed = errors.New("sessions are closed")
 )
@@ -118,6 +122,12 @@ func sessionEnded(key, ended string) *SessionError {
 		Err:         errors.New(ended),
 	}
 }
+
+// A storeError is an error of the Store. It is ErrStore.
+type storeError struct{ error }
+
+func (e storeError) Unwrap() error        { return e.error }
+func (e storeError) Is(target error) bool { return target == ErrStore }
 
 // A told is an error for which an event was already sent: RefreshFailed when the call
 // failed, or SaveFailed.

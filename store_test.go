@@ -340,3 +340,50 @@ func TestKeysOfAStoreThatCannotListIsUnsupported(t *testing.T) {
 		}
 	}
 }
+
+func TestErrorsOfTheStoreAreErrStore(t *testing.T) {
+	fc := fincodetest.New(fincodetest.Config{})
+	store := newFaultyStore()
+	var seen events
+	sessions := start(t, fc, store, seen.observe)
+	if err := sessions.Adopt(t.Context(), "a", &oauth2.Token{RefreshToken: "unknown"}); err != nil {
+		t.Fatal(err)
+	}
+	seen.types()
+	store.down(true)
+	for call, do := range map[string]func() error{
+		"Token":  func() error { _, err := sessions.TokenSource("a").Token(); return err },
+		"Login":  func() error { return sessions.Login(t.Context(), "b", credentials) },
+		"Logout": func() error { return sessions.Logout(t.Context(), "a") },
+		"Forget": func() error { return sessions.Forget(t.Context(), "a") },
+		"Status": func() error { _, err := sessions.Status(t.Context(), "a"); return err },
+	} {
+		if err := do(); !errors.Is(err, fincodeauth.ErrStore) || !errors.Is(err, errStoreDown) || errors.Is(err, fincodeauth.ErrLoginRequired) {
+			t.Errorf("%s returned %v, want the store's error, which is ErrStore and no ErrLoginRequired", call, err)
+		}
+	}
+	for _, ev := range seen.all {
+		if ev.Type == fincodeauth.RefreshFailed && !errors.Is(ev.Err, fincodeauth.ErrStore) {
+			t.Errorf("the event %v has the error %v, want ErrStore", ev.Type, ev.Err)
+		}
+	}
+
+	store.down(false)
+	fc.Inject(fincodetest.Refresh, 1, fincodetest.Fault{Kind: fincodetest.ErrorStatus, Status: 503})
+	if _, err := sessions.TokenSource("a").Token(); err == nil || errors.Is(err, fincodeauth.ErrStore) {
+		t.Errorf("Token returned %v while FinCode failed, want an error that is not ErrStore", err)
+	}
+}
+
+func TestUnsavedTokenIsReportedWithErrStore(t *testing.T) {
+	fc := fincodetest.New(fincodetest.Config{})
+	store := newFaultyStore()
+	store.set(successorsFail)
+	var seen events
+	sessions := start(t, fc, store, seen.observe)
+	logIn(t, sessions, "a")
+	if last := seen.all[len(seen.all)-1]; last.Type != fincodeauth.SaveFailed || !errors.Is(last.Err, fincodeauth.ErrStore) {
+		t.Errorf("the last event is %v with %v, want SaveFailed with ErrStore", last.Type, last.Err)
+	}
+	store.set(func(s *faultyStore) { s.save = nil })
+}

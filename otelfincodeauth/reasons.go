@@ -41,24 +41,19 @@ func endReasons() []string {
 	return []string{EndBreach, EndInterrupted, EndLoginRefused, EndRejected, EndNoToken}
 }
 
-// The beginnings of errors that tell what failed. fincodeauth has no types for them; the
-// tests cause each of them. An error that begins in another way is "_OTHER".
-var (
-	ofStore   = [...]string{"loading its record: ", "claiming the refresh: ", "the store ", "the Store's ", "its record is "}
-	ofFinCode = [...]string{"refresh-token: ", "logging in again: ", "logout: "}
-)
+// The beginnings of the errors of calls to FinCode that have no answer. fincodeauth has no
+// type for them; the tests cause each of them.
+var ofFinCode = [...]string{"refresh-token: ", "logging in again: ", "logout: "}
 
 // errorType returns error.type of an event whose Err is set.
 func errorType(e fincodeauth.Event) attribute.KeyValue {
 	if answer, ok := errors.AsType[*fincodeauth.EndpointError](e.Err); ok {
 		return statusType(answer)
 	}
-	text := e.Err.Error()
-	for _, beginning := range ofStore {
-		if strings.HasPrefix(text, beginning) {
-			return semconv.ErrorTypeKey.String(ErrorStore)
-		}
+	if errors.Is(e.Err, fincodeauth.ErrStore) {
+		return semconv.ErrorTypeKey.String(ErrorStore)
 	}
+	text := e.Err.Error()
 	for _, beginning := range ofFinCode {
 		if rest, ok := strings.CutPrefix(text, beginning); ok {
 			return callType(e.Err, strings.TrimPrefix(rest, "login: "))
