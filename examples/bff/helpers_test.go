@@ -69,7 +69,7 @@ func newBench(t *testing.T, change func(*options)) *bench {
 	if change != nil {
 		change(&opts)
 	}
-	b := &bench{T: t, opts: opts, log: &lockedBuffer{}, metrics: newMetrics()}
+	b := &bench{T: t, opts: opts, log: &lockedBuffer{}}
 	b.fincode = fincodetest.New(fincodetest.Config{AccessLifetime: lifetime})
 	b.seen = &tokens{next: b.fincode}
 	b.store = &weakStore{Store: fincodeauth.NewMemoryStore()}
@@ -77,28 +77,27 @@ func newBench(t *testing.T, change func(*options)) *bench {
 	b.health = newHealth(b.store, logger)
 	b.health.serving.Store(true)
 	b.logger = logger
-	b.sessions, b.handler = b.replica()
+	b.sessions, b.metrics, b.handler = b.replica()
 	return b
 }
 
-// replica makes Sessions and a handler on the store.
-func (b *bench) replica() (*fincodeauth.Sessions, http.Handler) {
+// replica makes what a process has on the store.
+func (b *bench) replica() (*fincodeauth.Sessions, *metrics, http.Handler) {
 	b.Helper()
 	ring := keyring{bytes.Repeat([]byte{1}, keySize)}
 	encrypted, err := fincodeauth.Encrypt(b.store, ring.atRest()...)
 	if err != nil {
 		b.Fatal(err)
 	}
-	sessions, err := fincodeauth.New(fincodeauth.Config{
-		BaseURL: b.opts.baseURL,
-		Store:   encrypted,
-		Base:    b.seen,
-		Observe: both(fincodeauth.LogEvents(b.logger), b.metrics.observe),
-	})
+	metrics, err := newMetrics(b.opts.baseURL)
 	if err != nil {
 		b.Fatal(err)
 	}
-	return sessions, newServer(b.opts, sessions, b.store, ring, b.logger).handler()
+	sessions, err := openSessions(b.opts, encrypted, metrics, b.seen, b.logger)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return sessions, metrics, metrics.measure(newServer(b.opts, sessions, b.store, ring, b.logger).handler())
 }
 
 func noEnv(string) string { return "" }

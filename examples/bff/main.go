@@ -13,6 +13,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"syscall"
@@ -54,18 +55,18 @@ func run(ctx context.Context, args []string, getenv func(string) string, out io.
 		return err
 	}
 
-	metrics, health := newMetrics(), newHealth(store, logger)
+	metrics, err := newMetrics(opts.baseURL)
+	if err != nil {
+		return err
+	}
+	health := newHealth(store, logger)
 	admin, err := startAdmin(opts.admin, health, metrics, logger)
 	if err != nil {
 		return err
 	}
 	defer admin.stop() // after Close: probes and metrics are served to the end
 
-	sessions, err := fincodeauth.New(fincodeauth.Config{
-		BaseURL: opts.baseURL,
-		Store:   encrypted,
-		Observe: both(fincodeauth.LogEvents(logger), metrics.observe),
-	})
+	sessions, err := openSessions(opts, encrypted, metrics, nil, logger)
 	if err != nil {
 		return err
 	}
@@ -73,10 +74,27 @@ func run(ctx context.Context, args []string, getenv func(string) string, out io.
 	// What works on sessions in the background starts here, and ends with ctx.
 
 	handler := newServer(opts, sessions, store, ring, logger).handler()
-	return serve(ctx, opts, metrics.count(handler), health, func(public net.Addr) {
+	return serve(ctx, opts, metrics.measure(handler), health, func(public net.Addr) {
 		say(out, "Open:     %s", addressOf(opts, public))
 		say(out, "Health:   http://%s/readyz, /livez and /metrics", admin.addr)
 	})
+}
+
+// openSessions returns the sessions in store, which metrics measures from now on: also
+// after Close, when the gauges show what is not saved. base sends requests; nil: the
+// default transport.
+func openSessions(opts options, store fincodeauth.Store, metrics *metrics, base http.RoundTripper, logger *slog.Logger) (*fincodeauth.Sessions, error) {
+	sessions, err := fincodeauth.New(fincodeauth.Config{
+		BaseURL: opts.baseURL,
+		Store:   store,
+		Base:    metrics.base(base),
+		Observe: both(fincodeauth.LogEvents(logger), metrics.Observe),
+	})
+	if err != nil {
+		return nil, err
+	}
+	_, err = metrics.Watch(sessions)
+	return sessions, err
 }
 
 // both returns an Observe that calls a and then b.

@@ -1,63 +1,59 @@
 package main
 
 import (
-	"errors"
 	"net/http"
+	"net/url"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/prometheus/otlptranslator"
+	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
+	"go.opentelemetry.io/otel/attribute"
+	exporter "go.opentelemetry.io/otel/exporters/prometheus"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 
-	"github.com/fincodeauth/fincodeauth"
+	"github.com/fincodeauth/fincodeauth/otelfincodeauth"
 )
 
-// metrics counts what happens to sessions. docs/operations.md says which events to
-// be alarmed by. No label is a session's key: each user would be a time series.
+// metrics are what /metrics shows. The names are those of docs/operations.md, so the
+// alerts and the dashboard of otelfincodeauth work as they are.
 type metrics struct {
-	registry *prometheus.Registry
-	events   *prometheus.CounterVec
-	breaches prometheus.Counter
-	refresh  prometheus.Histogram
-	requests *prometheus.CounterVec
+	*otelfincodeauth.Telemetry // counts what happens to sessions
+	registry                   *prometheus.Registry
+	meters                     *sdkmetric.MeterProvider
 }
 
-func newMetrics() *metrics {
-	m := &metrics{
-		registry: prometheus.NewRegistry(),
-		events: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "fincode_session_events_total", Help: "Events of FinCode sessions, by type."}, []string{"type"}),
-		breaches: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "fincode_session_breaches_total", Help: "Sessions that ended because somebody else used the refresh token. Page somebody."}),
-		refresh: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "fincode_refresh_seconds", Help: "How long FinCode took to rotate a token.", Buckets: prometheus.DefBuckets}),
-		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "bff_http_requests_total", Help: "Requests of browsers, by status and method."}, []string{"code", "method"}),
+func newMetrics(baseURL string) (*metrics, error) {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	reader, err := exporter.New(exporter.WithRegisterer(registry),
+		exporter.WithTranslationStrategy(otlptranslator.UnderscoreEscapingWithSuffixes))
+	if err != nil {
+		return nil, err
 	}
-	m.registry.MustRegister(m.events, m.breaches, m.refresh, m.requests,
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	// A counter that does not exist yet cannot raise an alarm with its first event.
-	for t := fincodeauth.LoggedIn; t <= fincodeauth.JournalFailed; t++ {
-		m.events.WithLabelValues(t.String())
+	// Who sends a request chooses its Host, and must not choose how many time series there are.
+	withoutHost := sdkmetric.NewView(sdkmetric.Instrument{Name: "http.server.*"},
+		sdkmetric.Stream{AttributeFilter: attribute.NewDenyKeysFilter(semconv.ServerAddressKey, semconv.ServerPortKey)})
+	meters := sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader), sdkmetric.WithView(withoutHost))
+	fincode, err := url.Parse(baseURL)
+	if err != nil {
+		fincode = &url.URL{} // fincodeauth.New says what is wrong
 	}
-	return m
+	telemetry, err := otelfincodeauth.New(otelfincodeauth.WithMeterProvider(meters),
+		otelfincodeauth.WithAttributes(semconv.ServerAddress(fincode.Hostname())))
+	return &metrics{telemetry, registry, meters}, err
 }
 
-// observe is for Config.Observe. It only adds numbers, so it does not block.
-func (m *metrics) observe(e fincodeauth.Event) {
-	m.events.WithLabelValues(e.Type.String()).Inc()
-	switch e.Type {
-	case fincodeauth.Refreshed:
-		m.refresh.Observe(e.Elapsed.Seconds())
-	case fincodeauth.Ended:
-		if session, ok := errors.AsType[*fincodeauth.SessionError](e.Err); ok && session.Reused && !session.Interrupted {
-			m.breaches.Inc()
-		}
-	}
+// base is for Config.Base. It measures what is sent to FinCode. next may be nil.
+func (m *metrics) base(next http.RoundTripper) http.RoundTripper {
+	return otelhttp.NewTransport(next, otelhttp.WithMeterProvider(m.meters))
 }
 
-// count counts the answers of next.
-func (m *metrics) count(next http.Handler) http.Handler {
-	return promhttp.InstrumentHandlerCounter(m.requests, next)
+// measure measures the requests of browsers that next answers.
+func (m *metrics) measure(next http.Handler) http.Handler {
+	return otelhttp.NewHandler(next, "bff", otelhttp.WithMeterProvider(m.meters))
 }
 
 func (m *metrics) handler() http.Handler {

@@ -76,20 +76,6 @@ func TestProcessThatStopsIsUnreadyAndAlive(t *testing.T) {
 	})
 }
 
-func TestMetricsCountWhatHappens(t *testing.T) {
-	inBubble(t, nil, func(b *bench) {
-		br := b.loggedIn()
-		b.steal()
-		time.Sleep(lifetime)
-		br.get("/").want(http.StatusUnauthorized)
-		b.probe("/metrics").want(http.StatusOK,
-			`fincode_session_events_total{type="LoggedIn"} 1`,
-			`fincode_session_events_total{type="Ended"} 1`,
-			`fincode_session_events_total{type="SaveFailed"} 0`,
-			`fincode_session_breaches_total 1`)
-	})
-}
-
 // probe asks the admin server.
 func (b *bench) probe(path string) *reply {
 	b.Helper()

@@ -25,7 +25,7 @@ func TestOnlyTheLatestLoginOfAUserCounts(t *testing.T) {
 
 func TestLoginAndLogoutCountOnAllReplicas(t *testing.T) {
 	inBubble(t, nil, func(b *bench) {
-		sessions, handler := b.replica()
+		sessions, _, handler := b.replica()
 		defer func() {
 			if err := closeSessions(sessions); err != nil {
 				b.Error(err)
