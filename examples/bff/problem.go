@@ -46,7 +46,7 @@ func problemOf(err error) problem {
 		return again("no_login", "You are not logged in in this browser.")
 	case errors.Is(err, fincodeauth.ErrNotFound):
 		return again("logged_out", "You logged out, here or in another window.")
-	case errors.Is(err, fincodeauth.ErrLoginRequired), errors.Is(err, errOver):
+	case errors.Is(err, fincodeauth.ErrLoginRequired):
 		return again("ended", "Your session has ended. This happens from time to time, and nothing is lost.")
 	case errors.Is(err, errRefused):
 		return problem{

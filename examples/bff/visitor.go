@@ -30,7 +30,6 @@ var (
 	errNoCookie = errors.New("no cookie")
 	errIdle     = errors.New("the cookie is too old")
 	errReplaced = errors.New("the cookie is from an earlier login")
-	errOver     = errors.New("the session has ended")
 )
 
 // userKey returns the key of the user's session: each user has one. Keys appear in
@@ -58,24 +57,27 @@ func (s *server) identify(r *http.Request) (visitor, context.Context, error) {
 	if login.id != v.Login {
 		return visitor{}, nil, errReplaced
 	}
-	ctx := fincodeauth.WithSession(r.Context(), key)
 	if login.over {
-		return visitor{}, nil, s.whyOver(ctx)
+		return visitor{}, nil, s.whyOver(r.Context(), key)
 	}
+	ctx := fincodeauth.WithSession(r.Context(), key)
 	if now := time.Now(); now.Sub(v.Seen) > idleLimit || now.Sub(v.Since) > loginLimit {
 		return v, ctx, errIdle
 	}
 	return v, ctx, nil
 }
 
-// whyOver returns why the session that ctx names has ended. Another replica may have
-// ended it, and this one still have a token in memory, so the token counts as
-// rejected: the package then looks into the store.
-func (s *server) whyOver(ctx context.Context) error {
-	if _, err := s.sessions.TokenSource("").Refresh(ctx, nil); err != nil {
+// whyOver returns why the session under key has ended. Only the package knows which
+// Record.Ended is a breach.
+func (s *server) whyOver(ctx context.Context, key string) error {
+	status, err := s.sessions.Status(ctx, key)
+	switch {
+	case err != nil:
 		return err
+	case !status.Exists:
+		return fincodeauth.ErrNotFound
 	}
-	return errOver // the token is so young that the package did not look
+	return &fincodeauth.SessionError{Key: key, Reused: status.Reused, Interrupted: status.Interrupted, Err: errors.New(status.Ended)}
 }
 
 // logins tells which login of a user is the current one. It asks the store each
