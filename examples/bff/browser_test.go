@@ -22,7 +22,7 @@ import (
 
 // browserLifetime is how long an access token lasts while a real browser looks at
 // the page: long enough for a slow machine, and short enough to see it renewed.
-const browserLifetime = 5 * time.Second
+const browserLifetime = 2 * time.Second
 
 // A window is a real browser before a real server.
 type window struct {
@@ -53,7 +53,7 @@ func newWindow(t *testing.T) *window {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := closeSessions(sessions); err != nil {
+		if err := closeSessions(sessions, opts.saveTimeout); err != nil {
 			t.Error(err)
 		}
 	})

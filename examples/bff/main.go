@@ -70,8 +70,8 @@ func run(ctx context.Context, args []string, getenv func(string) string, out io.
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, closeSessions(sessions)) }()
-	// What works on sessions in the background starts here, and ends with ctx.
+	defer func() { err = errors.Join(err, closeSessions(sessions, opts.saveTimeout)) }()
+	// What works on sessions in the background, such as KeepAlive, starts here, and ends with ctx.
 
 	handler := newServer(opts, sessions, store, ring, logger).handler()
 	return serve(ctx, opts, metrics.measure(handler), health, func(public net.Addr) {

@@ -28,6 +28,7 @@ type options struct {
 	proxied     []string       // "METHOD /path" that browsers may call below /api
 	publicKey   *rsa.PublicKey // encrypts passwords; nil: they are sent as they are, inside TLS
 	drain       time.Duration  // between a signal and the end of serving
+	saveTimeout time.Duration  // how long a shutdown waits for tokens that are not saved
 	poll        time.Duration  // how often the page asks for news
 }
 
@@ -44,6 +45,7 @@ func parseOptions(args []string, getenv func(string) string) (options, error) {
 	proxied := flags.String("proxy", "GET /whoami", "what browsers may call below /api, separated by commas")
 	publicKey := flags.String("public-key", getenv("FINCODE_PUBLIC_KEY"), "the tenant's RSA key that passwords are encrypted with, in Base64; or FINCODE_PUBLIC_KEY")
 	flags.DurationVar(&opts.drain, "drain", 0, "how long to serve after SIGTERM: longer than the load balancer needs to notice /readyz")
+	flags.DurationVar(&opts.saveTimeout, "save-timeout", 30*time.Second, "how long a shutdown waits, after the last request, for a store that is down; then the tokens that are not saved are lost")
 	if err := flags.Parse(args); err != nil {
 		return options{}, err
 	}

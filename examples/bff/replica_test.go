@@ -48,6 +48,7 @@ func startReplica(t *testing.T, fincode *fincodetest.Server, database string, ar
 	args = append([]string{"-listen", "127.0.0.1:0", "-admin", "127.0.0.1:0", "-url", fincode.URL, "-dir", t.TempDir()}, args...)
 	r := &replica{cmd: exec.Command(os.Args[0], args...), log: &lockedBuffer{}, exited: make(chan struct{})}
 	r.cmd.Env = append(os.Environ(), replicaVariable+"=1", "DATABASE_URL="+database,
+		"GORACE=atexit_sleep_ms=50 "+os.Getenv("GORACE"), // with -race, a process sleeps for a second before it ends
 		"FINCODE_KEY=MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")
 	r.cmd.Stderr = r.log
 	out, err := r.cmd.StdoutPipe()

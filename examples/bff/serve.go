@@ -12,12 +12,10 @@ import (
 	"github.com/fincodeauth/fincodeauth"
 )
 
-// The parts of a shutdown, after -drain. The platform must grant more than the sum
-// (Kubernetes: terminationGracePeriodSeconds).
-const (
-	requestPatience = 45 * time.Second // for requests under way; more than callPatience
-	savePatience    = 30 * time.Second // for tokens that are not saved yet
-)
+// requestPatience is how long a shutdown waits for requests under way, which is more
+// than callPatience. The platform must grant more than the sum of this, -drain and
+// -save-timeout (Kubernetes: terminationGracePeriodSeconds).
+const requestPatience = 45 * time.Second
 
 // serve listens until ctx ends, and then shuts down:
 //
@@ -62,9 +60,10 @@ func shutdown(server *http.Server) error {
 	return nil
 }
 
-// closeSessions waits for the saves. Its error names the users whose tokens are lost.
-func closeSessions(sessions *fincodeauth.Sessions) error {
-	ctx, cancel := context.WithTimeout(context.Background(), savePatience)
+// closeSessions waits for the saves, at most until timeout. Its error names the users
+// whose tokens are lost.
+func closeSessions(sessions *fincodeauth.Sessions, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	return sessions.Close(ctx)
 }

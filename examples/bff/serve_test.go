@@ -122,7 +122,7 @@ func TestShutdownWaitsForSaves(t *testing.T) {
 		go br.get("/")
 		synctest.Wait() // the claim of the refresh waits before the gate
 		closed := make(chan error, 1)
-		go func() { closed <- closeSessions(b.sessions) }()
+		go func() { closed <- closeSessions(b.sessions, b.opts.saveTimeout) }()
 		synctest.Wait()
 		if len(closed) != 0 {
 			t.Fatal("closeSessions has returned before the save")
@@ -145,7 +145,7 @@ func TestTokenThatIsLostIsAnErrorOfTheShutdown(t *testing.T) {
 		synctest.Wait()
 		b.store.set(errStoreDown) // after FinCode has rotated the token
 		time.Sleep(5 * time.Second)
-		err := closeSessions(b.sessions)
+		err := closeSessions(b.sessions, b.opts.saveTimeout)
 		if err == nil || !strings.Contains(err.Error(), userKey(email)) {
 			t.Errorf("the error is %v, want one that names the session", err)
 		}
@@ -174,7 +174,7 @@ func TestStoppedProcessSavesWhenTheDatabaseIsBack(t *testing.T) {
 
 func TestStoppedProcessFailsIfATokenIsLost(t *testing.T) {
 	t.Parallel()
-	s := newStranded(t)
+	s := newStranded(t, "-save-timeout", "2s")
 	s.replica.stop(t)
 	if code := s.replica.wait(t); code != 1 {
 		t.Errorf("exit code %d, want 1\n%s", code, s.replica.log)
@@ -193,17 +193,17 @@ type stranded struct {
 	user     *user
 }
 
-func newStranded(t *testing.T) *stranded {
+func newStranded(t *testing.T, args ...string) *stranded {
 	t.Helper()
 	database := newSchema(t)
 	s := &stranded{
-		fincode: fincodetest.NewServer(fincodetest.Config{AccessLifetime: 4 * time.Second}),
+		fincode: fincodetest.NewServer(fincodetest.Config{AccessLifetime: 2 * time.Second}),
 		cable:   newCable(t, database.Host),
 	}
 	t.Cleanup(s.fincode.Close)
 	database.Host = s.cable.listener.Addr().String()
 	s.database = database.String()
-	s.replica = startReplica(t, s.fincode, s.database)
+	s.replica = startReplica(t, s.fincode, s.database, args...)
 	var err error
 	if s.user, err = newUser(s.replica.public, fincodetest.Email); err == nil {
 		err = s.user.logIn()
@@ -211,7 +211,7 @@ func newStranded(t *testing.T) *stranded {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, s.replica.log)
 	}
-	s.fincode.Inject(fincodetest.Refresh, 1, fincodetest.Fault{After: 3 * time.Second}) // time to cut the cable
+	s.fincode.Inject(fincodetest.Refresh, 1, fincodetest.Fault{After: 2 * time.Second}) // time to cut the cable
 	eventually(t, "FinCode rotates the token", func() bool {
 		if s.fincode.Counts().Refreshes == 0 {
 			_ = s.user.get("/session.json") // a request starts the refresh

@@ -27,7 +27,7 @@ func TestLoginAndLogoutCountOnAllReplicas(t *testing.T) {
 	inBubble(t, nil, func(b *bench) {
 		sessions, _, handler := b.replica()
 		defer func() {
-			if err := closeSessions(sessions); err != nil {
+			if err := closeSessions(sessions, b.opts.saveTimeout); err != nil {
 				b.Error(err)
 			}
 		}()
