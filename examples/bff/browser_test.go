@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -27,11 +28,12 @@ const browserLifetime = 2 * time.Second
 // A window is a real browser before a real server.
 type window struct {
 	*testing.T
-	ctx     context.Context // of the browser
-	fincode *fincodetest.Server
-	url     string
-	log     *lockedBuffer
-	fresh   func() *window // another browser, without cookies, before the same server
+	ctx      context.Context // of the browser
+	fincode  *fincodetest.Server
+	sessions *fincodeauth.Sessions
+	url      string
+	log      *lockedBuffer
+	fresh    func() *window // another browser, without cookies, before the same server
 }
 
 func newWindow(t *testing.T) *window {
@@ -59,7 +61,7 @@ func newWindow(t *testing.T) *window {
 	})
 	srv := httptest.NewServer(newServer(opts, sessions, store, ring, logger).handler())
 	t.Cleanup(srv.Close)
-	w := &window{T: t, fincode: fincode, url: srv.URL, log: log}
+	w := &window{T: t, fincode: fincode, sessions: sessions, url: srv.URL, log: log}
 	w.fresh = func() *window {
 		other := *w
 		other.ctx = startChromium(t, chromium)
@@ -233,6 +235,19 @@ func TestOpenPageSaysThatTheUserLoggedInElsewhere(t *testing.T) {
 	second.logIn(fincodetest.Password)
 	second.waitForText("h1", "Your account")
 	first.waitForText("[role=alert]", "in another browser")
+	first.shoot("logged-in-elsewhere")
+}
+
+func TestOpenPageSaysThatSomebodyElseUsedTheToken(t *testing.T) {
+	w := newWindow(t)
+	w.logIn(fincodetest.Password)
+	w.waitForText("h1", "Your account")
+	eventually(t, "the thief is faster than the page", func() bool {
+		return steal(w.sessions, w.fincode.URL, http.DefaultTransport) == nil
+	})
+	w.waitForText("h1", "We ended your session to protect you")
+	w.waitForText("[role=alert]", "Change your password")
+	w.shoot("breach")
 }
 
 func TestOpenPageSaysThatFinCodeIsDownAndRecovers(t *testing.T) {

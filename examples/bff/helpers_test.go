@@ -105,17 +105,21 @@ func noEnv(string) string { return "" }
 // steal presents the session's refresh token, as a thief would.
 func (b *bench) steal() {
 	b.Helper()
-	tok, err := b.sessions.TokenSource(userKey(email)).Token()
-	if err != nil {
+	if err := steal(b.sessions, b.opts.baseURL, b.seen); err != nil {
 		b.Fatal(err)
 	}
-	body, _ := json.Marshal(map[string]string{"refresh_token": tok.RefreshToken})
-	req := httptest.NewRequest(http.MethodPut, b.opts.baseURL+"/securitymanagement/refresh-token", bytes.NewReader(body))
-	req.Header = fincodeauth.DefaultHeader()
-	resp, err := b.seen.RoundTrip(req)
-	if err != nil || resp.StatusCode != http.StatusOK {
-		b.Fatal("the thief's refresh failed", resp, err)
+}
+
+func steal(sessions *fincodeauth.Sessions, baseURL string, fincode http.RoundTripper) error {
+	tok, err := sessions.TokenSource(userKey(email)).Token()
+	if err != nil {
+		return err
 	}
+	body, _ := json.Marshal(map[string]string{"refresh_token": tok.RefreshToken})
+	req := httptest.NewRequest(http.MethodPut, baseURL+"/securitymanagement/refresh-token", bytes.NewReader(body))
+	req.Header = fincodeauth.DefaultHeader()
+	resp, err := fincode.RoundTrip(req)
+	return expect("the thief's refresh", resp, err, http.StatusOK)
 }
 
 // endAtFinCode makes FinCode refuse the session's next refresh.

@@ -17,6 +17,7 @@ type problem struct {
 	Code   string `json:"error"` // for programs
 	Title  string `json:"title"`
 	Text   string `json:"text"`
+	Advice string `json:"advice,omitempty"` // what else the user should do
 
 	Login bool `json:"-"` // a login helps
 	Retry int  `json:"-"` // seconds; 0: trying again does not help
@@ -31,15 +32,16 @@ func problemOf(err error) problem {
 	switch {
 	case session != nil && session.Reused && !session.Interrupted:
 		return problem{
-			Code:  "breach",
-			Title: "We ended your session to protect you",
-			Text: "Somebody else may have used your session. We were told, and we are looking into it. " +
-				"Change your password after you log in, and contact support if you see anything that you did not do.",
-			Login: true, Status: http.StatusUnauthorized,
+			Code:   "breach",
+			Title:  "We ended your session to protect you",
+			Text:   "Somebody else may have used your session. We were told, and we are looking into it.",
+			Advice: "Change your password after you log in, and contact support if you see anything that you did not do.",
+			Login:  true, Status: http.StatusUnauthorized,
 		}
 	case errors.Is(err, errReplaced):
-		return again("replaced", "You logged in again in another browser or on another device, and only the latest login counts. "+
-			"If that was not you, change your password and contact support.")
+		p := again("replaced", "You logged in again in another browser or on another device, and only the latest login counts.")
+		p.Advice = "If that was not you, change your password and contact support."
+		return p
 	case errors.Is(err, errIdle):
 		return again("idle", "You were away for a while, so we locked the page.")
 	case errors.Is(err, errNoCookie):
