@@ -262,10 +262,12 @@ func (k *keeper) foreign(rec *Record) error {
 	return fmt.Errorf("it is not kept alive: its token is of tenant %q, and this process has received no token of that tenant; give each tenant a Store of its own", tenant)
 }
 
-// dueAt decides when a session is due. issued is when its token was issued, if nobody
-// says. part is the part of the time that must have passed.
+// dueAt decides when a session is due. issued is when its token was issued, if the token
+// does not say: an expiry alone says only that it has not expired. part is the part of the
+// time that must have passed.
 func dueAt(tok *oauth2.Token, issued, now time.Time, every time.Duration, part float64) time.Time {
-	if l := newLease(tok, now, 0, 0); l.lifetime != 0 {
+	says := tok.ExpiresIn > 0 || claimsOf(tok.AccessToken).lifetime() > 0
+	if l := newLease(tok, now, 0, 0); says && l.lifetime != 0 {
 		issued = time.Unix(0, l.issued)
 	}
 	limit, early := every, time.Duration(0)
@@ -288,7 +290,7 @@ func (k *keeper) refresh(ctx context.Context, key string, rec *Record, part floa
 	src, now := k.TokenSource(key), k.env.now()
 	tok, err := src.token(ctx, false)
 	if err == nil && sameTokens(tok, rec.Token) {
-		tok, err = src.Refresh(ctx, tok)
+		tok, err = src.refresh(ctx, tok, true) // a process that has just loaded a token takes it for young
 	}
 	switch {
 	case isEnd(err):

@@ -306,6 +306,41 @@ func TestTokenOfUnknownAgeIsRefreshedAtOnceAndThenAsUsual(t *testing.T) {
 	})
 }
 
+// A process that has just loaded such a token does not know that it is old.
+func TestTokenOfUnknownAgeIsRefreshedAtOnceInANewProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{OpaqueTokens: true, ExpiresIn: fincodetest.ExpiresInAbsent})
+		store := fincodeauth.NewMemoryStore()
+		logIn(t, newSessions(t, fc, withStore(store)), "a")
+		time.Sleep(time.Hour)
+		stop := keepAlive(newSessions(t, fc, withStore(store)), 10*time.Hour, nil)
+		time.Sleep(time.Minute)
+		wantStopped(t, stop)
+		wantCalls(t, fc, 1, 1)
+	})
+}
+
+// The expiry alone does not say how old the refresh token is.
+func TestAdoptedTokenThatSaysOnlyWhenItExpiresIsRefreshedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fc := fincodetest.New(fincodetest.Config{OpaqueTokens: true, RefreshLifetime: 24 * time.Hour})
+		before, sessions := newSessions(t, fc), newSessions(t, fc)
+		logIn(t, before, "a")
+		time.Sleep(54 * time.Minute)
+		tok := *token(t, before.TokenSource("a"))
+		tok.ExpiresIn = 0
+		if err := sessions.Adopt(t.Context(), "a", &tok); err != nil {
+			t.Fatal(err)
+		}
+		stop := keepAlive(sessions, 24*time.Hour, nil)
+		time.Sleep(time.Minute)
+		wantCalls(t, fc, 1, 1)
+		time.Sleep(48 * time.Hour)
+		wantStopped(t, stop)
+		token(t, sessions.TokenSource("a"))
+	})
+}
+
 func TestKeepAlivePassesOverWhatNeedsALogin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fc := fincodetest.New(fincodetest.Config{})

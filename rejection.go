@@ -4,10 +4,10 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// reject notes that the API answered 401 to tok, and reports whether a refresh may
-// help. It does not help if nothing can refresh the token, or if the token is too young
-// (lease.isYoung).
-func (s *session) reject(tok *oauth2.Token) bool {
+// reject notes that tok must not be used any more, and reports whether a refresh may help.
+// It does not help if nothing can refresh the token. If the API answered 401, it does not
+// help either if the token is too young (lease.isYoung): evenYoung is false then.
+func (s *session) reject(tok *oauth2.Token, evenYoung bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l := s.lease.Load()
@@ -18,7 +18,7 @@ func (s *session) reject(tok *oauth2.Token) bool {
 		return false
 	}
 	k := &s.active().strikes
-	if l.isYoung(s.env.now(), k.count) {
+	if !evenYoung && l.isYoung(s.env.now(), k.count) {
 		return false
 	}
 	k.rejected = tok.AccessToken

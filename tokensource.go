@@ -105,6 +105,11 @@ func left(ctx context.Context, key string) error {
 // the 401 must have another reason. Each replay that the API rejects doubles that
 // age, up to the token's lifetime. If the refresh fails, Refresh returns its error.
 func (ts *TokenSource) Refresh(ctx context.Context, rejected *oauth2.Token) (*oauth2.Token, error) {
+	return ts.refresh(ctx, rejected, false)
+}
+
+// refresh is Refresh. If evenYoung is true, the token's age does not matter.
+func (ts *TokenSource) refresh(ctx context.Context, rejected *oauth2.Token, evenYoung bool) (*oauth2.Token, error) {
 	tok, err := ts.token(ctx, false)
 	if err != nil || rejected != nil && rejected.AccessToken != tok.AccessToken {
 		return tok, err
@@ -112,7 +117,7 @@ func (ts *TokenSource) Refresh(ctx context.Context, rejected *oauth2.Token) (*oa
 	next := tok
 	for range 2 { // the first refresh may have begun before the rejection, or the session may have been dropped after it
 		s, err := ts.session(ctx)
-		if err != nil || !s.reject(next) {
+		if err != nil || !s.reject(next, evenYoung) {
 			return next, err
 		}
 		if next, err = ts.await(ctx, s); err != nil || next.AccessToken != tok.AccessToken {
