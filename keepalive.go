@@ -71,7 +71,9 @@ const (
 // keys lists the keys anew for each round, of which there are 200 within every. nil: the
 // Store's own (Sessions.Keys). A key that has no session, a session that has ended, or one
 // without a refresh token is passed over. So is a session whose token names another tenant
-// than the tokens that this process has received: the Store may have sessions of two.
+// than the tokens that this process has received: the Store may have sessions of two. Until
+// FinCode has sent a token, sessions are refreshed one after the other, and once FinCode
+// refuses one, the others of its tenant wait for the next round.
 //
 // Every process on a store may call KeepAlive: each session is then refreshed by one of
 // them. Eight sessions are visited at once, and the work is spread over time. A process
@@ -130,13 +132,17 @@ type keeper struct {
 
 	failures atomic.Int32 // visits that failed in a row
 
-	// first holds a value during a refresh while FinCode has sent no token: its first
-	// answer says whose sessions these are, and only one is at stake before that.
+	// first holds a value during a refresh while FinCode has sent no token: its first token
+	// says whose sessions these are, and only one session is at stake at a time before that.
 	first chan struct{}
 
 	mu   sync.Mutex       // guards what follows
 	due  map[uint64]int64 // when sessions are due, by the hash of the key
 	told map[string]bool  // keys whose failure was told
+
+	// suspects are the tenants of which FinCode has refused a token in this round, while it
+	// had sent none. Another of their sessions is tried in the next round.
+	suspects map[string]bool
 }
 
 // period is how long a round takes.
@@ -145,6 +151,7 @@ func (k *keeper) period() time.Duration { return max(k.every/roundsPerAge, round
 // round visits each session that may be due. It began at a time of environment.now. It
 // returns the error of the list.
 func (k *keeper) round(ctx context.Context, began time.Time) error {
+	k.suspects = make(map[string]bool)
 	var visits errgroup.Group
 	visits.SetLimit(visitsAtOnce)
 	var failed error
@@ -286,6 +293,10 @@ func (k *keeper) refresh(ctx context.Context, key string, rec *Record, part floa
 		k.tell(key, err)
 		return k.env.now().Add(time.Duration(part * float64(k.every))), nil
 	}
+	tenant := tenancyOf(rec.Token)
+	if k.isSuspect(tenant) {
+		return k.env.now(), nil
+	}
 	defer k.leaveMemory(key, k.sessions.find(key))
 	src, now := k.TokenSource(key), k.env.now()
 	tok, err := src.token(ctx, false)
@@ -294,6 +305,7 @@ func (k *keeper) refresh(ctx context.Context, key string, rec *Record, part floa
 	}
 	switch {
 	case isEnd(err):
+		k.suspect(tenant)
 		return now.Add(time.Duration(part * float64(k.every))), nil
 	case err != nil:
 		return now, err
@@ -312,6 +324,23 @@ func (k *keeper) enter() (leave func()) {
 		<-k.first
 	}
 	return func() {}
+}
+
+// suspect notes that FinCode has refused a token of the tenant.
+func (k *keeper) suspect(tenant string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if tenant != "" {
+		k.suspects[tenant] = true
+	}
+}
+
+// isSuspect reports whether the tenant's other sessions wait for the next round. FinCode may
+// refuse all of them.
+func (k *keeper) isSuspect(tenant string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.suspects[tenant] && k.env.tenants.areUnknown()
 }
 
 // leaveMemory makes a session that was not in memory before the first to leave it.

@@ -652,6 +652,46 @@ func TestSessionsOfAnotherTenantAreNotPresentedAndToldOnce(t *testing.T) {
 	})
 }
 
+// A process that has received no token cannot know its tenant. Each refusal costs a session,
+// so only one of a tenant is refused in each round.
+func TestSessionsOfAnotherTenantDoNotEndTogetherInANewProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fincodeauth.NewMemoryStore()
+		const n, every = 40, 24 * time.Hour
+		for i := range n {
+			rec := &fincodeauth.Record{Version: strconv.Itoa(i), Generation: 1, Token: tenantToken("theirs", time.Now())}
+			if err := store.Save(t.Context(), strconv.Itoa(i), rec, ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(every)
+		var presented []string
+		sessions, err := fincodeauth.New(fincodeauth.Config{BaseURL: api, Base: tenantFinCode("ours", &presented), Store: store})
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop := keepAlive(sessions, every, nil)
+		time.Sleep(time.Minute)
+		if len(presented) != 1 {
+			t.Errorf("%d tokens of the other tenant were presented in a round, want one", len(presented))
+		}
+		if err := sessions.Adopt(t.Context(), "ours", tenantToken("ours", time.Now().Add(-every))); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(every)
+		wantStopped(t, stop)
+		ended := 0
+		for i := range n {
+			if record(t, store, strconv.Itoa(i)).Ended != "" {
+				ended++
+			}
+		}
+		if ours := record(t, store, "ours"); ended > 2 || ours.Generation < 2 {
+			t.Errorf("%d sessions of the other tenant ended, and ours has generation %d; want one in each round until ours is refreshed", ended, ours.Generation)
+		}
+	})
+}
+
 // Before FinCode has sent a token, one session at a time is at stake.
 func TestOneSessionAtATimeIsPresentedUntilFinCodeHasAnswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
