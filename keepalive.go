@@ -156,7 +156,10 @@ func (k *keeper) round(ctx context.Context, began time.Time) error {
 	visits.SetLimit(visitsAtOnce)
 	var failed error
 	listed := 0
-	for key, err := range k.keys(ctx) {
+	for key, err := range k.list(ctx) {
+		if ctx.Err() != nil {
+			break
+		}
 		if err != nil {
 			failed = err
 			continue
@@ -178,6 +181,31 @@ func (k *keeper) round(ctx context.Context, began time.Time) error {
 	k.last = listed
 	k.forgetPassed(began)
 	return failed
+}
+
+// errSilent is the error of a list that was ended because no key came.
+var errSilent = errors.New("it did not yield the next key in time")
+
+// list yields what keys yields. If the next key takes longer than two rounds, list ends the
+// context of keys, so that a call that hangs costs one round.
+func (k *keeper) list(ctx context.Context) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		ctx, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		limit := max(2*k.period(), k.env.cfg.RefreshTimeout)
+		silence := time.AfterFunc(limit, func() { cancel(errSilent) })
+		defer silence.Stop()
+		for key, err := range k.keys(ctx) {
+			silence.Stop()
+			if !yield(key, err) {
+				return
+			}
+			silence.Reset(limit)
+		}
+		if context.Cause(ctx) == errSilent {
+			yield("", fmt.Errorf("listing keys: %w: %v", errSilent, limit))
+		}
+	}
 }
 
 // pace waits so that the keys of a round are spread over its period, as far as the last
@@ -364,7 +392,7 @@ func (k *keeper) tell(key string, err error) {
 	switch {
 	case err == nil:
 		delete(k.told, key)
-	case len(k.told) < toldMost:
+	case key == "", len(k.told) < toldMost: // the failure of the list concerns all sessions
 		k.told[key] = true
 	default:
 		known = true

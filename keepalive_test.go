@@ -588,6 +588,92 @@ func TestKeysThatFailHalfwayAreToldOnceAndListedAnew(t *testing.T) {
 	})
 }
 
+// numbers yields the keys of the numbers up to n, and false if the loop over them ended.
+func numbers(n int, yield func(string, error) bool) bool {
+	for i := range n {
+		if !yield(strconv.Itoa(i), nil) {
+			return false
+		}
+	}
+	return true
+}
+
+// A connection that hangs costs one round, and is told of.
+func TestKeysThatHangAreEndedAndListedAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fincodeauth.NewMemoryStore()
+		const n, every = 20, 24 * time.Hour
+		fc := newRotator(t, store, n, every, func(int) time.Duration { return 0 })
+		var seen events
+		cfg := fincodeauth.Config{BaseURL: api, Base: fc, Store: store}
+		seen.observe(&cfg)
+		sessions, err := fincodeauth.New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lists := 0
+		stop := keepAlive(sessions, every, func(ctx context.Context) iter.Seq2[string, error] {
+			return func(yield func(string, error) bool) {
+				lists++
+				if numbers(n/2, yield) && lists%100 == 50 {
+					<-ctx.Done()
+				} else {
+					numbers(n, yield)
+				}
+			}
+		})
+		time.Sleep(every / 2)
+		if told := failures(&seen); told[""] != 1 || len(told) != 1 {
+			t.Errorf("RefreshFailed was sent for %v, want once, without a key", told)
+		}
+		time.Sleep(3 * every)
+		wantStopped(t, stop)
+		fc.wantYoung(t)
+	})
+}
+
+func TestKeysThatYieldErrorsForEverEndWithTheContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	err := newSessions(t, fincodetest.New(fincodetest.Config{})).KeepAlive(ctx, time.Hour, func(context.Context) iter.Seq2[string, error] {
+		return func(yield func(string, error) bool) {
+			for range 1_000_000 {
+				if !yield("", errStoreDown) {
+					return
+				}
+				cancel()
+			}
+			t.Error("the list goes on, want an end with the context")
+		}
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("KeepAlive returned %v, want context.Canceled", err)
+	}
+}
+
+// A list that fails matters more than one record.
+func TestKeysThatFailAreToldOfBesideManyDamagedRecords(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := fincodeauth.NewMemoryStore()
+		const n, every = 1500, 24 * time.Hour
+		fc := newRotator(t, memory, n, every, func(int) time.Duration { return 0 })
+		var seen events
+		cfg := fincodeauth.Config{BaseURL: api, Base: fc, Store: damagedStore{memory, func(string) bool { return true }}}
+		seen.observe(&cfg)
+		sessions, err := fincodeauth.New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop := keepAlive(sessions, every, func(context.Context) iter.Seq2[string, error] {
+			return func(yield func(string, error) bool) { _ = numbers(n, yield) && yield("", errStoreDown) }
+		})
+		time.Sleep(every / 4)
+		wantStopped(t, stop)
+		if told := failures(&seen); told[""] != 1 || len(told) != 1001 {
+			t.Errorf("%d failures were told of, that of the list %d times; want 1000 records and the list once", len(told), told[""])
+		}
+	})
+}
+
 // A tenantFinCode is a FinCode of a tenant. It refuses tokens of other tenants.
 func tenantFinCode(tenant string, presented *[]string) roundTripper {
 	return func(r *http.Request) (*http.Response, error) {
@@ -793,14 +879,22 @@ func TestCloseEndsKeepAlive(t *testing.T) {
 	})
 }
 
+func TestStoreThatListsNoKeysIsRefusedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		local := fincodeauth.LocalStore(
+			func(context.Context, string) (*oauth2.Token, error) { return nil, nil },
+			func(context.Context, string, *oauth2.Token) error { return nil })
+		sessions := newSessions(t, fincodetest.New(fincodetest.Config{}), withStore(local))
+		var err error
+		took := elapsed(func() { err = sessions.KeepAlive(t.Context(), 24*time.Hour, nil) })
+		if !errors.Is(err, errors.ErrUnsupported) || took > time.Second {
+			t.Errorf("KeepAlive returned %v after %v, want ErrUnsupported at once", err, took)
+		}
+	})
+}
+
 func TestKeepAliveSaysWhatIsWrong(t *testing.T) {
 	fc := fincodetest.New(fincodetest.Config{})
-	local := fincodeauth.LocalStore(
-		func(context.Context, string) (*oauth2.Token, error) { return nil, nil },
-		func(context.Context, string, *oauth2.Token) error { return nil })
-	if err := newSessions(t, fc, withStore(local)).KeepAlive(t.Context(), time.Hour, nil); !errors.Is(err, errors.ErrUnsupported) {
-		t.Errorf("KeepAlive on a store that lists no keys returned %v, want ErrUnsupported", err)
-	}
 	for _, every := range []time.Duration{0, -time.Hour, 24} {
 		if err := newSessions(t, fc).KeepAlive(t.Context(), every, nil); err == nil || !strings.Contains(err.Error(), "such as 24*time.Hour") {
 			t.Errorf("KeepAlive(%v) returned %v, want an error that says what to use", every, err)
