@@ -30,8 +30,10 @@ import (
 //     Until then, rounds pass the session over.
 //  4. What is remembered is bounded: a hash and a time for at most a million sessions, or
 //     MaxSessions if that is more. Those that do not fit are loaded in each round.
-//  5. A session that fails keeps nobody from being visited. After each failure the next
-//     visits pause, so that a store or a FinCode that is down gets few calls.
+//  5. A session that fails keeps nobody from being visited. While no record can be loaded,
+//     visits pause, and after a failed refresh the next refreshes do, so that a store or a
+//     FinCode that is down gets few calls. If a record that could be loaded before still
+//     can, the others are damaged, and nobody pauses for them.
 //
 // # Why this is enough
 //
@@ -51,8 +53,9 @@ const (
 	dueMost      = 1 << 20 // sessions of which it is remembered when they are due
 	toldMost     = 1000    // keys of failures that are remembered, so that each is told once
 
-	visitPauseMin = 10 * time.Millisecond // after a failed visit; doubled with each failure in a row
+	visitPauseMin = 10 * time.Millisecond // after a failure; doubled with each failure in a row
 	visitPauseMax = time.Second
+	probeEach     = 16 // failed Loads in a row, before it is asked again whether the store is down
 )
 
 // KeepAlive refreshes each session that was not refreshed for the duration every, so that
@@ -130,7 +133,9 @@ type keeper struct {
 	seed  maphash.Seed
 	last  int // keys that the last round has listed
 
-	failures atomic.Int32 // visits that failed in a row
+	readable atomic.Pointer[string] // the last key whose record could be loaded; nil: none
+	unread   atomic.Int32           // records in a row that could not be loaded, while the store seems down
+	failures atomic.Int32           // refreshes in a row that failed
 
 	// first holds a value during a refresh while FinCode has sent no token: its first token
 	// says whose sessions these are, and only one session is at stake at a time before that.
@@ -257,7 +262,7 @@ func (k *keeper) forgetPassed(began time.Time) {
 
 // visit refreshes the session if it is due, and remembers when it is due next.
 func (k *keeper) visit(ctx context.Context, key string, hash uint64) {
-	k.pauseAfterFailures(ctx)
+	k.pauseAfter(ctx, k.unread.Load())
 	part := dueFrom + dueSpread*float64(hash>>11)/(1<<53)
 	now := k.env.now()
 	rec, err := k.peek(ctx, key)
@@ -265,18 +270,36 @@ func (k *keeper) visit(ctx context.Context, key string, hash uint64) {
 		return
 	}
 	k.tell(key, cmp.Or(err, k.foreign(rec)))
-	due := now.Add(time.Duration(part * float64(k.every))) // a login later is younger
-	if err == nil && k.isKept(rec) {
-		if due = dueAt(rec.Token, now.Add(-k.every), now, k.every, part); !now.Before(due) {
-			due, err = k.refresh(ctx, key, rec, part)
-		}
-	}
 	if err != nil {
-		k.failures.Add(1)
+		k.probe(ctx)
 		return
 	}
-	k.failures.Store(0)
+	k.unread.Store(0)
+	k.readable.Store(&key)
+	due := now.Add(time.Duration(part * float64(k.every))) // a login later is younger
+	if k.isKept(rec) {
+		if due = dueAt(rec.Token, now.Add(-k.every), now, k.every, part); !now.Before(due) {
+			k.pauseAfter(ctx, k.failures.Load())
+			if due, err = k.refresh(ctx, key, rec, part); err != nil {
+				k.failures.Add(1)
+				return
+			}
+			k.failures.Store(0)
+		}
+	}
 	k.remember(hash, due)
+}
+
+// probe finds out whether the store is down, or the record that could not be loaded is
+// damaged. The lookout hears that the store answers, too.
+func (k *keeper) probe(ctx context.Context) {
+	n, key := k.unread.Add(1), k.readable.Load()
+	if key == nil || n%probeEach != 1 {
+		return
+	}
+	if _, err := k.peek(ctx, *key); err == nil {
+		k.unread.Store(0)
+	}
 }
 
 // isKept reports whether the session is one to keep alive. rec is its record; nil: there
@@ -378,9 +401,9 @@ func (k *keeper) leaveMemory(key string, before *session) {
 	}
 }
 
-// pauseAfterFailures pauses before a visit, longer after each failure in a row.
-func (k *keeper) pauseAfterFailures(ctx context.Context) {
-	if n := k.failures.Load(); n > 0 {
+// pauseAfter pauses after n failures in a row, longer after each; 0: it does not.
+func (k *keeper) pauseAfter(ctx context.Context, n int32) {
+	if n > 0 {
 		k.wait(ctx, k.env.jittered(min(visitPauseMin<<min(n, 10), visitPauseMax)))
 	}
 }

@@ -450,6 +450,53 @@ func TestDamagedRecordsHarmNoOtherSessionAndAreToldOnce(t *testing.T) {
 	})
 }
 
+// Sessions that are not due are not loaded, so a round may load damaged records only.
+func TestManyDamagedRecordsDoNotDelayTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := fincodeauth.NewMemoryStore()
+		const n, every = 2000, time.Hour
+		fc := newRotator(t, memory, n, every, func(i int) time.Duration { return every * 9 / 10 * time.Duration(i) / n })
+		store := damagedStore{memory, func(key string) bool { i, _ := strconv.Atoi(key); return i%2 == 0 }}
+		sessions, err := fincodeauth.New(fincodeauth.Config{BaseURL: api, Base: fc, Store: store})
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop := keepAlive(sessions, every, nil)
+		time.Sleep(every)
+		wantStopped(t, stop)
+		_, _, wrong := fc.figures()
+		for i, s := range fc.sessions {
+			if age := time.Since(s.issued); i%2 == 1 && age >= every {
+				wrong = append(wrong, fmt.Sprintf("the refresh token of session %d is %v old", i, age))
+			}
+		}
+		if len(wrong) > 0 {
+			t.Errorf("%d refresh tokens were too old: %s", len(wrong), wrong[0])
+		}
+	})
+}
+
+// A store that was away makes refreshes wait (lookout.go).
+func TestDamagedRecordsDoNotMakeCallersWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := fincodeauth.NewMemoryStore()
+		fc := fincodetest.New(fincodetest.Config{})
+		sessions := newSessions(t, fc, withStore(damagedStore{memory, func(key string) bool { return key != "a" }}))
+		logIn(t, sessions, "a")
+		for i := range 5 {
+			if err := memory.Save(t.Context(), strconv.Itoa(i), &fincodeauth.Record{Version: "v1"}, ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		stop := keepAlive(sessions, 24*time.Hour, nil)
+		time.Sleep(90 * time.Minute)
+		if took := elapsed(func() { token(t, sessions.TokenSource("a")) }); took > time.Second {
+			t.Errorf("a caller waited %v for a refresh, want no wait for a store that was never away", took)
+		}
+		wantStopped(t, stop)
+	})
+}
+
 // The wrong key of Encrypt damages all records. Each has an event, up to a limit.
 func TestManyDamagedRecordsAreToldOfUpToALimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
