@@ -1,7 +1,6 @@
 package fincodeauth
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,7 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/oauth2"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -75,8 +73,9 @@ const (
 // Store's own (Sessions.Keys). A key that has no session, a session that has ended, or one
 // without a refresh token is passed over. So is a session whose token names another tenant
 // than the tokens that this process has received: the Store may have sessions of two. Until
-// FinCode has sent a token, sessions are refreshed one after the other, and once FinCode
-// refuses one, the others of its tenant wait for the next round.
+// FinCode has sent a token, sessions are refreshed one after the other. If FinCode then
+// refuses one that was refreshed in time so far, the others of its tenant wait for the next
+// round.
 //
 // Every process on a store may call KeepAlive: each session is then refreshed by one of
 // them. Eight sessions are visited at once, and the work is spread over time. A process
@@ -258,147 +257,6 @@ func (k *keeper) forgetPassed(began time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	maps.DeleteFunc(k.due, func(_ uint64, due int64) bool { return due <= began.UnixNano() })
-}
-
-// visit refreshes the session if it is due, and remembers when it is due next.
-func (k *keeper) visit(ctx context.Context, key string, hash uint64) {
-	k.pauseAfter(ctx, k.unread.Load())
-	part := dueFrom + dueSpread*float64(hash>>11)/(1<<53)
-	now := k.env.now()
-	rec, err := k.peek(ctx, key)
-	if ctx.Err() != nil {
-		return
-	}
-	k.tell(key, cmp.Or(err, k.foreign(rec)))
-	if err != nil {
-		k.probe(ctx)
-		return
-	}
-	k.unread.Store(0)
-	k.readable.Store(&key)
-	due := now.Add(time.Duration(part * float64(k.every))) // a login later is younger
-	if k.isKept(rec) {
-		if due = dueAt(rec.Token, now.Add(-k.every), now, k.every, part); !now.Before(due) {
-			k.pauseAfter(ctx, k.failures.Load())
-			if due, err = k.refresh(ctx, key, rec, part); err != nil {
-				k.failures.Add(1)
-				return
-			}
-			k.failures.Store(0)
-		}
-	}
-	k.remember(hash, due)
-}
-
-// probe finds out whether the store is down, or the record that could not be loaded is
-// damaged. The lookout hears that the store answers, too.
-func (k *keeper) probe(ctx context.Context) {
-	n, key := k.unread.Add(1), k.readable.Load()
-	if key == nil || n%probeEach != 1 {
-		return
-	}
-	if _, err := k.peek(ctx, *key); err == nil {
-		k.unread.Store(0)
-	}
-}
-
-// isKept reports whether the session is one to keep alive. rec is its record; nil: there
-// is none.
-func (k *keeper) isKept(rec *Record) bool {
-	return rec != nil && rec.Ended == "" && rec.Token.RefreshToken != "" && k.foreign(rec) == nil
-}
-
-// foreign returns an error if the session is another tenant's. rec may be nil.
-func (k *keeper) foreign(rec *Record) error {
-	if rec == nil {
-		return nil
-	}
-	tenant := tenancyOf(rec.Token)
-	if k.env.tenants.mayBeOurs(tenant) {
-		return nil
-	}
-	return fmt.Errorf("it is not kept alive: its token is of tenant %q, and this process has received no token of that tenant; give each tenant a Store of its own", tenant)
-}
-
-// dueAt decides when a session is due. issued is when its token was issued, if the token
-// does not say: an expiry alone says only that it has not expired. part is the part of the
-// time that must have passed.
-func dueAt(tok *oauth2.Token, issued, now time.Time, every time.Duration, part float64) time.Time {
-	says := tok.ExpiresIn > 0 || claimsOf(tok.AccessToken).lifetime() > 0
-	if l := newLease(tok, now, 0, 0); says && l.lifetime != 0 {
-		issued = time.Unix(0, l.issued)
-	}
-	limit, early := every, time.Duration(0)
-	if lifetime := claimsOf(tok.RefreshToken).lifetime(); 0 < lifetime && lifetime < every {
-		limit, early = lifetime, every/roundsPerAge // a round is long for it
-	}
-	return issued.Add(time.Duration(part*float64(limit)) - early)
-}
-
-// refresh refreshes the session, like a request that finds the token expired. If the
-// token has not expired, refresh acts as after a 401. It returns when the session is due
-// next.
-func (k *keeper) refresh(ctx context.Context, key string, rec *Record, part float64) (time.Time, error) {
-	defer k.enter()()
-	if err := k.foreign(rec); err != nil { // FinCode's first answer has come meanwhile
-		k.tell(key, err)
-		return k.env.now().Add(time.Duration(part * float64(k.every))), nil
-	}
-	tenant := tenancyOf(rec.Token)
-	if k.isSuspect(tenant) {
-		return k.env.now(), nil
-	}
-	defer k.leaveMemory(key, k.sessions.find(key))
-	src, now := k.TokenSource(key), k.env.now()
-	tok, err := src.token(ctx, false)
-	if err == nil && sameTokens(tok, rec.Token) {
-		tok, err = src.refresh(ctx, tok, true) // a process that has just loaded a token takes it for young
-	}
-	switch {
-	case isEnd(err):
-		k.suspect(tenant)
-		return now.Add(time.Duration(part * float64(k.every))), nil
-	case err != nil:
-		return now, err
-	}
-	return dueAt(tok, now, now, k.every, part), nil
-}
-
-// enter lets one refresh begin after the other while FinCode has sent no token. The caller
-// calls leave after its refresh.
-func (k *keeper) enter() (leave func()) {
-	if k.env.tenants.areUnknown() {
-		k.first <- struct{}{}
-		if k.env.tenants.areUnknown() {
-			return func() { <-k.first }
-		}
-		<-k.first
-	}
-	return func() {}
-}
-
-// suspect notes that FinCode has refused a token of the tenant.
-func (k *keeper) suspect(tenant string) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if tenant != "" {
-		k.suspects[tenant] = true
-	}
-}
-
-// isSuspect reports whether the tenant's other sessions wait for the next round. FinCode may
-// refuse all of them.
-func (k *keeper) isSuspect(tenant string) bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.suspects[tenant] && k.env.tenants.areUnknown()
-}
-
-// leaveMemory makes a session that was not in memory before the first to leave it.
-func (k *keeper) leaveMemory(key string, before *session) {
-	if s := k.sessions.find(key); s != nil && s != before {
-		s.used.Store(0)
-	}
 }
 
 // pauseAfter pauses after n failures in a row, longer after each; 0: it does not.

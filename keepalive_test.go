@@ -722,19 +722,33 @@ func TestKeysThatFailAreToldOfBesideManyDamagedRecords(t *testing.T) {
 }
 
 // A tenantFinCode is a FinCode of a tenant. It refuses tokens of other tenants.
-func tenantFinCode(tenant string, presented *[]string) roundTripper {
-	return func(r *http.Request) (*http.Response, error) {
-		data, err := io.ReadAll(r.Body)
-		if err != nil {
-			return nil, err
-		}
-		*presented = append(*presented, string(data))
-		if !strings.Contains(string(data), "of-"+tenant) {
-			return &http.Response{StatusCode: 401, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(`{"success": false, "error": {"message": "invalid"}}`)), Request: r}, nil
-		}
-		return &http.Response{StatusCode: 200, Header: http.Header{"Content-Type": {"application/json"}}, Request: r, Body: io.NopCloser(strings.NewReader(fmt.Sprintf(
-			`{"access_token": %q, "refresh_token": "of-%s", "expires_in": 3600}`, tenantToken(tenant, time.Now()).AccessToken, tenant)))}, nil
+type tenantFinCode struct {
+	tenant string
+
+	mu     sync.Mutex
+	bodies []string
+}
+
+func (f *tenantFinCode) RoundTrip(r *http.Request) (*http.Response, error) {
+	data, err := io.ReadAll(r.Body)
+	if err != nil {
+		return nil, err
 	}
+	f.mu.Lock()
+	f.bodies = append(f.bodies, string(data))
+	f.mu.Unlock()
+	status, answer := 401, `{"success": false, "error": {"message": "invalid"}}`
+	if strings.Contains(string(data), "of-"+f.tenant) {
+		status, answer = 200, fmt.Sprintf(`{"access_token": %q, "refresh_token": "of-%s", "expires_in": 3600}`, tenantToken(f.tenant, time.Now()).AccessToken, f.tenant)
+	}
+	return &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(answer)), Request: r}, nil
+}
+
+// presented returns the bodies of all refreshes.
+func (f *tenantFinCode) presented() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.bodies)
 }
 
 func tenantToken(tenant string, issued time.Time) *oauth2.Token {
@@ -756,9 +770,9 @@ func TestSessionsOfAnotherTenantAreNotPresentedAndToldOnce(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		var presented []string
+		fc := &tenantFinCode{tenant: "ours"}
 		var seen events
-		cfg := fincodeauth.Config{BaseURL: api, Base: tenantFinCode("ours", &presented), Store: store}
+		cfg := fincodeauth.Config{BaseURL: api, Base: fc, Store: store}
 		seen.observe(&cfg)
 		sessions, err := fincodeauth.New(cfg)
 		if err != nil {
@@ -772,6 +786,7 @@ func TestSessionsOfAnotherTenantAreNotPresentedAndToldOnce(t *testing.T) {
 		stop := keepAlive(sessions, 24*time.Hour, nil)
 		time.Sleep(70 * time.Hour)
 		wantStopped(t, stop)
+		presented := fc.presented()
 		if slices.ContainsFunc(presented, func(body string) bool { return strings.Contains(body, "theirs") }) {
 			t.Error("a token of the other tenant was presented")
 		}
@@ -781,6 +796,36 @@ func TestSessionsOfAnotherTenantAreNotPresentedAndToldOnce(t *testing.T) {
 		told := failures(&seen)
 		if len(told) != 20 || told["theirs-1"] != 1 || told["theirs-39"] != 1 {
 			t.Errorf("RefreshFailed was sent for %v, want once for each session of the other tenant", told)
+		}
+	})
+}
+
+// Sessions that nobody has refreshed in time are dead. They look like those of another
+// tenant, but a session that lives must not wait for all of them.
+func TestDeadSessionsDoNotHoldUpOthersInANewProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fincodeauth.NewMemoryStore()
+		const n, every = 500, 24 * time.Hour
+		for i := range n {
+			tok := tenantToken("ours", time.Now().Add(-2*every))
+			tok.RefreshToken = "dead"
+			if i == n/2 {
+				tok = tenantToken("ours", time.Now().Add(-every*975/1000))
+			}
+			if err := store.Save(t.Context(), strconv.Itoa(i), &fincodeauth.Record{Version: strconv.Itoa(i), Generation: 1, Token: tok}, ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		fc := &tenantFinCode{tenant: "ours"}
+		sessions, err := fincodeauth.New(fincodeauth.Config{BaseURL: api, Base: fc, Store: store})
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop := keepAlive(sessions, every, nil)
+		time.Sleep(every / 100)
+		wantStopped(t, stop)
+		if got := record(t, store, strconv.Itoa(n/2)); got.Generation != 2 {
+			t.Errorf("the session that lives has generation %d after two rounds and %d refreshes, want 2", got.Generation, len(fc.presented()))
 		}
 	})
 }
@@ -797,16 +842,16 @@ func TestSessionsOfAnotherTenantDoNotEndTogetherInANewProcess(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		time.Sleep(every)
-		var presented []string
-		sessions, err := fincodeauth.New(fincodeauth.Config{BaseURL: api, Base: tenantFinCode("ours", &presented), Store: store})
+		time.Sleep(every * 98 / 100)
+		fc := &tenantFinCode{tenant: "ours"}
+		sessions, err := fincodeauth.New(fincodeauth.Config{BaseURL: api, Base: fc, Store: store})
 		if err != nil {
 			t.Fatal(err)
 		}
 		stop := keepAlive(sessions, every, nil)
 		time.Sleep(time.Minute)
-		if len(presented) != 1 {
-			t.Errorf("%d tokens of the other tenant were presented in a round, want one", len(presented))
+		if n := len(fc.presented()); n != 1 {
+			t.Errorf("%d tokens of the other tenant were presented in a round, want one", n)
 		}
 		if err := sessions.Adopt(t.Context(), "ours", tenantToken("ours", time.Now().Add(-every))); err != nil {
 			t.Fatal(err)
