@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -28,6 +29,8 @@ type childOrder struct {
 	Store   shared
 	BaseURL string
 	Keys    []string
+
+	KeepAlive time.Duration // instead of requests, the child calls KeepAlive with this; 0: it sends requests
 }
 
 // A note is a line that a child writes, in JSON.
@@ -98,15 +101,36 @@ func obeyChildOrder(told string) error {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		close(stop)
 	}()
+	if c.KeepAlive != 0 {
+		c.keepAlive(stop)
+	} else {
+		c.sendRequests(stop)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), childPatience)
+	defer cancel()
+	return c.sessions.Close(ctx)
+}
+
+// sendRequests sends requests until stop is closed, and then looks for working tokens.
+func (c *child) sendRequests(stop <-chan struct{}) {
 	var working sync.WaitGroup
 	for range childGoroutines {
 		working.Go(func() { c.work(stop) })
 	}
 	working.Wait()
 	c.check()
-	ctx, cancel := context.WithTimeout(context.Background(), childPatience)
-	defer cancel()
-	return c.sessions.Close(ctx)
+}
+
+// keepAlive calls KeepAlive until stop is closed.
+func (c *child) keepAlive(stop <-chan struct{}) {
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		<-stop
+		cancel()
+	}()
+	if err := c.sessions.KeepAlive(ctx, c.KeepAlive, nil); !errors.Is(err, context.Canceled) {
+		c.note(note{What: failed, Text: err.Error()})
+	}
 }
 
 // work sends requests until stop is closed.
@@ -228,6 +252,10 @@ func (c *child) note(n note) {
 type notedStore struct {
 	fincodeauth.Store
 	note func(note)
+}
+
+func (s *notedStore) Keys(ctx context.Context) iter.Seq2[string, error] {
+	return s.Store.(fincodeauth.KeyLister).Keys(ctx)
 }
 
 func (s *notedStore) Save(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {

@@ -83,6 +83,16 @@ type livingChild struct {
 // describes.
 func newLiving(t *testing.T, sh shared, cfg fincodetest.Config) *living {
 	t.Helper()
+	l := newIdle(t, sh, livingSessions, cfg)
+	for range livingChildren {
+		l.startChild(t, childOrder{Store: sh, BaseURL: l.fincode.URL, Keys: l.keys})
+	}
+	return l
+}
+
+// newIdle is newLiving without children.
+func newIdle(t *testing.T, sh shared, sessions int, cfg fincodetest.Config) *living {
+	t.Helper()
 	store, closer, err := sh.open()
 	if err != nil {
 		t.Fatal(err)
@@ -98,7 +108,7 @@ func newLiving(t *testing.T, sh shared, cfg fincodetest.Config) *living {
 	}}
 	t.Cleanup(l.fincode.Close)
 	l.fincode.Inject(fincodetest.Refresh, -1, fincodetest.Fault{Before: livingLatency, After: livingLatency})
-	for i := range livingSessions {
+	for i := range sessions {
 		l.keys = append(l.keys, fmt.Sprintf("user-%02d", i))
 	}
 	all := l.newSessions(t)
@@ -108,9 +118,6 @@ func newLiving(t *testing.T, sh shared, cfg fincodetest.Config) *living {
 		}
 	}
 	closeAll(t, all)
-	for range livingChildren {
-		l.startChild(t, childOrder{Store: sh, BaseURL: l.fincode.URL, Keys: l.keys})
-	}
 	return l
 }
 
