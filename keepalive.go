@@ -65,7 +65,7 @@ const (
 // FinCode does not say how long an unused refresh token lives (FINCODE.md, What no page
 // says, 3): choose every well below that, and not below the lifetime of an access token.
 // If the refresh token is a JWT that lives for a shorter time, that time counts. A session
-// is refreshed when 95.5 to 98 % of the time have passed, so it costs at most 1.05 times
+// is refreshed when 95.5 to 97.5 % of the time have passed, so it costs at most 1.05 times
 // the fewest refreshes. If the token does not say when it was issued, the session is
 // refreshed at once, and then each process counts by itself.
 //
@@ -79,8 +79,9 @@ const (
 //
 // Every process on a store may call KeepAlive: each session is then refreshed by one of
 // them. Eight sessions are visited at once, and the work is spread over time. A process
-// makes one Load within every for a session, and one more with its refresh. Sessions that
-// only KeepAlive uses are the first to leave the memory (Config.MaxSessions).
+// makes one Load within every for a session, and one more with its refresh. Beyond a million
+// sessions, or MaxSessions if that is more, it loads the rest in each round. An old token that
+// Adopt brings under a key that was just visited counts from that visit.
 //
 // A failed refresh sends the usual events, and the session is visited again in the next
 // round. A record that cannot be loaded sends RefreshFailed, and so do keys that cannot be
@@ -106,10 +107,10 @@ func (a *Sessions) keepAlive(ctx context.Context, every time.Duration, keys func
 	}
 	ctx, cancel := a.env.untilClosing(ctx)
 	defer cancel()
-	k := &keeper{Sessions: a, every: every, keys: keys, seed: maphash.MakeSeed(), first: make(chan struct{}, 1), due: make(map[uint64]int64), told: make(map[string]bool)}
-	for {
+	k := &keeper{Sessions: a, every: every, keys: keys, seed: maphash.MakeSeed(), first: make(chan struct{}, 1), due: make(map[uint64]int64), told: make(map[string]int)}
+	for listTold := false; ; {
 		began := a.env.now()
-		err := k.round(ctx, began)
+		err := k.goRound(ctx, began)
 		switch {
 		case a.env.isClosing():
 			return ErrClosed
@@ -118,7 +119,7 @@ func (a *Sessions) keepAlive(ctx context.Context, every time.Duration, keys func
 		case errors.Is(err, errors.ErrUnsupported):
 			return err
 		}
-		k.tell("", err)
+		listTold = k.tellOfList(listTold, err)
 		k.wait(ctx, k.period()-a.env.since(began))
 	}
 }
@@ -140,9 +141,10 @@ type keeper struct {
 	// says whose sessions these are, and only one session is at stake at a time before that.
 	first chan struct{}
 
-	mu   sync.Mutex       // guards what follows
-	due  map[uint64]int64 // when sessions are due, by the hash of the key
-	told map[string]bool  // keys whose failure was told
+	mu    sync.Mutex       // guards what follows
+	due   map[uint64]int64 // when sessions are due, by the hash of the key
+	round int              // that is under way
+	told  map[string]int   // keys whose failure was told, and until which round that counts
 
 	// suspects are the tenants of which FinCode has refused a token in this round, while it
 	// had sent none. Another of their sessions is tried in the next round.
@@ -152,10 +154,10 @@ type keeper struct {
 // period is how long a round takes.
 func (k *keeper) period() time.Duration { return max(k.every/roundsPerAge, roundMin) }
 
-// round visits each session that may be due. It began at a time of environment.now. It
-// returns the error of the list.
-func (k *keeper) round(ctx context.Context, began time.Time) error {
-	k.suspects = make(map[string]bool)
+// goRound makes a round: it visits each session that may be due. It returns the error of the
+// list. began is now.
+func (k *keeper) goRound(ctx context.Context, began time.Time) error {
+	k.begin()
 	var visits errgroup.Group
 	visits.SetLimit(visitsAtOnce)
 	var failed error
@@ -166,6 +168,7 @@ func (k *keeper) round(ctx context.Context, began time.Time) error {
 		}
 		if err != nil {
 			failed = err
+			k.wait(ctx, visitPauseMin) // there may be many
 			continue
 		}
 		if k.pace(ctx, began, listed); ctx.Err() != nil {
@@ -183,8 +186,26 @@ func (k *keeper) round(ctx context.Context, began time.Time) error {
 	}
 	_ = visits.Wait() // visits return no error
 	k.last = listed
-	k.forgetPassed(began)
+	k.end(began)
 	return failed
+}
+
+// begin begins a round.
+func (k *keeper) begin() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.round++
+	k.suspects = make(map[string]bool)
+}
+
+// end ends a round. It forgets the sessions that were due before the round and were not
+// visited in it, or not with success: their keys are gone, or are unknown anew. It also
+// forgets the failures of keys that did not fail again.
+func (k *keeper) end(began time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	maps.DeleteFunc(k.due, func(_ uint64, due int64) bool { return due <= began.UnixNano() })
+	maps.DeleteFunc(k.told, func(_ string, round int) bool { return round < k.round })
 }
 
 // errSilent is the error of a list that was ended because no key came.
@@ -251,14 +272,6 @@ func (k *keeper) remember(hash uint64, due time.Time) {
 	}
 }
 
-// forgetPassed forgets the sessions that were due before a round and were not visited in
-// it, or not with success: their keys are gone, or are unknown anew.
-func (k *keeper) forgetPassed(began time.Time) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	maps.DeleteFunc(k.due, func(_ uint64, due int64) bool { return due <= began.UnixNano() })
-}
-
 // pauseAfter pauses after n failures in a row, longer after each; 0: it does not.
 func (k *keeper) pauseAfter(ctx context.Context, n int32) {
 	if n > 0 {
@@ -266,20 +279,34 @@ func (k *keeper) pauseAfter(ctx context.Context, n int32) {
 	}
 }
 
-// tell sends RefreshFailed for the first failure of a key in a row; nil: it has succeeded.
-func (k *keeper) tell(key string, err error) {
+// tell sends RefreshFailed for the first failure of a key in a row. The key is visited again
+// within that many rounds.
+func (k *keeper) tell(key string, err error, rounds int) {
 	k.mu.Lock()
-	known := k.told[key]
-	switch {
-	case err == nil:
-		delete(k.told, key)
-	case key == "", len(k.told) < toldMost: // the failure of the list concerns all sessions
-		k.told[key] = true
-	default:
+	_, known := k.told[key]
+	if known || len(k.told) < toldMost {
+		k.told[key] = k.round + rounds
+	} else {
 		known = true
 	}
 	k.mu.Unlock()
-	if err != nil && !known {
+	if !known {
 		k.env.observe(RefreshFailed, key, 0, err)
 	}
+}
+
+// succeeded notes that a key has not failed.
+func (k *keeper) succeeded(key string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.told, key)
+}
+
+// tellOfList sends RefreshFailed if the list of keys has failed, and not in the round before.
+// It reports whether the list has failed.
+func (k *keeper) tellOfList(before bool, err error) (failed bool) {
+	if err != nil && !before {
+		k.env.observe(RefreshFailed, "", 0, err)
+	}
+	return err != nil
 }

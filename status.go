@@ -17,8 +17,8 @@ type Status struct {
 	// Expiry is when the access token expires. Zero: there is none, or nobody knows.
 	Expiry time.Time
 
-	// RefreshAt is when this process begins to refresh the token in the background, if
-	// the session is used. Zero: it does not.
+	// RefreshAt is when this process begins to refresh the token, if the session is used.
+	// Zero: it does not.
 	RefreshAt time.Time
 
 	// RefreshStarted is when a process began to present the refresh token. Zero: no
@@ -41,8 +41,9 @@ type Status struct {
 }
 
 // Status says how the session under key is: what the store has, or what this process
-// knows to be newer. It calls FinCode never, and the store once. It changes nothing, and
-// does not count as a use of the session. It also works after Close.
+// knows to be newer. It never calls FinCode, and loads the record once. It does not count as a
+// use of the session. (With a Journal, that saves what the journal has of the session, as
+// each Load does.) It also works after Close.
 //
 // If there is no session, Status returns no error: look at Exists. If the store fails,
 // or if the record is damaged, Status returns the error, and what this process knows.
@@ -128,7 +129,11 @@ func (h holding) status(key string, rec *Record, env *environment) Status {
 // setToken sets what a token says.
 func (st *Status) setToken(l *lease, now time.Time) {
 	st.Expiry = expiryOf(l.token, now)
-	if l.token.RefreshToken != "" && l.refreshAt != never {
+	switch {
+	case l.token.RefreshToken == "", l.refreshAt == never:
+	case l.token.AccessToken == "":
+		st.RefreshAt = now
+	default:
 		st.RefreshAt = time.Unix(0, l.refreshAt)
 	}
 	st.Claims = newClaims(l.token.AccessToken)

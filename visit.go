@@ -1,7 +1,6 @@
 package fincodeauth
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -20,6 +19,10 @@ type visit struct {
 // visit refreshes the session if it is due, and remembers when it is due next.
 func (k *keeper) visit(ctx context.Context, key string, hash uint64) {
 	k.pauseAfter(ctx, k.unread.Load())
+	if k.env.enlist() != nil { // so that Close waits for the visit
+		return
+	}
+	defer k.env.work.Done()
 	v := &visit{keeper: k, key: key, part: dueFrom + dueSpread*float64(hash>>11)/(1<<53), began: k.env.now()}
 	if rec, ok := v.load(ctx); ok {
 		if due, ok := v.keep(ctx, rec); ok {
@@ -34,8 +37,8 @@ func (v *visit) load(ctx context.Context) (rec *Record, ok bool) {
 	if ctx.Err() != nil {
 		return nil, false
 	}
-	v.tell(v.key, cmp.Or(err, v.foreign(rec)))
 	if err != nil {
+		v.tell(v.key, err, 0)
 		v.probe(ctx)
 		return nil, false
 	}
@@ -59,7 +62,12 @@ func (v *visit) probe(ctx context.Context) {
 // keep refreshes the session if it is due, and returns when it is due next. ok is false if
 // the refresh failed.
 func (v *visit) keep(ctx context.Context, rec *Record) (due time.Time, ok bool) {
-	if !v.isKept(rec) {
+	if err := v.foreign(rec); err != nil {
+		v.tell(v.key, err, roundsPerAge)
+		return v.later(), true
+	}
+	v.succeeded(v.key)
+	if rec == nil || rec.Ended != "" || rec.Token.RefreshToken == "" {
 		return v.later(), true
 	}
 	due = dueAt(rec.Token, v.began.Add(-v.every), v.began, v.every, v.part)
@@ -78,12 +86,6 @@ func (v *visit) keep(ctx context.Context, rec *Record) (due time.Time, ok bool) 
 
 // later returns when a session is due that begins after this visit, or a little earlier.
 func (v *visit) later() time.Time { return v.began.Add(time.Duration(v.part * float64(v.every))) }
-
-// isKept reports whether the session is one to keep alive. rec is its record; nil: there
-// is none.
-func (v *visit) isKept(rec *Record) bool {
-	return rec != nil && rec.Ended == "" && rec.Token.RefreshToken != "" && v.foreign(rec) == nil
-}
 
 // foreign returns an error if the session is another tenant's. rec may be nil.
 func (v *visit) foreign(rec *Record) error {
@@ -118,13 +120,12 @@ func dueAt(tok *oauth2.Token, issued, now time.Time, every time.Duration, part f
 func (v *visit) refresh(ctx context.Context, rec *Record) (due time.Time, err error) {
 	defer v.enter()()
 	if err := v.foreign(rec); err != nil { // FinCode's first answer has come meanwhile
-		v.tell(v.key, err)
+		v.tell(v.key, err, roundsPerAge)
 		return v.later(), nil
 	}
 	if v.isSuspect(rec) {
 		return v.began, nil
 	}
-	defer v.leaveMemory(v.sessions.find(v.key))
 	src, now := v.TokenSource(v.key), v.env.now()
 	tok, err := src.token(ctx, false)
 	if err == nil && sameTokens(tok, rec.Token) {
@@ -172,11 +173,4 @@ func (v *visit) isSuspect(rec *Record) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.suspects[tenant] && v.env.tenants.areUnknown()
-}
-
-// leaveMemory makes the session, if it was not in memory before, the first to leave it.
-func (v *visit) leaveMemory(before *session) {
-	if s := v.sessions.find(v.key); s != nil && s != before {
-		s.used.Store(0)
-	}
 }
