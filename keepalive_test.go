@@ -526,32 +526,50 @@ func TestManyDamagedRecordsAreToldOfUpToALimit(t *testing.T) {
 }
 
 func TestStoreThatIsDownGetsFewCallsAndLosesNoSession(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		store := newFaultyStore()
-		const n, every = 5000, 24 * time.Hour
-		fc := newRotator(t, store, n, every, func(i int) time.Duration { return every * 95 / 100 * time.Duration(i) / n })
-		var calls atomic.Int64
-		sessions, err := fincodeauth.New(fincodeauth.Config{BaseURL: api, Base: fc, Store: store})
-		if err != nil {
-			t.Fatal(err)
-		}
-		stop := keepAlive(sessions, every, nil)
-		time.Sleep(time.Hour)
-		store.set(func(s *faultyStore) {
-			s.load = func() error { calls.Add(1); return errStoreDown }
-			s.save = func(*fincodeauth.Record, func() error) error { calls.Add(1); return errStoreDown }
+	for name, before := range map[string]time.Duration{"from the start": 0, "later": time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := newFaultyStore()
+				const n, every = 3000, 24 * time.Hour
+				fc := newRotator(t, store, n, every, func(i int) time.Duration { return every * 95 / 100 * time.Duration(i) / n })
+				sessions, err := fincodeauth.New(fincodeauth.Config{BaseURL: api, Base: fc, Store: store})
+				if err != nil {
+					t.Fatal(err)
+				}
+				var down atomic.Bool
+				var calls atomic.Int64
+				fails := func() error {
+					if down.Load() {
+						calls.Add(1)
+						return errStoreDown
+					}
+					return nil
+				}
+				store.set(func(s *faultyStore) {
+					s.load = fails
+					s.save = func(_ *fincodeauth.Record, save func() error) error {
+						if err := fails(); err != nil {
+							return err
+						}
+						return save()
+					}
+				})
+				down.Store(before == 0)
+				stop := keepAlive(sessions, every, nil)
+				time.Sleep(before)
+				down.Store(true)
+				time.Sleep(time.Minute)
+				if n := calls.Load(); n > 600 {
+					t.Errorf("a store that is down got %d calls in a minute, want at most 600", n)
+				}
+				time.Sleep(14 * time.Minute)
+				down.Store(false)
+				time.Sleep(every + every/10)
+				wantStopped(t, stop)
+				fc.wantYoung(t)
+			})
 		})
-		const outage = 15 * time.Minute
-		time.Sleep(outage)
-		if perSecond := float64(calls.Load()) / outage.Seconds(); perSecond > 10 {
-			t.Errorf("a store that is down got %.1f calls a second, want at most 10", perSecond)
-		}
-		store.down(false)
-		store.set(func(s *faultyStore) { s.load, s.save = nil, nil })
-		time.Sleep(3 * every)
-		wantStopped(t, stop)
-		fc.wantYoung(t)
-	})
+	}
 }
 
 func TestFinCodeThatIsDownGetsFewCallsAndLosesNoSession(t *testing.T) {
