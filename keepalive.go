@@ -108,7 +108,7 @@ func (a *Sessions) keepAlive(ctx context.Context, every time.Duration, keys func
 	ctx, cancel := a.env.untilClosing(ctx)
 	defer cancel()
 	k := &keeper{Sessions: a, every: every, keys: keys, seed: maphash.MakeSeed(), first: make(chan struct{}, 1), due: make(map[uint64]int64), told: make(map[string]int)}
-	for listTold := false; ; {
+	for failed := false; ; {
 		began := a.env.now()
 		err := k.goRound(ctx, began)
 		switch {
@@ -119,7 +119,10 @@ func (a *Sessions) keepAlive(ctx context.Context, every time.Duration, keys func
 		case errors.Is(err, errors.ErrUnsupported):
 			return err
 		}
-		listTold = k.tellOfList(listTold, err)
+		if err != nil && !failed {
+			a.env.observe(RefreshFailed, "", 0, err)
+		}
+		failed = err != nil
 		k.wait(ctx, k.period()-a.env.since(began))
 	}
 }
@@ -300,13 +303,4 @@ func (k *keeper) succeeded(key string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	delete(k.told, key)
-}
-
-// tellOfList sends RefreshFailed if the list of keys has failed, and not in the round before.
-// It reports whether the list has failed.
-func (k *keeper) tellOfList(before bool, err error) (failed bool) {
-	if err != nil && !before {
-		k.env.observe(RefreshFailed, "", 0, err)
-	}
-	return err != nil
 }
