@@ -16,11 +16,11 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/fincodeauth/fincodeauth"
-	handafter "github.com/fincodeauth/fincodeauth/examples/migrate/handwritten/after"
-	handbefore "github.com/fincodeauth/fincodeauth/examples/migrate/handwritten/before"
-	"github.com/fincodeauth/fincodeauth/examples/migrate/move"
-	oauth2after "github.com/fincodeauth/fincodeauth/examples/migrate/oauth2/after"
-	oauth2before "github.com/fincodeauth/fincodeauth/examples/migrate/oauth2/before"
+	handafter "github.com/fincodeauth/fincodeauth/examples/migrate/internal/handwritten/after"
+	handbefore "github.com/fincodeauth/fincodeauth/examples/migrate/internal/handwritten/before"
+	"github.com/fincodeauth/fincodeauth/examples/migrate/internal/move"
+	oauth2after "github.com/fincodeauth/fincodeauth/examples/migrate/internal/oauth2/after"
+	oauth2before "github.com/fincodeauth/fincodeauth/examples/migrate/internal/oauth2/before"
 	"github.com/fincodeauth/fincodeauth/filestore"
 	"github.com/fincodeauth/fincodeauth/fincodetest"
 )

@@ -7,7 +7,7 @@ import (
 	"net/http"
 
 	"github.com/fincodeauth/fincodeauth"
-	"github.com/fincodeauth/fincodeauth/examples/migrate/move"
+	"github.com/fincodeauth/fincodeauth/examples/migrate/internal/move"
 )
 
 // A Client sends requests with the account's token.

@@ -6,7 +6,7 @@ import (
 	"net/http"
 
 	"github.com/fincodeauth/fincodeauth"
-	"github.com/fincodeauth/fincodeauth/examples/migrate/move"
+	"github.com/fincodeauth/fincodeauth/examples/migrate/internal/move"
 )
 
 // account is the key of the session in the store.
