@@ -9,6 +9,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -26,7 +27,8 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
 	logger := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	if err := run(ctx, os.Args[1:], os.Getenv, os.Stdout, logger); err != nil {
+	err := run(ctx, os.Args[1:], os.Getenv, os.Stdout, logger)
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
 		logger.Error("the program failed", "error", err)
 		os.Exit(1) // an unsaved token is an error of run, so whoever started this learns of it
 	}

@@ -46,6 +46,7 @@ func parseOptions(args []string, getenv func(string) string) (options, error) {
 	publicKey := flags.String("public-key", getenv("FINCODE_PUBLIC_KEY"), "the tenant's RSA key that passwords are encrypted with, in Base64; or FINCODE_PUBLIC_KEY")
 	flags.DurationVar(&opts.drain, "drain", 0, "how long to serve after SIGTERM: longer than the load balancer needs to notice /readyz")
 	flags.DurationVar(&opts.saveTimeout, "save-timeout", 30*time.Second, "how long a shutdown waits, after the last request, for a store that is down; then the tokens that are not saved are lost")
+	flags.Lookup("database").DefValue = "" // DATABASE_URL may hold a password, and -h prints defaults
 	if err := flags.Parse(args); err != nil {
 		return options{}, err
 	}

@@ -1,9 +1,23 @@
 package main
 
 import (
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
 )
+
+func TestHelpIsNoFailureAndDoesNotPrintThePasswordOfTheDatabase(t *testing.T) {
+	cmd := exec.Command(os.Args[0], "-h")
+	cmd.Env = append(os.Environ(), replicaVariable+"=1", "DATABASE_URL=postgres://bff:secret@db.example.com/bff")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Errorf("%v:\n%s", err, out)
+	}
+	if text := string(out); !strings.Contains(text, "DATABASE_URL") || strings.Contains(text, "secret") || strings.Contains(text, "failed") {
+		t.Errorf("-h prints:\n%s", out)
+	}
+}
 
 func TestPlainHTTPIsForThisMachineOnly(t *testing.T) {
 	for _, args := range []string{
