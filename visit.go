@@ -109,7 +109,8 @@ func dueAt(tok *oauth2.Token, issued, now time.Time, every time.Duration, part f
 	}
 	limit, early := every, time.Duration(0)
 	if lifetime := claimsOf(tok.RefreshToken).lifetime(); 0 < lifetime && lifetime < every {
-		limit, early = lifetime, every/roundsPerAge // a round is long for it
+		// A round is long for it, and the order of the keys may change from round to round.
+		limit, early = lifetime, 2*every/roundsPerAge
 	}
 	return issued.Add(time.Duration(part*float64(limit)) - early)
 }
