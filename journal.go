@@ -214,7 +214,11 @@ func (j *journal) Keys(ctx context.Context) iter.Seq2[string, error] {
 			}
 		}
 		for key := range j.left(ctx) {
-			if ctx.Err() != nil || !yield(key, nil) {
+			if err := ctx.Err(); err != nil {
+				yield("", err)
+				return
+			}
+			if !yield(key, nil) {
 				return
 			}
 		}

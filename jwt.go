@@ -52,10 +52,11 @@ func newClaims(token string) Claims {
 	if id, ok := payload["user-id"].(float64); ok {
 		c.UserID = strconv.FormatFloat(id, 'f', -1, 64)
 	}
-	if r := registered(payload); r.IssuedAt > 0 {
+	r := registered(payload)
+	if r.IssuedAt > 0 {
 		c.Issued = unixTime(r.IssuedAt)
 	}
-	if r := registered(payload); r.Expiry > 0 {
+	if r.Expiry > 0 {
 		c.Expiry = unixTime(r.Expiry)
 	}
 	return c

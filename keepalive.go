@@ -88,7 +88,8 @@ const (
 // listed: once, until that succeeds, and for at most 1,000 keys. A session that ends sends
 // Ended, as it does when it is used.
 //
-// The error is ErrClosed, or wraps why ctx has ended. If the Store does not list its keys
+// Close waits until KeepAlive has returned, so keys must honour its context. The error of
+// KeepAlive is ErrClosed, or wraps why ctx has ended. If the Store does not list its keys
 // and keys is nil, the error wraps errors.ErrUnsupported.
 func (a *Sessions) KeepAlive(ctx context.Context, every time.Duration, keys func(context.Context) iter.Seq2[string, error]) error {
 	err := a.keepAlive(ctx, every, keys)
@@ -105,6 +106,10 @@ func (a *Sessions) keepAlive(ctx context.Context, every time.Duration, keys func
 	if keys == nil {
 		keys = a.Keys
 	}
+	if err := a.env.enlist(); err != nil {
+		return err
+	}
+	defer a.env.work.Done()
 	ctx, cancel := a.env.untilClosing(ctx)
 	defer cancel()
 	k := &keeper{Sessions: a, every: every, keys: keys, seed: maphash.MakeSeed(), first: make(chan struct{}, 1), due: make(map[uint64]int64), told: make(map[string]int)}

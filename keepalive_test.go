@@ -1072,6 +1072,35 @@ func TestCloseWaitsForTheVisitsOfKeepAlive(t *testing.T) {
 	})
 }
 
+func TestCloseWaitsUntilKeepAliveListsNoKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sessions := newSessions(t, fincodetest.New(fincodetest.Config{}))
+		var listing atomic.Int64
+		stop := keepAlive(sessions, 24*time.Hour, func(ctx context.Context) iter.Seq2[string, error] {
+			return func(yield func(string, error) bool) {
+				listing.Add(1)
+				defer listing.Add(-1)
+				<-ctx.Done()
+				time.Sleep(time.Second) // until the database has noticed it
+				yield("", ctx.Err())
+			}
+		})
+		time.Sleep(time.Second)
+		if listing.Load() != 1 {
+			t.Fatal("KeepAlive does not list the keys")
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := sessions.Close(ctx); err != nil {
+			t.Error(err)
+		}
+		if n := listing.Load(); n != 0 {
+			t.Errorf("%d lists are under way after Close", n)
+		}
+		stop()
+	})
+}
+
 // Keys that were removed must not take the place of later failures.
 func TestFailureIsToldAgainAfterItsKeyWasGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

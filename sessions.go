@@ -206,7 +206,7 @@ func (a *Sessions) Forget(ctx context.Context, key string) error {
 // that have ended or were logged out, and of records that cannot be loaded. A key may come
 // more than once. Status tells more of a key.
 //
-// If the store fails, Keys yields an error. If the Store is no KeyLister, the error wraps
+// If the store fails, Keys yields an error. If the Store is not a KeyLister, the error wraps
 // errors.ErrUnsupported.
 func (a *Sessions) Keys(ctx context.Context) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {

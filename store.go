@@ -281,7 +281,7 @@ func keysOf(ctx context.Context, s Store) iter.Seq2[string, error] {
 		return lister.Keys(ctx)
 	}
 	return func(yield func(string, error) bool) {
-		yield("", fmt.Errorf("%s does not list its keys, because it is no KeyLister: %w", nameOf(s), errors.ErrUnsupported))
+		yield("", fmt.Errorf("%s does not list its keys, because it is not a KeyLister: %w", nameOf(s), errors.ErrUnsupported))
 	}
 }
 

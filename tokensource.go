@@ -11,9 +11,9 @@ import (
 
 // A TokenSource returns a session's access token, and refreshes it before it
 // expires. It is an oauth2.TokenSource, and a credentials.PerRPCCredentials of gRPC.
-// Make it with Sessions.TokenSource. It is safe for concurrent use. Its errors wrap a *SessionError if a login is needed,
-// ErrClosed, an *EndpointError, ErrStore, or the error of the connection, the context
-// or Config.Credentials.
+// Make it with Sessions.TokenSource. It is safe for concurrent use. Its errors wrap a
+// *SessionError if a login is needed, ErrClosed, an *EndpointError, ErrStore, or the error
+// of the connection, the context or Config.Credentials.
 type TokenSource struct {
 	all   *Sessions
 	place place // its key "" means the key of each call's context

@@ -19,10 +19,6 @@ type visit struct {
 // visit refreshes the session if it is due, and remembers when it is due next.
 func (k *keeper) visit(ctx context.Context, key string, hash uint64) {
 	k.pauseAfter(ctx, k.unread.Load())
-	if k.env.enlist() != nil { // so that Close waits for the visit
-		return
-	}
-	defer k.env.work.Done()
 	v := &visit{keeper: k, key: key, part: dueFrom + dueSpread*float64(hash>>11)/(1<<53), began: k.env.now()}
 	if rec, ok := v.load(ctx); ok {
 		if due, ok := v.keep(ctx, rec); ok {

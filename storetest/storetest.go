@@ -47,8 +47,8 @@ const precision = time.Microsecond
 //
 // # Listing
 //
-// A store that is a KeyLister must list every key that it holds. A store that is none
-// passes those subtests.
+// A store that is a KeyLister must list every key that it holds. Any other
+// store passes those subtests.
 //
 // # Contention
 //

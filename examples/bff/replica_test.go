@@ -286,7 +286,7 @@ func (c *cable) cut() {
 	clear(c.conns)
 }
 
-func (c *cable) mend() {
+func (c *cable) repair() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.isCut = false

@@ -158,7 +158,7 @@ func TestStoppedProcessSavesWhenTheDatabaseIsBack(t *testing.T) {
 	s := newStranded(t)
 	s.replica.stop(t)
 	eventually(t, "the process stops", func() bool { return strings.Contains(s.replica.log.String(), "stopping") })
-	s.cable.mend()
+	s.cable.repair()
 	if code := s.replica.wait(t); code != 0 {
 		t.Errorf("exit code %d, want 0\n%s", code, s.replica.log)
 	}
