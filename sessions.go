@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/oauth2"
+
+	"github.com/fincodeauth/fincodeauth/internal/machine"
 )
 
 // Sessions are one tenant's sessions, by key: the name of an account, or the ID
@@ -26,6 +28,9 @@ type Sessions struct {
 // New starts to save in the background what other processes left in it, until that is
 // done or Close is called. It does not call another store.
 func New(cfg Config) (*Sessions, error) {
+	if on, ok := cfg.Base.(*machine.Base); ok {
+		return newOn(cfg, on.Now, on.Random)
+	}
 	return newOn(cfg, time.Now, rand.Float64)
 }
 

@@ -41,6 +41,7 @@ func (k *promise) observed(v *view, e fincodeauth.Event) {
 	w.mu.Unlock()
 	if e.Type == fincodeauth.Ended {
 		k.ended(v, e.Err)
+		k.testifies(v, e.Err)
 	}
 }
 

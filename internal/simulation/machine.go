@@ -259,6 +259,9 @@ func (p *process) boot() *fincodeauth.Sessions {
 		MaxSessions:    w.luck.inMemory,
 		Observe:        func(e fincodeauth.Event) { w.promise.observed(p.viewOf(e.Key), e) },
 	}
+	if w.witness != nil {
+		w.witness.Watch(&cfg, Process{p})
+	}
 	if w.luck.credentials {
 		cfg.Credentials = func(_ context.Context, key string, cause error) (fincodeauth.Credentials, error) {
 			if err := p.step("credentials"); err != nil {

@@ -19,6 +19,7 @@
 //	small.go    small worlds, in which nothing happens by chance
 //	plan.go     what goes wrong in a small world, and where
 //	stats.go    how often each thing happened
+//	witness.go  who looks on, and what ended a session in truth
 //
 // What must be true, whatever happens:
 //
@@ -69,7 +70,14 @@ type Result struct {
 // Run plays one seed. It must be called in a testing/synctest bubble of its
 // own. With trace, it records what happens.
 func Run(seed uint64, boot Boot, trace bool) Result {
+	return RunWatched(seed, boot, trace, nil)
+}
+
+// RunWatched is Run with a witness; nil: none. A witness changes nothing of what a seed
+// does.
+func RunWatched(seed uint64, boot Boot, trace bool, witness Witness) Result {
 	w := newWorld(seed, newLuck(seed), boot, trace)
+	w.witness = witness
 	w.play()
 	w.rest()
 	w.end()
@@ -94,6 +102,7 @@ type world struct {
 	luck     luck
 	plan     *plan // nil: only chance decides what goes wrong
 	boot     Boot
+	witness  Witness // nil: none
 	started  time.Time
 	machines []*machine
 	accounts []*account
