@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/oauth2"
+
+	"github.com/fincodeauth/fincodeauth/internal/envelope"
 )
 
 // An EndpointError is FinCode's answer to a login, refresh-token or logout that did
@@ -66,19 +68,7 @@ func (e *EndpointError) meaning() int {
 	if !succeeded(e.Status) {
 		return e.Status
 	}
-	switch e.Code {
-	case "AUTH_REQUIRED":
-		return http.StatusUnauthorized
-	case "FORBIDDEN":
-		return http.StatusForbidden
-	case "NOT_FOUND":
-		return http.StatusNotFound
-	case "VALIDATION_ERROR":
-		return http.StatusUnprocessableEntity
-	case "RATE_LIMIT_EXCEEDED":
-		return http.StatusTooManyRequests
-	}
-	return http.StatusInternalServerError
+	return envelope.Status(e.Code)
 }
 
 // refusal makes an EndpointError of an answer. whole reports whether data is the
@@ -89,16 +79,13 @@ func refusal(op string, resp *http.Response, data []byte, whole bool, secrets []
 		e.foreign = !whole
 		return e
 	}
-	body := object(data)
+	body := envelope.Object(data)
 	// The first bytes of a page that begins with "403 Forbidden" are valid JSON, the
 	// number 403. An object that parses is always complete.
 	e.foreign = !json.Valid(data) || !whole && body == nil
-	detail, ok := body["error"].(map[string]any)
-	if !ok {
-		detail = body
-	}
-	e.Code = printable(text(detail, "code"), secrets)
-	e.Message = printable(text(detail, "message", "error"), secrets)
+	detail := envelope.Failure(body)
+	e.Code = printable(envelope.Text(detail, "code"), secrets)
+	e.Message = printable(envelope.Text(detail, "message", "error"), secrets)
 	return e
 }
 
@@ -190,14 +177,11 @@ func (a *answer) token(before time.Time) (*oauth2.Token, error) {
 	if a.body == nil {
 		return nil, errors.New("the answer is not a JSON object")
 	}
-	body := a.body
-	if data, _ := body["data"].(map[string]any); text(data, "access_token", "accessToken") != "" {
-		body = data
-	}
+	body := envelope.Tokens(a.body)
 	tok := &oauth2.Token{
-		AccessToken:  text(body, "access_token", "accessToken"),
-		TokenType:    text(body, "token_type", "tokenType"),
-		RefreshToken: text(body, "refresh_token", "refreshToken"),
+		AccessToken:  envelope.Text(body, "access_token", "accessToken"),
+		TokenType:    envelope.Text(body, "token_type", "tokenType"),
+		RefreshToken: envelope.Text(body, "refresh_token", "refreshToken"),
 	}
 	switch {
 	case tok.AccessToken == "":

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/oauth2"
+
+	"github.com/fincodeauth/fincodeauth/internal/envelope"
 )
 
 // A callError is a call that got no answer.
@@ -134,7 +136,7 @@ func (e *endpoint) call(ctx context.Context, op string, auth http.Header, body a
 	case len(data) > maxAnswer:
 		return nil, &callError{op: op, sent: true, err: fmt.Errorf("the answer is longer than %d bytes", maxAnswer)}
 	}
-	a := &answer{date: resp.Header.Get("Date"), body: object(data)}
+	a := &answer{date: resp.Header.Get("Date"), body: envelope.Object(data)}
 	if a.body["success"] == false {
 		return nil, refusal(op, resp, data, true, secrets)
 	}

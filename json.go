@@ -1,22 +1,10 @@
 package fincodeauth
 
 import (
-	"encoding/json"
-	"errors"
 	"strconv"
 	"strings"
 	"time"
 )
-
-// object reads a JSON object. It returns nil if data is something else. It leaves out
-// a number that is too large.
-func object(data []byte) (m map[string]any) {
-	err := json.Unmarshal(data, &m)
-	if _, tooLarge := errors.AsType[*json.UnmarshalTypeError](err); err != nil && !tooLarge {
-		return nil
-	}
-	return m
-}
 
 // number returns a number, with or without quotes, or 0 if value is something else.
 func number(value any) float64 {
@@ -29,16 +17,6 @@ func number(value any) float64 {
 		}
 	}
 	return 0
-}
-
-// text returns the first of the named members that is a non-empty string.
-func text(m map[string]any, names ...string) string {
-	for _, name := range names {
-		if s, _ := m[name].(string); s != "" {
-			return s
-		}
-	}
-	return ""
 }
 
 // texts returns the strings of an array, or a single string; nil if value is something

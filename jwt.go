@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/fincodeauth/fincodeauth/internal/envelope"
 )
 
 // jwtClaims are the registered claims that say how long a token lives (RFC
@@ -32,7 +34,7 @@ func payloadOf(token string) map[string]any {
 	if err != nil {
 		return nil
 	}
-	return object(payload)
+	return envelope.Object(payload)
 }
 
 // Claims are what FinCode wrote into an access token (FINCODE.md, Tokens). They are read
@@ -48,7 +50,7 @@ type Claims struct {
 // newClaims reads the claims of a JWT. A token that is not a JWT has none.
 func newClaims(token string) Claims {
 	payload := payloadOf(token)
-	c := Claims{UserID: text(payload, "user-id"), Roles: texts(payload["roles"])}
+	c := Claims{UserID: envelope.Text(payload, "user-id"), Roles: texts(payload["roles"])}
 	if id, ok := payload["user-id"].(float64); ok {
 		c.UserID = strconv.FormatFloat(id, 'f', -1, 64)
 	}

@@ -4,6 +4,8 @@ import (
 	"sync"
 
 	"golang.org/x/oauth2"
+
+	"github.com/fincodeauth/fincodeauth/internal/envelope"
 )
 
 // tenants are the tenants of the tokens that this process has received from FinCode, by
@@ -47,4 +49,6 @@ func (t *tenants) mayBeOurs(name string) bool {
 }
 
 // tenancyOf returns the claim tenancy-id of the access token.
-func tenancyOf(tok *oauth2.Token) string { return text(payloadOf(tok.AccessToken), "tenancy-id") }
+func tenancyOf(tok *oauth2.Token) string {
+	return envelope.Text(payloadOf(tok.AccessToken), "tenancy-id")
+}
