@@ -13,8 +13,8 @@ const maxSentences = 100
 // outlines have the sentence of each verdict that needs no names, and what to do.
 var outlines = map[Verdict]struct{ summary, do string }{
 	Alive:     {"", ""},
-	LoggedOut: {"somebody logged out", "log in with: fincode login"},
-	Never:     {"nobody has logged in, as far as the journal goes back", "log in with: fincode login"},
+	LoggedOut: {"somebody logged out", "log in"},
+	Never:     {"nobody has logged in, as far as the journal goes back", "log in"},
 	Lost:      {"", "log in again: no alarm. Find out why processes or connections die"},
 	WentBack:  {"", "log in again. The store has lost data: look at its failovers and backups"},
 	Refused:   {"", "log in again: no alarm"},
