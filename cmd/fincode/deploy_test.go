@@ -1,7 +1,6 @@
 //go:build unix
 
-// Package deploy tests the files of this folder.
-package deploy
+package main
 
 import (
 	"os"
@@ -22,7 +21,7 @@ func TestUnitsOfSystemdAreValid(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"fincode-proxy.service", "fincode-proxy.socket"} {
 		// systemd-analyze looks for the program.
-		unit := strings.ReplaceAll(read(t, name), "/usr/local/bin/fincode", "/bin/true")
+		unit := strings.ReplaceAll(readDeployed(t, name), "/usr/local/bin/fincode", "/bin/true")
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(unit), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -34,12 +33,12 @@ func TestUnitsOfSystemdAreValid(t *testing.T) {
 }
 
 func TestFlagsInTheServiceExist(t *testing.T) {
-	_, line, ok := strings.Cut(read(t, "fincode-proxy.service"), "ExecStart=/usr/local/bin/fincode proxy ")
+	_, line, ok := strings.Cut(readDeployed(t, "fincode-proxy.service"), "ExecStart=/usr/local/bin/fincode proxy ")
 	if !ok {
 		t.Fatal("the service does not start the proxy")
 	}
 	line, _, _ = strings.Cut(line, "\n")
-	help, err := exec.Command(build(t), "proxy", "--help").Output()
+	help, err := exec.Command(buildStatic(t), "proxy", "--help").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +62,7 @@ func TestProgramRunsInAnEmptyRootWithoutRights(t *testing.T) {
 	if err := os.Chmod(root, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Rename(build(t), filepath.Join(root, "fincode")); err != nil {
+	if err := os.Rename(buildStatic(t), filepath.Join(root, "fincode")); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command("/fincode", "version")
@@ -76,11 +75,11 @@ func TestProgramRunsInAnEmptyRootWithoutRights(t *testing.T) {
 	}
 }
 
-// build builds the command as the Containerfile does, and returns its path.
-func build(t *testing.T) string {
+// buildStatic builds the command as the Containerfile does, and returns its path.
+func buildStatic(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "fincode")
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s", "-o", path, "..")
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s", "-o", path, ".")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
@@ -88,9 +87,10 @@ func build(t *testing.T) string {
 	return path
 }
 
-func read(t *testing.T, name string) string {
+// readDeployed reads a file of the folder deploy.
+func readDeployed(t *testing.T, name string) string {
 	t.Helper()
-	data, err := os.ReadFile(name)
+	data, err := os.ReadFile(filepath.Join("deploy", name))
 	if err != nil {
 		t.Fatal(err)
 	}
