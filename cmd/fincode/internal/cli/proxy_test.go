@@ -300,7 +300,8 @@ func (u *user) shell(line string, p *proxied) string {
 	return string(out)
 }
 
-var changing = regexp.MustCompile(`127\.0\.0\.1:\d+|\d\d:\d\d:\d\d|\b[A-Z0-9]{26}\b|\b\d{10}\b|pid \d+ on \S+\)|\w+day, \d+ \w+ \d{4}`)
+// A time of another day has its date.
+var changing = regexp.MustCompile(`127\.0\.0\.1:\d+|(\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d|\b[A-Z0-9]{26}\b|\b\d{10}\b|pid \d+ on \S+\)|\w+day, \d+ \w+ \d{4}`)
 
 // normal returns text without what is different each time.
 func normal(text string) string {
