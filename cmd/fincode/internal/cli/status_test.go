@@ -12,6 +12,7 @@ import (
 
 	"github.com/fincodeauth/fincodeauth"
 	"github.com/fincodeauth/fincodeauth/cmd/fincode/internal/failure"
+	"github.com/fincodeauth/fincodeauth/cmd/fincode/internal/profile"
 	"github.com/fincodeauth/fincodeauth/fincodetest"
 )
 
@@ -164,14 +165,15 @@ func TestStatusShowsWhatIsBroken(t *testing.T) {
 func TestStatusShowsWhatIsUnsaved(t *testing.T) {
 	t.Parallel()
 	u := loggedIn(t, fincodetest.Config{})
-	shard := filepath.Join(u.env["FINCODE_STATE"], "profiles", "default", "journal", "ab")
+	const store = "redis://127.0.0.1:1/0"
+	shard := filepath.Join(profile.At(u.env["FINCODE_STATE"]).JournalFolder(profile.Profile{Name: "default", Store: store}), "ab")
 	if err := os.MkdirAll(shard, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(shard, "entry.json"), []byte("{}"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if v := u.status(5, "--store", "redis://127.0.0.1:1/0", "--refresh-timeout", "1s"); v["unsaved"] != true {
+	if v := u.status(5, "--store", store, "--refresh-timeout", "1s"); v["unsaved"] != true {
 		t.Errorf("%v", v)
 	}
 	if v := u.status(0); v["unsaved"] != false {

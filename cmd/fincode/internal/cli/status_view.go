@@ -66,7 +66,7 @@ func (a *app) look(ctx context.Context) statusView {
 	v.Key = a.placeOf(s)
 	st, err := s.Status(ctx, s.key)
 	err = errors.Join(err, s.close(ctx))
-	v.Unsaved = st.Unsaved || p.Store != "" && hasJournaled(a.state().Folder(p.Name, "journal")) // after Status, which saves what it can
+	v.Unsaved = st.Unsaved || p.Store != "" && hasJournaled(a.state().JournalFolder(p)) // after Status, which saves what it can
 	if err != nil {
 		v.fail(err)
 		return v

@@ -3,7 +3,9 @@ package profile
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"database/sql"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/url"
@@ -47,7 +49,7 @@ func (s State) OpenStore(ctx context.Context, p Profile, keys [][]byte, forLogin
 		}
 	}
 	if p.Store != "" {
-		opened.Store, err = fincodeauth.Journal(opened.Store, s.Folder(p.Name, "journal"))
+		opened.Store, err = fincodeauth.Journal(opened.Store, s.JournalFolder(p))
 	}
 	if err == nil && !p.Plain {
 		opened.Store, err = fincodeauth.Encrypt(opened.Store, keys...)
@@ -56,6 +58,22 @@ func (s State) OpenStore(ctx context.Context, p Profile, keys [][]byte, forLogin
 		return Opened{}, failure.Wrap(failure.Local, errors.Join(err, opened.Close()))
 	}
 	return opened, nil
+}
+
+// JournalFolder returns the folder with what the profile's store elsewhere has not accepted
+// yet. Each store has its own, because a flag may name another store for the same profile,
+// and a token of one store must never be saved in another. A store that gets a new password
+// is the same store.
+func (s State) JournalFolder(p Profile) string {
+	store := p.Store
+	if u, err := url.Parse(store); err == nil {
+		query := u.Query()
+		query.Del("password")
+		u.User, u.RawQuery = url.User(u.User.Username()), query.Encode()
+		store = u.String()
+	}
+	sum := sha256.Sum256([]byte(store))
+	return filepath.Join(s.Folder(p.Name, "journal"), hex.EncodeToString(sum[:8]))
 }
 
 // open opens the store itself.
