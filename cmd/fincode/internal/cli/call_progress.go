@@ -55,7 +55,7 @@ type watched struct {
 
 func (w watched) Read(p []byte) (int, error) {
 	n, err := w.ReadCloser.Read(p)
-	_ = w.bar.Add(n) // a bar that cannot be drawn is no reason to end the call
+	_ = w.bar.Add(n) // the call goes on if the bar cannot be drawn
 	return n, err
 }
 

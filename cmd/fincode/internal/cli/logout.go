@@ -104,5 +104,9 @@ func (s *session) isOut(ctx context.Context) bool {
 func (a *app) isForgotten(ctx context.Context, p profile.Profile) bool {
 	p.Plain = true
 	s, err := a.openWith(ctx, p, nil, 0, false)
-	return err == nil && s.isOut(ctx) && s.close(ctx) == nil
+	if err != nil {
+		return false
+	}
+	out := s.isOut(ctx)
+	return s.close(ctx) == nil && out
 }

@@ -10,9 +10,9 @@ import (
 )
 
 // HoldsTokens reports whether FinCode's answers at a decoded path may hold tokens
-// (FINCODE.md, Calls). Servers compare paths in different ways, so no spelling counts:
-// neither case, nor letters such as "ſ", "ţ" and "ｓ", nor characters that nobody sees,
-// such as the soft hyphen.
+// (FINCODE.md, Calls). Servers compare paths in different ways, so all spellings count:
+// upper case, letters such as "ſ", "ţ" and "ｓ", and characters that nobody sees, such as
+// the soft hyphen.
 func HoldsTokens(path string) bool {
 	path = strings.Map(func(r rune) rune {
 		if r > unicode.MaxASCII {

@@ -7,7 +7,7 @@ import (
 	"github.com/fincodeauth/fincodeauth"
 )
 
-// A State is what a session is like, for scripts. The zero value is no state.
+// A State is what a session is like, for scripts. The zero value is not a state.
 type State string
 
 const (
@@ -111,7 +111,7 @@ func (s *Session) describeEnd(st fincodeauth.Status, login string) {
 		s.Advice = "Find out who: another program of yours with a copy of the token, or a thief. Then log in with:"
 	case st.Reused || st.Interrupted:
 		s.State, s.Title = Login, "Login needed: a refresh was interrupted"
-		s.Advice = "This is no breach: the answer to an earlier refresh was lost. Log in with:"
+		s.Advice = "This is not a breach: the answer to an earlier refresh was lost. Log in with:"
 	default:
 		s.State, s.Title = Login, "Login needed: FinCode ended the session"
 		s.Advice = "Log in with:"

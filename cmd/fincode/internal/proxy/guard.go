@@ -36,7 +36,7 @@ func newGuard(allowed []string) (guard, error) {
 
 var (
 	notOrdinary = problem{status: http.StatusBadRequest, code: "BAD_REQUEST",
-		message: "this is no forward proxy: use its address as the base URL, and not as an HTTP proxy"}
+		message: "this is not a forward proxy: use its address as the base URL, and not as an HTTP proxy"}
 	methodRefused = problem{status: http.StatusMethodNotAllowed, code: "METHOD_NOT_ALLOWED",
 		message: "the proxy does not forward this method"}
 	wrongHost = problem{status: http.StatusMisdirectedRequest, code: "HOST_NOT_ALLOWED",
@@ -85,7 +85,7 @@ func (g guard) knows(r *http.Request) bool {
 }
 
 // isOf reports whether h names the address that a connection came to. An IP address in
-// Host is no rebinding: the page would have that address as its origin.
+// Host is not a rebinding: the page would have that address as its origin.
 func (h hostPort) isOf(local *net.TCPAddr) bool {
 	if h.withPort().port != fmt.Sprint(local.Port) {
 		return false
@@ -106,7 +106,7 @@ func (h hostPort) withPort() hostPort {
 	return h
 }
 
-// splitHost splits a value of Host. It returns false for a value that is no host.
+// splitHost splits a value of Host. It returns false for a value that is not a host.
 func splitHost(text string) (hostPort, bool) {
 	text = strings.ToLower(text)
 	if addr, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(text, "["), "]")); err == nil {
