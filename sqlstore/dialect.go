@@ -96,7 +96,9 @@ func newStatements(d Dialect, opts []Option) (statements, error) {
 	var types []any
 	switch d {
 	case PostgreSQL:
-		types = []any{`TEXT COLLATE "C"`, `TEXT COLLATE "C"`, "TEXT", "TIMESTAMPTZ", ""}
+		// CockroachDB and Aurora DSQL refuse COLLATE "C" here. It is not needed, because
+		// a database's own collation takes no two different texts for equal.
+		types = []any{"TEXT", "TEXT", "TEXT", "TIMESTAMPTZ", ""}
 	case MySQL:
 		// A duplicate key stays an error here. MySQL's ways to ignore it also
 		// ignore other errors, or hide the duplicate if the driver's

@@ -10,9 +10,10 @@ import (
 	"time"
 )
 
-// These marks tell the errors of databases apart. A mark is in the error's text,
-// or is the SQLSTATE that the error's method SQLState returns. The types of the
-// drivers' errors are unknown here, because this package imports no driver.
+// These marks tell the errors of databases apart. A mark is the SQLSTATE that the
+// error's method SQLState returns. If the error has no such method, a mark is in its
+// text. The types of the drivers' errors are unknown here, because this package imports
+// no driver.
 var (
 	duplicateKey = []string{"Error 1062"}
 
@@ -22,9 +23,11 @@ var (
 	temporary = []string{"SQLSTATE 40001", "SQLSTATE 40P01", "Error 1213", "database is locked", "table is locked",
 		"SQLSTATE 23505", "SQLSTATE 42P07", "SQLSTATE 42710"}
 
-	// The connection broke. The statement may have had its effect or not. So only
-	// a statement that may run twice may be tried again.
-	broken = []string{"SQLSTATE 57P01", "SQLSTATE 57P02", "SQLSTATE 57P03", "Error 1927", "Error 1317", "Error 1053",
+	// The connection broke, or a distributed database does not know what became of
+	// the statement (40003). The statement may have had its effect or not. So only a
+	// statement that may run twice may be tried again.
+	broken = []string{"SQLSTATE 40003", "SQLSTATE 08000", "SQLSTATE 08003", "SQLSTATE 08006", "SQLSTATE 08007",
+		"SQLSTATE 57P01", "SQLSTATE 57P02", "SQLSTATE 57P03", "Error 1927", "Error 1317", "Error 1053",
 		"bad connection", "invalid connection", "unexpected EOF", "connection reset", "broken pipe"}
 
 	missingTable = []string{"SQLSTATE 42P01", "Error 1146", "no such table"}
@@ -36,14 +39,16 @@ var (
 // twice.
 func repeatable() []string { return slices.Concat(temporary, broken) }
 
-// marked reports whether err has one of the marks.
+// marked reports whether err has one of the marks. The text of an error with a SQLSTATE
+// does not count, because it may quote another error: an unknown outcome may quote the
+// serialization failure that led to it.
 func marked(err error, marks []string) bool {
 	text := err.Error()
 	if e, ok := errors.AsType[interface {
 		error
 		SQLState() string
 	}](err); ok {
-		text += " SQLSTATE " + e.SQLState()
+		text = "SQLSTATE " + e.SQLState()
 	}
 	return slices.ContainsFunc(marks, func(mark string) bool { return strings.Contains(text, mark) })
 }

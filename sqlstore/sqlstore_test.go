@@ -127,6 +127,9 @@ func TestTemporaryErrorsAreTriedAgain(t *testing.T) {
 	for _, temporary := range []error{
 		stateError("40001"),
 		fmt.Errorf("wrapped: %w", stateError("40P01")),
+		serverError{"40001", "restart transaction: TransactionRetryWithProtoRefreshError: TransactionRetryError: retry txn (RETRY_SERIALIZABLE)"},
+		serverError{"40001", "could not serialize access due to concurrent update"},
+		serverError{"40001", "change conflicts with another transaction, please retry: (OC000)"},
 		errors.New("Error 1213 (40001): Deadlock found when trying to get lock; try restarting transaction"),
 		errors.New("database is locked (5) (SQLITE_BUSY)"),
 		errors.New("database table is locked"),
@@ -136,6 +139,67 @@ func TestTemporaryErrorsAreTriedAgain(t *testing.T) {
 		if len(d.statements) != 3 {
 			t.Errorf("%v: %d attempts, want 3", temporary, len(d.statements))
 		}
+	}
+}
+
+// A serverError is an error with a SQLSTATE, and with a text as servers write it.
+type serverError struct{ state, text string }
+
+func (e serverError) Error() string    { return fmt.Sprintf("ERROR: %s (SQLSTATE %s)", e.text, e.state) }
+func (e serverError) SQLState() string { return e.state }
+
+// unknown are errors after which a statement may have had its effect.
+var unknown = []error{
+	// CockroachDB's ambiguous result may quote the failure that led to it.
+	serverError{"40003", "result is ambiguous: error=context deadline exceeded"},
+	serverError{"40003", "result is ambiguous: replica unavailable: restart transaction (SQLSTATE 40001)"},
+	serverError{"08006", "connection failure"},
+	serverError{"08007", "transaction resolution unknown"},
+	serverError{"57P01", "server is shutting down"},
+	serverError{"XX000", "Timed out: UpdateTransaction RPC (request call id 321) to 127.0.0.1:9100 timed out after 0.001s"},
+}
+
+func TestUnknownOutcomeIsReturnedAsItIs(t *testing.T) {
+	for _, want := range unknown {
+		for name, call := range map[string]func(*sqlstore.Store) error{
+			"first Save": func(s *sqlstore.Store) error {
+				return s.Save(t.Context(), "alice", &fincodeauth.Record{Version: "v1"}, "")
+			},
+			"Save": func(s *sqlstore.Store) error {
+				return s.Save(t.Context(), "alice", &fincodeauth.Record{Version: "v2"}, "v1")
+			},
+			"Delete": func(s *sqlstore.Store) error { return s.Delete(t.Context(), "alice") },
+		} {
+			d := &database{errs: []error{want}}
+			err := call(newStore(t, d, sqlstore.PostgreSQL))
+			if !errors.Is(err, want) || errors.Is(err, fincodeauth.ErrConflict) || errors.Is(err, fincodeauth.ErrNotFound) {
+				t.Errorf("%s = %v, want only %v", name, err, want)
+			}
+			if len(d.statements) != 1 {
+				t.Errorf("%s after %v: %d attempts, want 1", name, want, len(d.statements))
+			}
+		}
+	}
+}
+
+func TestWhatMayRunTwiceIsTriedAgainAfterAnUnknownOutcome(t *testing.T) {
+	for _, state := range []string{"40003", "08000", "08003", "08006", "08007"} {
+		d := &database{record: `{"version":"1"}`, errs: []error{stateError(state)}}
+		store := newStore(t, d, sqlstore.PostgreSQL)
+		if _, err := store.Load(t.Context(), "alice"); err != nil || len(d.statements) != 2 {
+			t.Errorf("%s: Load = %v after %d attempts, want nil after 2", state, err, len(d.statements))
+		}
+		d.errs = []error{stateError("42P01"), stateError(state), stateError("42P01"), nil}
+		if err := store.Migrate(t.Context()); err != nil || len(d.errs) != 0 {
+			t.Errorf("%s: Migrate = %v, want nil after it made the table twice", state, err)
+		}
+	}
+}
+
+// CockroachDB refuses a column with COLLATE "C". Aurora DSQL refuses COLLATE altogether.
+func TestSchemaForPostgreSQLNamesNoCollation(t *testing.T) {
+	if schema := sqlstore.Schema(sqlstore.PostgreSQL); schema == "" || strings.Contains(schema, "COLLATE") {
+		t.Errorf("Schema = %q, want a table without COLLATE", schema)
 	}
 }
 
