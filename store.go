@@ -69,7 +69,8 @@ type KeyLister interface {
 // Record in it, slog's JSON handler writes the JSON form.
 type Record struct {
 	// Version is different for each Save, and never empty. This package makes it,
-	// and a Store only compares it. The part before the first dot names the
+	// and a Store only compares it. The JSON form begins with it: package etcdstore
+	// compares that beginning. The part before the first dot names the
 	// session. It changes only with a Login or an Adopt, and with the first Save
 	// over a record without a Generation.
 	Version string `json:"version"`
