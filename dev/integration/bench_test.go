@@ -4,12 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/redis/go-redis/v9"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/fincodeauth/fincodeauth"
 	"github.com/fincodeauth/fincodeauth/fincodetest"
@@ -76,6 +78,32 @@ var measured = []struct {
 	{"SQLite", func(b *testing.B) (fincodeauth.Store, bareStore) {
 		return openWithBare(b, sqlite, "file:"+b.TempDir()+"/sessions.db?_pragma=journal_mode(wal)&_pragma=busy_timeout(10000)")
 	}},
+	{"etcd", func(b *testing.B) (fincodeauth.Store, bareStore) {
+		ours, bare := openSharedEtcd(b), openSharedEtcd(b)
+		fill(b, bare.Store)
+		return ours.Store, bareStore{
+			load: func(ctx context.Context, n int) error {
+				found, err := bare.client.Get(ctx, bare.name+user(n))
+				if err != nil {
+					return err
+				}
+				return one(found.Count, nil)
+			},
+			save: func(ctx context.Context, n int, data, version, prev string) error {
+				key, from := bare.name+user(n), `{"version":"`+prev
+				_, rest, _ := strings.Cut(data, ",")
+				done, err := bare.client.Txn(ctx).
+					If(clientv3.Compare(clientv3.Value(key), ">", from+`"`), clientv3.Compare(clientv3.Value(key), "<", from+"#")).
+					Then(clientv3.OpPut(key, `{"version":"`+version+`",`+rest)).
+					Else(clientv3.OpGet(key)).
+					Commit()
+				if err == nil && !done.Succeeded {
+					err = fincodeauth.ErrConflict
+				}
+				return err
+			},
+		}
+	}},
 	{"Redis", func(b *testing.B) (fincodeauth.Store, bareStore) {
 		ours, bare := openPrefix(b, openRedis(b)), openPrefix(b, openRedis(b))
 		fill(b, bare.Store)
@@ -93,6 +121,7 @@ var measured = []struct {
 			},
 		}
 	}},
+	{"Kubernetes", openKubeWithBare},
 }
 
 // saveScript is a copy of the script in redisstore.

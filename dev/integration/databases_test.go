@@ -38,6 +38,8 @@ var stores = []struct {
 	{"MariaDB", func(t testing.TB) fincodeauth.Store { return openTable(t, mariaDB, mysqlDSN).Store }},
 	{"SQLite", func(t testing.TB) fincodeauth.Store { return openTable(t, sqlite, sqliteDSN(t)).Store }},
 	{"Redis", func(t testing.TB) fincodeauth.Store { return openPrefix(t, openRedis(t)).Store }},
+	{"etcd", func(t testing.TB) fincodeauth.Store { return openSharedEtcd(t).Store }},
+	{"Kubernetes", func(t testing.TB) fincodeauth.Store { return openKube(t).Store }},
 }
 
 // A sqlDatabase is a database that is opened by database/sql. variable is the

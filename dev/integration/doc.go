@@ -7,5 +7,6 @@
 // prefix, and removes it at the end.
 //
 // Some tests start servers of their own, because they break them: Redis, Sentinel and
-// PostgreSQL. These tests need the programs, and are skipped or fail without them.
+// PostgreSQL. The tests of etcd and Kubernetes start etcd and API servers. All of these
+// tests need the programs, and are skipped or fail without them.
 package integration

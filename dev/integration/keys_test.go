@@ -45,6 +45,16 @@ func TestKeysOfRedisAreListedInBoundedMemory(t *testing.T) {
 	wantInBoundedMemory(t, p.Store, n)
 }
 
+func TestKeysOfEtcdAreListedInBoundedMemory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("many keys take long")
+	}
+	p := openSharedEtcd(t)
+	const n = 200_000
+	p.fill(t, n)
+	wantInBoundedMemory(t, p.Store, n)
+}
+
 func wantInBoundedMemory(t *testing.T, s fincodeauth.KeyLister, n int) {
 	t.Helper()
 	base, most, found := heap(), uint64(0), 0

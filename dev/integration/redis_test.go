@@ -263,7 +263,7 @@ func startLoading(t *testing.T) (addr string) {
 
 // freeAddr returns an address on which no program listens. A Redis in a cluster
 // also uses the port that is 10000 higher, so the port must be below 55000.
-func freeAddr(t *testing.T) string {
+func freeAddr(t testing.TB) string {
 	t.Helper()
 	for range 100 {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -292,7 +292,7 @@ func ask(t *testing.T, addr string, args ...any) any {
 }
 
 // eventually waits until ok is true.
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -231,6 +230,3 @@ func command(t *testing.T, s *server, args ...any) *redis.Cmd {
 	defer cancel()
 	return client.Do(ctx, args...)
 }
-
-// kill ends s as a power failure does.
-func (s *server) kill() { s.stop(syscall.SIGKILL) }

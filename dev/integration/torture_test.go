@@ -2,12 +2,14 @@ package integration
 
 import (
 	"context"
+	"crypto/x509"
 	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net/http"
 	"net/url"
 	"os"
 	"slices"
@@ -19,7 +21,9 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/fincodeauth/fincodeauth"
+	"github.com/fincodeauth/fincodeauth/etcdstore"
 	"github.com/fincodeauth/fincodeauth/internal/torture"
+	"github.com/fincodeauth/fincodeauth/kubestore"
 	"github.com/fincodeauth/fincodeauth/redisstore"
 	"github.com/fincodeauth/fincodeauth/sqlstore"
 )
@@ -34,13 +38,18 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	torture.Main(m, openShared)
+	for _, stop := range stops {
+		stop()
+	}
 }
 
 // A shared describes a store that several processes open.
 type shared struct {
-	Database string // SQLite, PostgreSQL, MariaDB, Redis, or Sentinel: the Redis that a Sentinel calls the primary
-	Address  string // DSN, or URL; of Sentinel, host:port
-	Name     string // of the table, or the prefix
+	Database string // SQLite, PostgreSQL, MariaDB, Redis, etcd, Kubernetes, or Sentinel: the Redis that a Sentinel calls the primary
+	Address  string // DSN, or URL; of Sentinel and Kubernetes, host:port; of etcd, those of all members, with commas
+	Name     string // of the table, or of the namespace, or the prefix
+
+	Token, CA string `json:",omitempty"` // of Kubernetes
 }
 
 // openShared opens the store that spec describes, until the process ends. spec is a
@@ -58,6 +67,19 @@ func openShared(spec string) (fincodeauth.Store, error) {
 // open opens the store. The caller should close what it returns beside the store.
 func (sh shared) open() (fincodeauth.Store, io.Closer, error) {
 	switch sh.Database {
+	case "etcd":
+		client, err := dialEtcd(strings.Split(sh.Address, ",")...)
+		if err != nil {
+			return nil, nil, err
+		}
+		store, err := etcdstore.New(client, etcdstore.Prefix(sh.Name))
+		return store, client, err
+	case "Kubernetes":
+		roots := x509.NewCertPool()
+		roots.AppendCertsFromPEM([]byte(sh.CA))
+		client := kubeClient(roots, sh.Token, sh.Address)
+		store, err := kubestore.New(kubestore.Cluster{Server: "https://" + sh.Address, Namespace: sh.Name, Client: client})
+		return store, closeIdle{client}, err
 	case "Sentinel":
 		client := redis.NewFailoverClient(&redis.FailoverOptions{
 			MasterName:            sentinelName,
@@ -93,6 +115,14 @@ func (sh shared) open() (fincodeauth.Store, io.Closer, error) {
 	return nil, nil, fmt.Errorf("no database %q", sh.Database)
 }
 
+// closeIdle is an io.Closer of an HTTP client.
+type closeIdle struct{ *http.Client }
+
+func (c closeIdle) Close() error {
+	c.CloseIdleConnections()
+	return nil
+}
+
 // TestTorture kills processes that share a database at any instruction, and cuts
 // their connections. For each database it takes as long as FINCODEAUTH_TORTURE
 // says. Without that variable it takes 30 s, or 10 s with -short.
@@ -108,13 +138,19 @@ func TestTorture(t *testing.T) {
 		}
 	}
 	for _, victim := range []struct {
-		name string
-		open func(t *testing.T) (fincodeauth.Store, shared, cutter)
+		name           string
+		open           func(t *testing.T) (fincodeauth.Store, shared, cutter)
+		cutEvery       time.Duration
+		refreshTimeout time.Duration
 	}{
-		{"PostgreSQL", victimPostgres},
-		{"MariaDB", victimMariaDB},
-		{"SQLite", victimSQLite},
-		{"Redis", victimRedis},
+		// A second is how long TCP waits before it repeats a lost SYN.
+		{"PostgreSQL", victimPostgres, time.Second, 1500 * time.Millisecond},
+		{"MariaDB", victimMariaDB, time.Second, 1500 * time.Millisecond},
+		{"SQLite", victimSQLite, time.Second, 1500 * time.Millisecond},
+		{"Redis", victimRedis, time.Second, 1500 * time.Millisecond},
+		// A member needs time to come back, and a call to find another one.
+		{"etcd", victimEtcd, 3 * time.Second, 4 * time.Second},
+		{"Kubernetes", victimKubernetes, time.Second, 4 * time.Second},
 	} {
 		t.Run(victim.name, func(t *testing.T) {
 			store, sh, cut := victim.open(t)
@@ -131,16 +167,18 @@ func TestTorture(t *testing.T) {
 				Sessions:       30,
 				Duration:       duration,
 				KillEvery:      600 * time.Millisecond,
-				RefreshTimeout: 1500 * time.Millisecond, // longer than TCP waits before it repeats a lost SYN
+				RefreshTimeout: victim.refreshTimeout,
 				Cut:            cut,
-				CutEvery:       time.Second,
+				CutEvery:       victim.cutEvery,
 			})
 		})
 	}
 }
 
 // A cutter cuts about half of the children's connections. It does not cut the
-// connections of the supervisor, so every Load of the supervisor must succeed.
+// connections of the supervisor, so every Load of the supervisor must succeed. The
+// cutters of etcd and Kubernetes break servers, too. There the supervisor has a Store
+// that tries again.
 type cutter func(context.Context) error
 
 // victimPostgres finds the children's connections by their application_name.

@@ -23,9 +23,10 @@ import (
 	"github.com/fincodeauth/fincodeauth"
 )
 
-// Main must be called by TestMain. It does not return. In a process that Run has
-// started, it does what a child does, on the store that open returns for
-// Config.Spec. In any other process, it runs the tests.
+// Main must be called by TestMain. In a process that Run has started, it does what a
+// child does, on the store that open returns for Config.Spec, and does not return. In
+// any other process, it runs the tests and returns. When TestMain returns after that,
+// the process ends with the result of the tests.
 func Main(m *testing.M, open func(spec string) (fincodeauth.Store, error)) {
 	if order := os.Getenv(orderVariable); order != "" {
 		if err := obey(order, open); err != nil {
@@ -34,7 +35,7 @@ func Main(m *testing.M, open func(spec string) (fincodeauth.Store, error)) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	m.Run()
 }
 
 // Config says what to torture. Everything is required, except Cut and CutEvery.
