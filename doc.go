@@ -53,8 +53,9 @@
 //     and [WithSession] names the session of a request.
 //   - A [Store] keeps the sessions where other processes and later runs find
 //     them. A [MemoryStore] loses them when the process ends. [LocalStore] makes
-//     a Store of two functions, for one process. Packages filestore, sqlstore and
-//     redisstore serve many processes. [Encrypt] encrypts the tokens in any Store.
+//     a Store of two functions, for one process. Packages filestore, sqlstore,
+//     redisstore, etcdstore and kubestore serve many processes. [Encrypt] encrypts
+//     the tokens in any Store.
 //     [Journal] keeps a new token on the local disk while the Store is down.
 //
 // Call [Sessions.Close] before the process ends. It waits until every rotated
