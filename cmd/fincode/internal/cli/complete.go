@@ -15,7 +15,7 @@ func (a *app) completeFlags(root *cobra.Command) {
 		"profile": a.completeProfile,
 		"config":  cobra.FixedCompletions([]string{"yaml", "yml", "toml", "json"}, cobra.ShellCompDirectiveFilterFileExt),
 		"state":   cobra.FixedCompletions(nil, cobra.ShellCompDirectiveFilterDirs),
-		"store": cobra.FixedCompletions([]string{"postgres://", "redis://", "rediss://", "dir:/"},
+		"store": cobra.FixedCompletions([]string{"postgres://", "redis://", "rediss://", "etcd://", "etcds://", "kubernetes://", "dir:/"},
 			cobra.ShellCompDirectiveNoFileComp|cobra.ShellCompDirectiveNoSpace),
 		"tenant":  cobra.NoFileCompletions,
 		"url":     cobra.NoFileCompletions,

@@ -132,7 +132,7 @@ func TestShellCompletesProfilesAndStores(t *testing.T) {
 		{[]string{"login", "--profile", ""}, "default\npreview\nproduction\n:4\n"},
 		{[]string{"login", "-p", "pro"}, "production\n:4\n"},
 		{[]string{"login", "--tenant", ""}, ":4\n"},
-		{[]string{"login", "--store", ""}, "postgres://\nredis://\nrediss://\ndir:/\n:6\n"},
+		{[]string{"login", "--store", ""}, "postgres://\nredis://\nrediss://\netcd://\netcds://\nkubernetes://\ndir:/\n:6\n"},
 		{[]string{"login", "--public-key", ""}, ":0\n"}, // files
 		{[]string{"login", ""}, ":4\n"},
 		{[]string{"ver"}, "version\n:4\n"},

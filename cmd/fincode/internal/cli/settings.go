@@ -43,7 +43,7 @@ func (s *settings) register(flags *pflag.FlagSet) {
 	flags.StringVar(&s.tenant, "tenant", "", "tenant of FinCode's sandbox: acme means https://acme.fincode.software/api/v6/services")
 	flags.StringVar(&s.url, "url", "", "base URL of FinCode, instead of a tenant")
 	flags.StringVar(&s.session, "session", "", "key of the session in the store (default: the profile's name)")
-	flags.StringVar(&s.store, "store", "", "store that is shared with others: postgres://…, redis://…, rediss://… or dir:/folder (default: a folder of the profile)")
+	flags.StringVar(&s.store, "store", "", "store that is shared with others: postgres://…, redis://…, etcd://…, kubernetes://namespace or dir:/folder (default: a folder of the profile)")
 	flags.BoolVar(&s.plain, "plain", false, "tokens in the store are not encrypted, because whoever shares it does not use Encrypt")
 	flags.DurationVar(&s.refreshTimeout, "refresh-timeout", 15*time.Second, "limit of each call to the store, and of each call for tokens; a process that has died during a refresh holds up the others for twice this long")
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -124,6 +125,8 @@ func TestAddressIsShownWithoutItsPassword(t *testing.T) {
 		"postgres://app:s3cret%zz@host/db":        "(a store whose address cannot be read)",
 		"postgres://app:s3/cret@host/db":          "(a store whose address cannot be read)",
 		"redis://:s3cret@host/0":                  "redis://:xxxxx@host/0",
+		"etcds://app:s3cret@a:1,b:2/p?cacert=/f":  "etcds://app:xxxxx@a:1,b:2/p?…",
+		"kubernetes://ns":                         "kubernetes://ns",
 		"dir:/var/lib/fincode":                    "dir:/var/lib/fincode",
 		"postgres://app@host/db":                  "postgres://app@host/db",
 		"host=h user=app password=s3cret dbname=": "(a store whose address cannot be read)",
@@ -136,15 +139,38 @@ func TestAddressIsShownWithoutItsPassword(t *testing.T) {
 
 func TestStoreThatCannotBeOneIsRefused(t *testing.T) {
 	for _, address := range []string{"mysql://app:s3cret@h/d", "s3cret", "dir:", "dir:rel", "dir:~/x", "postgres://app:s3cret%zz@h/d", "postgres://a:s3/cret@h/d",
-		"host=h password=s3cret", "postgres:s3cret", "POSTGRES//s3cret"} {
+		"host=h password=s3cret", "postgres:s3cret", "POSTGRES//s3cret",
+		"etcd:s3cret", "etcd://s3cret@h", "etcd://u:s3cret@", "etcd://u:s3cret@h:1,/p", "etcd://u:s3cret@h?cacert=/f", "etcds://u:s3cret@h?cert=/f", "etcds://h?password=s3cret", "etcds://h?cacert=", "etcds://h?cacert=/f&cacert=/g",
+		"etcds://h?cacert=/f;cert=/g", "etcd://h?s3cret=%zz", "etcd://app:1234#s3cret@h", "kubernetes://ns?proxy=127.0.0.1:1;prefix=s3cret", "kubernetes://ns#s3cret",
+		"kubernetes:s3cret", "kubernetes://", "kubernetes://u:s3cret@ns", "kubernetes://ns:443", "kubernetes://ns/s3cret", "kubernetes://ns?token=s3cret", "kubernetes://ns?proxy=http://127.0.0.1:8001"} {
 		err := CheckStore(address)
 		if e, ok := errors.AsType[*failure.Error](err); !ok || e.Status != failure.Usage || strings.Contains(err.Error(), "s3cret") {
 			t.Errorf("CheckStore(%q) = %v, want a usage error without the password", address, err)
 		}
 	}
-	for _, address := range []string{"", "dir:/a", "dir:///a", "postgres://u@h/d", "postgresql://u:p@h:5/d?sslmode=disable", "redis://h", "rediss://:p@h:6380/1", "postgres:///d?host=/run/postgresql"} {
+	for _, address := range []string{"", "dir:/a", "dir:///a", "postgres://u@h/d", "postgresql://u:p@h:5/d?sslmode=disable", "redis://h", "rediss://:p@h:6380/1", "postgres:///d?host=/run/postgresql",
+		"etcd://h", "etcd://u:p@h:1,h2:2/apps/fincode", "etcds://[::1]:2379?cacert=/f&cert=/g&key=/h", "kubernetes://ns", "kubernetes://ns/?proxy=127.0.0.1:8001&prefix=a-"} {
 		if err := CheckStore(address); err != nil {
 			t.Errorf("CheckStore(%q) = %v", address, err)
+		}
+	}
+}
+
+func TestAddressOfEtcdNamesItsMembersAndPrefix(t *testing.T) {
+	for address, want := range map[string]string{
+		"etcd://h":                        "[h:2379] fincode/",
+		"etcd://h/":                       "[h:2379] fincode/",
+		"etcd://h:/x":                     "[h:2379] x",
+		"etcds://u:p@a:1,b,c:2/x":         "[a:1 b:2379 c:2] x",
+		"etcd://[::1]:1//app/sessions/":   "[[::1]:1] /app/sessions/",
+		"etcds://h:1/app/x%20y?cacert=/f": "[h:1] app/x y",
+	} {
+		u, err := url.Parse(address)
+		if err != nil || CheckStore(address) != nil {
+			t.Fatal(err, CheckStore(address))
+		}
+		if got := fmt.Sprint(endpoints(u), " ", prefixOf(u)); got != want {
+			t.Errorf("%s is %s, want %s", address, got, want)
 		}
 	}
 }

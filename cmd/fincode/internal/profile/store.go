@@ -88,28 +88,12 @@ func (s State) open(p Profile) (Opened, error) {
 		return openPostgreSQL(p.Store)
 	case "redis", "rediss":
 		return openRedis(p.Store)
+	case "etcd", "etcds":
+		return openEtcd(p.Store)
+	case "kubernetes":
+		return openKubernetes(p.Store)
 	}
 	return Opened{}, CheckStore(p.Store)
-}
-
-// CheckStore refuses an address that no store has. It calls no store. Its error does not
-// show the address, which may hold a password.
-func CheckStore(store string) error {
-	scheme, rest, ok := strings.Cut(store, ":")
-	switch {
-	case store == "":
-		return nil
-	case ok && scheme == "dir" && filepath.IsAbs(strings.TrimPrefix(rest, "//")):
-		return nil
-	case ok && scheme == "dir":
-		return failure.New(failure.Usage, "--store: dir: needs an absolute path, such as dir:/var/lib/fincode/sessions")
-	case scheme == "postgres", scheme == "postgresql", scheme == "redis", scheme == "rediss":
-		if u, err := url.Parse(store); err != nil || u.Opaque != "" {
-			return failure.New(failure.Usage, "--store: this is not a URL: use %s://user@host/name, and escape special characters of a password", scheme)
-		}
-		return nil
-	}
-	return failure.New(failure.Usage, "--store: use postgres://user@host/database, redis://host/0, rediss://host/0 or dir:/folder")
 }
 
 func openFolder(dir string) (Opened, error) {

@@ -203,6 +203,11 @@ func TestPasswordOfTheStoreIsInNoError(t *testing.T) {
 		"redis://:s3cret@127.0.0.1:1/nine",
 		"redis://:s3cret@127.0.0.1:1/9?unknown=s3cret",
 		"redis://:s3cret@nowhere.invalid/9",
+		"etcd://app:s3cret@127.0.0.1:1",
+		"etcds://app:s3cret@127.0.0.1:1/p?cacert=/nowhere",
+		"etcds://app:s3cret@127.0.0.1:1/p?cert=/nowhere&key=/s3cret",
+		"kubernetes://fincode?proxy=127.0.0.1:1",
+		"kubernetes://fincode", // this is not a pod
 		"mysql://app:s3cret@h/d",
 		"postgres://postgres:s3cret%zz@127.0.0.1/test",
 	}
@@ -241,7 +246,7 @@ func TestPasswordOfTheStoreIsInNoError(t *testing.T) {
 func TestStoreThatHangsIsNotWaitedForForever(t *testing.T) {
 	listener := must(net.Listen("tcp", "127.0.0.1:0"))(t) // accepts connections, and never answers
 	defer listener.Close()
-	for _, scheme := range []string{"postgres", "redis"} {
+	for _, scheme := range []string{"postgres", "redis", "etcd"} {
 		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 		began := time.Now()
 		_, err := At(t.TempDir()).OpenStore(ctx, Profile{Name: "p", Store: scheme + "://u@" + listener.Addr().String() + "/1"}, [][]byte{make([]byte, 32)}, true)
