@@ -28,7 +28,8 @@ import (
 // Any number of goroutines and processes may call a Store at once. It must honour
 // the context: a call whose context has ended returns that context's error. After
 // an error that wraps neither ErrNotFound nor ErrConflict, the call may or may not
-// have taken effect. The caller finds out with a Load.
+// have taken effect, and a Save may still do so later: a database may run a statement
+// whose caller is gone. The caller finds out with a Load, or with another Save.
 //
 // A Store must copy a *Record before it keeps it, and before it returns one that it
 // keeps, because the caller may change the Record.

@@ -146,7 +146,7 @@ func saveTwice(t *testing.T, s store, first string, number int) {
 }
 
 // cancelledDuring cancels calls at random moments. A call that was cancelled may
-// have had its effect or not. It must not have half of it.
+// have its effect or not, also after it has returned. It must not have half of it.
 func cancelledDuring(t *testing.T, s store) {
 	s.save(t, key, "v0", "")
 	var chain history
@@ -164,13 +164,35 @@ func cancelledDuring(t *testing.T, s store) {
 	case <-time.After(time.Minute):
 		t.Fatal("a call whose context was cancelled had not returned after a minute")
 	}
-	rec, err := s.Load(t.Context(), key)
-	if err != nil {
-		t.Fatalf("Load after cancelled calls = %v", err)
-	}
-	s.want(t, key, rec.Version)
-	s.save(t, key, "last", rec.Version)
+	saveLast(t, s, "last")
+	s.want(t, key, "last")
 	chain.checkNoFork(t)
+}
+
+// saveLast saves version over what it finds, until that succeeds. Each time, a Save that
+// was cancelled before may have come in between. What it finds must be whole.
+func saveLast(t *testing.T, s store, version string) {
+	seen := make(map[string]bool)
+	for {
+		rec, err := s.Load(t.Context(), key)
+		if err != nil {
+			t.Fatalf("Load after cancelled calls = %v", err)
+		}
+		if diff := differ(rec, newRecord(rec.Version)); diff != "" {
+			t.Fatalf("Load after cancelled calls: %s", diff)
+		}
+		if seen[rec.Version] {
+			t.Fatalf("Save over %q = ErrConflict, but that version is still there", rec.Version)
+		}
+		seen[rec.Version] = true
+		err = s.Save(t.Context(), key, newRecord(version), rec.Version)
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, fincodeauth.ErrConflict) {
+			t.Fatalf("Save after cancelled calls = %v", err)
+		}
+	}
 }
 
 // cancelledSave replaces what it finds. Its context is cancelled at a random

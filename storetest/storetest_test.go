@@ -57,6 +57,32 @@ func TestLocalStoreKeepsTheContract(t *testing.T) {
 	})
 }
 
+// A lateStore finishes a Save that was cancelled after it has returned, as a database
+// does that has the statement already.
+type lateStore struct{ *fincodeauth.MemoryStore }
+
+func (s lateStore) Save(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	kept := *rec
+	done := make(chan error, 1)
+	go func() {
+		pause()
+		done <- s.MemoryStore.Save(context.WithoutCancel(ctx), key, &kept, prev)
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func TestCancelledSavesMayComeLater(t *testing.T) {
+	storetest.Run(t, func(*testing.T) fincodeauth.Store { return lateStore{fincodeauth.NewMemoryStore()} })
+}
+
 // brokenEnv names the broken store that the test binary tests when it runs again.
 const brokenEnv = "STORETEST_BROKEN"
 
