@@ -21,12 +21,13 @@ func openEtcd(address string) (Opened, error) {
 	if err != nil {
 		return Opened{}, explain(err, address)
 	}
+	why := new(lastFailure)
 	cfg := clientv3.Config{
 		Endpoints:            endpoints(u),
 		DialTimeout:          5 * time.Second,
 		DialKeepAliveTime:    10 * time.Second, // finds a member that hangs
 		DialKeepAliveTimeout: 3 * time.Second,
-		Logger:               zap.NewNop(), // standard error is for the command's own line
+		Logger:               zap.New(why), // standard error is for the command's own line
 	}
 	cfg.Username = u.User.Username()
 	cfg.Password, _ = u.User.Password()
@@ -39,13 +40,13 @@ func openEtcd(address string) (Opened, error) {
 	}
 	client, err := clientv3.New(cfg)
 	if err != nil {
-		return Opened{}, explain(err, address)
+		return Opened{}, explain(why.of(err), address)
 	}
 	store, err := etcdstore.New(client, etcdstore.Prefix(prefixOf(u)))
 	if err != nil {
 		return Opened{}, explain(errors.Join(err, client.Close()), address)
 	}
-	return Opened{store, client.Close}, nil
+	return Opened{store, client.Close, why.of}, nil
 }
 
 // openKubernetes opens the sessions in the Secrets of a namespace: as the service account
@@ -72,5 +73,5 @@ func openKubernetes(address string) (Opened, error) {
 	if err != nil {
 		return Opened{}, explain(err, address)
 	}
-	return Opened{store, func() error { return nil }}, nil
+	return Opened{Store: store, Close: func() error { return nil }}, nil
 }

@@ -31,6 +31,8 @@ const patience = 15 * time.Second
 type Opened struct {
 	Store fincodeauth.Store
 	Close func() error
+
+	because func(error) error // adds to "no answer" what the client knows; nil: nothing
 }
 
 // OpenStore opens the profile's store. The tokens in it are encrypted with the first of
@@ -44,7 +46,7 @@ func (s State) OpenStore(ctx context.Context, p Profile, keys [][]byte, forLogin
 		return Opened{}, failure.Wrap(failure.Local, err)
 	}
 	if forLogin {
-		if err := prepare(ctx, opened.Store); err != nil {
+		if err := prepare(ctx, opened); err != nil {
 			return Opened{}, failure.Wrap(failure.Local, errors.Join(explain(err, p.Store), opened.Close()))
 		}
 	}
@@ -98,7 +100,7 @@ func (s State) open(p Profile) (Opened, error) {
 
 func openFolder(dir string) (Opened, error) {
 	store, err := filestore.New(dir)
-	return Opened{store, func() error { return nil }}, err
+	return Opened{Store: store, Close: func() error { return nil }}, err
 }
 
 func openPostgreSQL(address string) (Opened, error) {
@@ -112,7 +114,7 @@ func openPostgreSQL(address string) (Opened, error) {
 	if err != nil {
 		return Opened{}, explain(errors.Join(err, db.Close()), address)
 	}
-	return Opened{store, db.Close}, nil
+	return Opened{Store: store, Close: db.Close}, nil
 }
 
 func openRedis(address string) (Opened, error) {
@@ -126,15 +128,15 @@ func openRedis(address string) (Opened, error) {
 	if err != nil {
 		return Opened{}, explain(errors.Join(err, client.Close()), address)
 	}
-	return Opened{store, client.Close}, nil
+	return Opened{Store: store, Close: client.Close}, nil
 }
 
 // prepare makes what the store needs, and writes a record to it that is as large as a
 // session. It removes the record again.
-func prepare(ctx context.Context, store fincodeauth.Store) error {
+func prepare(ctx context.Context, opened Opened) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("no answer within %v: %w", patience, os.ErrDeadlineExceeded))
 	defer cancel()
-	key := "fincode login, a test " + rand.Text()
+	store, key := opened.Store, "fincode login, a test "+rand.Text()
 	// Load comes first, because many a user of a database may use a table and not make one.
 	_, err := store.Load(ctx, key)
 	if table, ok := store.(*sqlstore.Store); ok && !errors.Is(err, fincodeauth.ErrNotFound) {
@@ -144,10 +146,13 @@ func prepare(ctx context.Context, store fincodeauth.Store) error {
 		rec := &fincodeauth.Record{Version: rand.Text(), Ended: strings.Repeat("a test of fincode login ", 256)}
 		err = errors.Join(store.Save(ctx, key, rec, ""), store.Delete(ctx, key))
 	}
-	if err != nil && ctx.Err() != nil {
+	if err == nil || ctx.Err() == nil {
+		return err
+	}
+	if opened.because == nil {
 		return context.Cause(ctx)
 	}
-	return err
+	return opened.because(context.Cause(ctx))
 }
 
 // explain says which store failed. The drivers may quote the address, with a password in it.

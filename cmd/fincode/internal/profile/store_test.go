@@ -5,8 +5,11 @@ import (
 	"crypto/rand"
 	"database/sql"
 	"errors"
+	"io"
+	"log"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
@@ -254,5 +257,33 @@ func TestStoreThatHangsIsNotWaitedForForever(t *testing.T) {
 		if err == nil || time.Since(began) > 5*time.Second {
 			t.Errorf("%s: %v after %v", scheme, err, time.Since(began))
 		}
+	}
+}
+
+// The client of etcd only says that there was no answer in time.
+func TestLoginSaysWhyEtcdCannotBeReached(t *testing.T) {
+	srv := httptest.NewUnstartedServer(nil)
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	srv.EnableHTTP2 = true // gRPC needs it
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	member := srv.Listener.Addr().String()
+	closed := must(net.Listen("tcp", "127.0.0.1:0"))(t)
+	closed.Close()
+	for address, want := range map[string]string{
+		"etcds://" + member:                "x509: certificate signed by unknown authority",
+		"etcds://u:s3cret@" + member:       "x509: certificate signed by unknown authority",
+		"etcd://" + member:                 "error reading server preface",
+		"etcd://" + closed.Addr().String(): "connection refused",
+	} {
+		t.Run(address, func(t *testing.T) {
+			t.Parallel()
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+			defer cancel()
+			_, err := At(t.TempDir()).OpenStore(ctx, Profile{Name: "p", Store: address}, [][]byte{make([]byte, 32)}, true)
+			if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "s3cret") {
+				t.Errorf("OpenStore = %v, want %q in it", err, want)
+			}
+		})
 	}
 }
