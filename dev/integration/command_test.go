@@ -22,8 +22,9 @@ import (
 func TestCommandSharesASessionWithAService(t *testing.T) {
 	program := buildCommand(t)
 	for name, open := range map[string]func(t *testing.T) (address string, store fincodeauth.Store){
-		"etcd":       etcdOfCommand,
-		"Kubernetes": kubernetesOfCommand,
+		"etcd":          etcdOfCommand,
+		"etcd with TLS": etcdWithTLSOfCommand,
+		"Kubernetes":    kubernetesOfCommand,
 	} {
 		t.Run(name, func(t *testing.T) {
 			address, store := open(t)

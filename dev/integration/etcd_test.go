@@ -102,10 +102,7 @@ func TestEtcdSaysWhichPermissionIsMissing(t *testing.T) {
 		"reader": clientv3.PermissionType(clientv3.PermRead),
 		"writer": clientv3.PermissionType(clientv3.PermReadWrite),
 	} {
-		must(admin.RoleAdd(ctx, role))
-		must(admin.RoleGrantPermission(ctx, role, "fincode/", clientv3.GetPrefixRangeEnd("fincode/"), kind))
-		must(admin.UserAdd(ctx, role, "secret"))
-		must(admin.UserGrantRole(ctx, role, role))
+		must(nil, addEtcdUser(ctx, admin, role, "fincode/", kind))
 	}
 	must(admin.AuthEnable(ctx))
 	as := func(name string) *etcdstore.Store {
@@ -349,6 +346,21 @@ func addEtcdRoot(ctx context.Context, client *clientv3.Client) error {
 	}
 	if err == nil {
 		_, err = client.UserGrantRole(ctx, "root", "root")
+	}
+	return err
+}
+
+// addEtcdUser adds a user, and a role of the same name that gives a permission on a prefix.
+func addEtcdUser(ctx context.Context, client *clientv3.Client, name, prefix string, kind clientv3.PermissionType) error {
+	_, err := client.RoleAdd(ctx, name)
+	if err == nil {
+		_, err = client.RoleGrantPermission(ctx, name, prefix, clientv3.GetPrefixRangeEnd(prefix), kind)
+	}
+	if err == nil {
+		_, err = client.UserAdd(ctx, name, "secret")
+	}
+	if err == nil {
+		_, err = client.UserGrantRole(ctx, name, name)
 	}
 	return err
 }
