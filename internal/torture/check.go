@@ -248,11 +248,12 @@ func (r *run) failedWithoutExcuse() (found []breach) {
 //
 // A request may fail if no token was valid during the whole request, for one of
 // three reasons: the session had ended, the claim of a killed process had to be
-// taken over first, or the store failed. Whether the store had a reason to fail,
-// disturbedWithoutReason checks.
+// taken over first, or the store failed. If the store failed, a process may lack the
+// valid token of another process, but never its own. Whether the store had a reason to
+// fail, disturbedWithoutReason checks.
 func (r *run) excuse(f Entry) (string, bool) {
 	switch {
-	case r.hadToken(f):
+	case r.hadOwnToken(f), r.hadToken(f) && !r.storeFailed(f):
 		return "there was a valid token", false
 	case r.hadEnded(f):
 		return "the session had ended", true
@@ -295,12 +296,20 @@ func storeFailure(e Entry) bool {
 	return e.Did == LoadFailed || e.Did == Saved && e.Result != "" && e.Result != conflict
 }
 
-// hadToken reports whether there was a valid token during the whole request f: it
-// was in the store before f began, and expired after f failed.
+// hadToken reports whether there was a valid token during the whole request f.
 func (r *run) hadToken(f Entry) bool {
-	return slices.ContainsFunc(r.saves[f.Key], func(s *save) bool {
-		return s.Did == Saving && s.landed() && s.end().Before(f.Began) && s.Expiry.Add(-lifetime/10).After(f.At)
-	})
+	return slices.ContainsFunc(r.saves[f.Key], func(s *save) bool { return s.outlived(f) })
+}
+
+// hadOwnToken is hadToken for the tokens that the process of f had saved.
+func (r *run) hadOwnToken(f Entry) bool {
+	return slices.ContainsFunc(r.saves[f.Key], func(s *save) bool { return s.By == f.By && s.outlived(f) })
+}
+
+// outlived reports whether s saved a token that was in the store before the request f
+// began, and expired after f failed.
+func (s *save) outlived(f Entry) bool {
+	return s.Did == Saving && s.landed() && s.end().Before(f.Began) && s.Expiry.Add(-lifetime/10).After(f.At)
 }
 
 // hadEnded reports whether the session had ended before the request f failed, and

@@ -64,6 +64,8 @@ func TestEachBrokenPromiseIsFound(t *testing.T) {
 		"a request lost to the store":           {slices.Concat(rotated, cutting(1100), failing(1210, "b"), losing(1200, 1220, "b")), ""},
 		"a request lost to a slow store":        {slices.Concat(claimed, slow(saving(150, "a", "t2", "v3", "v2"), 1300), losing(1160, 1420, "a")), ""},
 		"a request lost to another's store":     {slices.Concat(rotated, cutting(1100), failing(1210, "c"), losing(1200, 1220, "b")), "no reason was found"},
+		"a request lost with another's token":   {slices.Concat(rotated, cutting(190), failing(290, "b"), losing(200, 300, "b")), ""},
+		"a request lost with its own token":     {slices.Concat(rotated, cutting(190), failing(290, "a"), losing(200, 300, "a")), "there was a valid token"},
 		"a request lost to a store in repair": {slices.Concat(rotated, cutting(1100), failing(1210, "b"),
 			observing(1220, "b", "RefreshFailed: reset"), losing(1230, 1240, "b")), "no reason was found"},
 
