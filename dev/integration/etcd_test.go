@@ -199,6 +199,15 @@ func TestCallsOfEtcdGoToTheNextMemberIfOneHangs(t *testing.T) {
 		t.Fatal(err)
 	}
 	follower := c.others(c.wantLeader(t))[0]
+	answered := make(map[uint64]bool)
+	eventually(t, "the client has a connection to each member", func() bool {
+		resp, err := p.client.Get(t.Context(), p.name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answered[resp.Header.MemberId] = true
+		return len(answered) == len(c.members)
+	})
 	if err := follower.pause(); err != nil {
 		t.Fatal(err)
 	}
