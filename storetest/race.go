@@ -149,13 +149,13 @@ func saveTwice(t *testing.T, s store, first string, number int) {
 // have its effect or not, also after it has returned. It must not have half of it.
 func cancelledDuring(t *testing.T, s store) {
 	s.save(t, key, "v0", "")
-	var chain history
+	var all outcomes
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		atOnce(writers, func(i int) {
 			for n := range 20 {
-				cancelledSave(t, s, &chain, fmt.Sprintf("v%d.%d", i, n))
+				cancelledSave(t, s, &all, fmt.Sprintf("v%d.%d", i, n))
 			}
 		})
 	}()
@@ -164,14 +164,14 @@ func cancelledDuring(t *testing.T, s store) {
 	case <-time.After(time.Minute):
 		t.Fatal("a call whose context was cancelled had not returned after a minute")
 	}
-	saveLast(t, s, "last")
+	saveLast(t, s, &all, "last")
 	s.want(t, key, "last")
-	chain.checkNoFork(t)
+	all.check(t, "last")
 }
 
 // saveLast saves version over what it finds, until that succeeds. Each time, a Save that
 // was cancelled before may have come in between. What it finds must be whole.
-func saveLast(t *testing.T, s store, version string) {
+func saveLast(t *testing.T, s store, all *outcomes, version string) {
 	seen := make(map[string]bool)
 	for {
 		rec, err := s.Load(t.Context(), key)
@@ -187,6 +187,7 @@ func saveLast(t *testing.T, s store, version string) {
 		seen[rec.Version] = true
 		err = s.Save(t.Context(), key, newRecord(version), rec.Version)
 		if err == nil {
+			all.tried.add(version, rec.Version)
 			return
 		}
 		if !errors.Is(err, fincodeauth.ErrConflict) {
@@ -197,7 +198,7 @@ func saveLast(t *testing.T, s store, version string) {
 
 // cancelledSave replaces what it finds. Its context is cancelled at a random
 // moment.
-func cancelledSave(t *testing.T, s store, chain *history, version string) {
+func cancelledSave(t *testing.T, s store, all *outcomes, version string) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	// Between 1 µs and 4 ms. Each power of two is equally likely, because some
@@ -217,14 +218,48 @@ func cancelledSave(t *testing.T, s store, chain *history, version string) {
 	if diff := differ(rec, newRecord(rec.Version)); diff != "" {
 		t.Errorf("Load while other calls were cancelled: %s", diff)
 	}
-	if err := s.Save(ctx, key, newRecord(version), rec.Version); err != nil {
+	all.tried.add(version, rec.Version)
+	err = s.Save(ctx, key, newRecord(version), rec.Version)
+	switch {
+	case err == nil:
+		all.saved.add(version, rec.Version)
+	case errors.Is(err, fincodeauth.ErrConflict):
+		all.refused.add(version, rec.Version)
+	default:
 		allowed("Save", err)
-		return
 	}
-	chain.add(version, rec.Version)
 }
 
-// A history notes which version each successful Save replaced. It is safe for
+// The outcomes of Saves that may have been cancelled. A Save that was tried, and is
+// neither of those that were saved nor of those that conflicted, has had its effect or not.
+type outcomes struct{ tried, saved, refused history }
+
+// check fails the test unless last came from every Save that succeeded, and from none
+// that conflicted.
+func (o *outcomes) check(t *testing.T, last string) {
+	t.Helper()
+	o.saved.checkNoFork(t)
+	prevOf := make(map[string]string)
+	for _, save := range o.tried.saves {
+		prevOf[save[0]] = save[1]
+	}
+	landed := make(map[string]bool)
+	for version := last; version != "" && !landed[version]; version = prevOf[version] {
+		landed[version] = true
+	}
+	for _, save := range o.saved.saves {
+		if !landed[save[0]] {
+			t.Errorf("Save of %q over %q succeeded, but is lost: another Save replaced a version that was gone", save[0], save[1])
+		}
+	}
+	for _, save := range o.refused.saves {
+		if landed[save[0]] {
+			t.Errorf("Save of %q over %q = ErrConflict, but it has replaced the record", save[0], save[1])
+		}
+	}
+}
+
+// A history notes which version each Save replaced, or was to replace. It is safe for
 // concurrent use.
 type history struct {
 	mu    sync.Mutex

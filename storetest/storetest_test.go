@@ -108,6 +108,9 @@ func TestBrokenStoresFail(t *testing.T) {
 		"keeps whole seconds":                     {"LoadReturnsWhatWasSaved"},
 		"cuts long tokens":                        {"LargeTokens"},
 		"tears when cancelled":                    {"CancelledCallsReturnAndCorruptNothing"},
+		"compares nothing once cancelled":         {"CancelledCallsReturnAndCorruptNothing"},
+		"saves but conflicts once cancelled":      {"CancelledCallsReturnAndCorruptNothing"},
+		"stays locked once cancelled":             {"CancelledCallsReturnAndCorruptNothing"},
 		"fails a second Delete":                   {"DeleteRemoves"},
 		"loads nil, nil":                          {"LoadOfNothingIsNotFound", "NoUpdateIsLost", "CancelledCallsReturnAndCorruptNothing"},
 		"loses the token":                         {"LoadReturnsWhatWasSaved", "NothingIsShared"},
@@ -373,6 +376,20 @@ func (b *broken) force(ctx context.Context, key string, rec *fincodeauth.Record)
 	}
 }
 
+// onCancel calls do for a Save whose context ends while it is at work, if the record has
+// version prev.
+func (b *broken) onCancel(do func(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error) {
+	b.save = func(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
+		if ctx.Err() == nil && b.version(ctx, key) == prev {
+			pause()
+			if ctx.Err() != nil {
+				return do(ctx, key, rec, prev)
+			}
+		}
+		return b.MemoryStore.Save(ctx, key, rec, prev)
+	}
+}
+
 func newBroken(name string) fincodeauth.Store {
 	m := fincodeauth.NewMemoryStore()
 	b := &broken{MemoryStore: m, load: m.Load, save: m.Save, delete: m.Delete, keys: m.Keys}
@@ -587,6 +604,44 @@ var breaks = map[string]func(b *broken, m *fincodeauth.MemoryStore){
 			}
 			pause()
 			return m.Save(ctx, key, rec, rec.Version)
+		}
+	},
+	"compares nothing once cancelled": func(b *broken, _ *fincodeauth.MemoryStore) {
+		var late atomic.Pointer[fincodeauth.Record] // it comes after the next Save
+		b.onCancel(func(ctx context.Context, _ string, rec *fincodeauth.Record, _ string) error {
+			kept := *rec
+			late.Store(&kept)
+			return ctx.Err()
+		})
+		save := b.save
+		b.save = func(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
+			err := save(ctx, key, rec, prev)
+			if err == nil {
+				if rec := late.Swap(nil); rec != nil {
+					b.force(context.WithoutCancel(ctx), key, rec)
+				}
+			}
+			return err
+		}
+	},
+	"saves but conflicts once cancelled": func(b *broken, m *fincodeauth.MemoryStore) {
+		b.onCancel(func(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
+			m.Save(context.WithoutCancel(ctx), key, rec, prev)
+			return fincodeauth.ErrConflict
+		})
+	},
+	"stays locked once cancelled": func(b *broken, _ *fincodeauth.MemoryStore) {
+		var locked atomic.Bool
+		b.onCancel(func(ctx context.Context, _ string, _ *fincodeauth.Record, _ string) error {
+			locked.Store(true)
+			return ctx.Err()
+		})
+		save := b.save
+		b.save = func(ctx context.Context, key string, rec *fincodeauth.Record, prev string) error {
+			if ctx.Err() == nil && locked.Load() {
+				return fincodeauth.ErrConflict
+			}
+			return save(ctx, key, rec, prev)
 		}
 	},
 	"fails a second Delete": func(b *broken, m *fincodeauth.MemoryStore) {
