@@ -41,7 +41,7 @@ func (l *lastFailure) Check(e zapcore.Entry, checked *zapcore.CheckedEntry) *zap
 }
 
 // Enabled implements zapcore.Core.
-func (l *lastFailure) Enabled(zapcore.Level) bool { return true }
+func (l *lastFailure) Enabled(level zapcore.Level) bool { return level >= zapcore.WarnLevel }
 
 // With implements zapcore.Core.
 func (l *lastFailure) With([]zapcore.Field) zapcore.Core { return l }
