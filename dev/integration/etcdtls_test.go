@@ -74,20 +74,15 @@ func (e *tlsEtcd) client(t *testing.T, user string) *clientv3.Client {
 	return client
 }
 
-// address returns the address for the command, with these parameters.
-func (e *tlsEtcd) address(user *url.Userinfo, query url.Values) string {
-	u := url.URL{Scheme: "etcds", User: user, Host: e.addr, Path: e.prefix, RawQuery: query.Encode()}
-	return u.String()
-}
-
 // etcdWithTLSOfCommand returns an address for the command of an etcd that wants TLS, a
 // certificate and a user, and the Store there.
 func etcdWithTLSOfCommand(t *testing.T) (string, fincodeauth.Store) {
 	e := startTLSEtcd(t)
 	files := url.Values{"cacert": {e.cert}, "cert": {e.cert}, "key": {e.key}}
+	address := url.URL{Scheme: "etcds", User: url.UserPassword("fincode", "secret"), Host: e.addr, Path: e.prefix, RawQuery: files.Encode()}
 	store, err := etcdstore.New(e.client(t, "fincode"), etcdstore.Prefix(e.prefix))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return e.address(url.UserPassword("fincode", "secret"), files), store
+	return address.String(), store
 }
